@@ -1,0 +1,64 @@
+import type { Keyspace } from '../keyspace/keyspace.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import type { Random } from '../lib/prng.ts'
+
+/**
+ * A command is data plus functions. Help, CLI and every wire know a command from this description alone; a new command
+ * is one new file and a line in `table.ts`.
+ */
+export interface Command {
+  /** Upper case. */
+  readonly name: string
+  /** One line for help. */
+  readonly summary: string
+  /** Arguments as people write them: `key value [EX seconds | …] [NX | XX]`. */
+  readonly usage: string
+  /** Number of arguments, the key among them. */
+  readonly arity: { readonly min: number; readonly max: number }
+  /**
+   * Which arguments are keys, and so where the command runs.
+   * none: anywhere, no state · first: args[0] · all: every argument · alternate: args[0], args[2], … · every-shard: runs once on each shard
+   */
+  readonly keys: 'none' | 'first' | 'all' | 'alternate' | 'every-shard'
+  readonly access: 'read' | 'write'
+  /** True for what only the cluster itself proposes: clients can't call it. */
+  readonly isInternal?: boolean
+  /** Joins the replies of the shards of a command that was scattered, in the order of the call's keys. */
+  readonly gather?: (parts: readonly GatherPart[], args: readonly Bytes[]) => Reply
+  /**
+   * Checks the arguments' form and makes them absolute; runs on the leader only, before the entry is made. Relative
+   * times become absolute, randomness is drawn. Throws RoundhouseError for what can be refused without the state.
+   */
+  readonly prepare?: (args: readonly Bytes[], context: PrepareContext) => readonly Bytes[]
+  /**
+   * Write: changes the keyspace, deterministically: the same rows, arguments, stamp and index give the same rows and
+   * reply on every replica. Read: changes nothing. Throws RoundhouseError to refuse; a refusal may not have written yet.
+   */
+  readonly run: (keyspace: Keyspace, args: readonly Bytes[]) => Reply
+}
+
+export interface PrepareContext {
+  /** The leader's wall clock, ms since 1970. */
+  readonly wallMs: number
+  readonly random: Random
+}
+
+/** One shard's part of a scattered call. `positions` are the places of its keys among the call's keys. */
+export interface GatherPart {
+  readonly positions: readonly number[]
+  readonly reply: Reply
+}
+
+export type Reply =
+  | { readonly kind: 'nil' }
+  | { readonly kind: 'value'; readonly value: Bytes }
+  /** `integer` is Redis's integer reply where the seeds' form is a bool (HSET). */
+  | { readonly kind: 'success'; readonly success: boolean; readonly integer?: number }
+  | { readonly kind: 'count'; readonly count: number }
+  | { readonly kind: 'list'; readonly items: readonly ListItem[]; readonly cursor?: Bytes }
+
+/** `key` is empty for lists of values; `value` is absent for a missing one. */
+export interface ListItem {
+  readonly key: Bytes
+  readonly value?: Bytes
+}

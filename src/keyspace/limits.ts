@@ -1,0 +1,14 @@
+/** Sizes in bytes and counts that clients meet; the error that names one is TOO_LARGE, OVERLOADED or SESSION_FULL. */
+export const limits = {
+  keyBytesMax: 1024,
+  fieldBytesMax: 512,
+  valueBytesMax: 1024 * 1024,
+  replyBytesMax: 8 * 1024 * 1024,
+  argumentsMax: 100_000,
+  rowsVisitedMax: 10_000,
+  sweepRowsMax: 1_000,
+  sessionsMax: 10_000,
+  sessionSequencesMax: 1_024,
+  sessionReplyBytesMax: 4 * 1024,
+  sessionIdleMs: 3_600_000,
+} as const
