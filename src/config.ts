@@ -1,0 +1,508 @@
+/**
+ * Every setting of a node in one table: its flag, its variable, its key in a configuration file, its form, its default
+ * and what it means. The shell builds its flags from it, `readSettings` reads by it, and the README's table is printed
+ * from it, so the three can't drift apart.
+ *
+ * A setting comes from its flag, else from its variable, else from its default. All mistakes are found before any is
+ * reported: a person mends a configuration once. (Files are a third source: `sourcesOf` is where they go.)
+ */
+import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
+import { RoundhouseError } from './errors.ts'
+
+// --- Forms ----------------------------------------------------------------------------------------------------------
+
+/** How a value is written. `parse` answers undefined for what it does not accept; `accepted` completes "is not …". */
+export interface Form<T> {
+  readonly name: 'string' | 'integer' | 'number' | 'duration' | 'size' | 'list' | 'boolean' | 'address'
+  readonly accepted: string
+  parse(text: string): T | undefined
+  /** The inverse of `parse`, as a person would write it. */
+  format(value: T): string
+}
+
+function text(accepted: string, pattern: RegExp): Form<string> {
+  return {
+    name: 'string',
+    accepted,
+    parse: value => (pattern.test(value) ? value : undefined),
+    format: value => value,
+  }
+}
+
+function oneOf<T extends string>(...values: readonly T[]): Form<T> {
+  return {
+    name: 'string',
+    accepted: `one of ${values.join(', ')}`,
+    parse: value => values.find(each => each === value),
+    format: value => value,
+  }
+}
+
+function integer(min: number, max: number): Form<number> {
+  return {
+    name: 'integer',
+    accepted: `an integer from ${min} to ${max}`,
+    parse: value => within(/^[0-9]{1,15}$/.test(value) ? Number(value) : undefined, min, max),
+    format: String,
+  }
+}
+
+function powerOfTwo(min: number, max: number): Form<number> {
+  return {
+    name: 'integer',
+    accepted: `a power of two from ${min} to ${max}`,
+    parse: value => {
+      const number = integer(min, max).parse(value)
+      return number !== undefined && Number.isInteger(Math.log2(number)) ? number : undefined
+    },
+    format: String,
+  }
+}
+
+function decimal(min: number, max: number): Form<number> {
+  return {
+    name: 'number',
+    accepted: `a number from ${min} to ${max}`,
+    parse: value => within(/^[0-9]{1,9}(\.[0-9]{1,6})?$/.test(value) ? Number(value) : undefined, min, max),
+    format: String,
+  }
+}
+
+const durationUnits = { h: 3_600_000, m: 60_000, s: 1_000, ms: 1 } as const
+
+/** Milliseconds, written `250ms`, `1.5s`, `15m`, `1h30m`; a bare 0 needs no unit. */
+function duration(min: string, max: string, zero?: string): Form<number> {
+  const accepted = `a duration from ${min} to ${max}, such as 250ms, 10s or 1h30m`
+  return {
+    name: 'duration',
+    accepted: zero === undefined ? accepted : `${accepted}; or 0 for ${zero}`,
+    parse: value => {
+      const ms = parseDuration(value)
+      return ms === 0 && zero !== undefined ? 0 : within(ms, parseDuration(min)!, parseDuration(max)!)
+    },
+    format: formatDuration,
+  }
+}
+
+/** Milliseconds, or undefined. */
+export function parseDuration(value: string): number | undefined {
+  if (value === '0') return 0
+  if (!/^([0-9]+(\.[0-9]+)?(h|ms|m|s))+$/.test(value)) return undefined
+  let ms = 0
+  for (const part of value.matchAll(/([0-9.]+)(h|ms|m|s)/g)) {
+    ms += Number(part[1]) * durationUnits[part[2] as keyof typeof durationUnits]
+  }
+  return Number.isSafeInteger(ms) ? ms : undefined
+}
+
+export function formatDuration(ms: number): string {
+  if (ms === 0) return '0'
+  let rest = ms
+  let out = ''
+  for (const [unit, size] of Object.entries(durationUnits)) {
+    const count = Math.floor(rest / size)
+    if (count === 0) continue
+    out += `${count}${unit}`
+    rest -= count * size
+  }
+  return out
+}
+
+const sizeUnits = { GiB: 2 ** 30, MiB: 2 ** 20, KiB: 2 ** 10, B: 1 } as const
+
+/** Bytes, written `512MiB`, `4KiB`; a bare number is bytes. */
+function size(min: string, max: string): Form<number> {
+  return {
+    name: 'size',
+    accepted: `a size from ${min} to ${max}, such as 64KiB, 512MiB or 2GiB`,
+    parse: value => within(parseSize(value), parseSize(min)!, parseSize(max)!),
+    format: formatSize,
+  }
+}
+
+/** Bytes, or undefined. */
+export function parseSize(value: string): number | undefined {
+  const match = /^([0-9]{1,15}(?:\.[0-9]{1,6})?)(GiB|MiB|KiB|B)?$/.exec(value)
+  if (match === null) return undefined
+  const bytes = Number(match[1]) * sizeUnits[(match[2] ?? 'B') as keyof typeof sizeUnits]
+  return Number.isSafeInteger(bytes) ? bytes : undefined
+}
+
+export function formatSize(bytes: number): string {
+  const [unit, size] = Object.entries(sizeUnits).find(([, size]) => bytes >= size && bytes % size === 0) ?? [
+    'B',
+    1,
+  ]
+  return `${bytes / size}${unit}`
+}
+
+const yes = ['true', '1', 'yes', 'on']
+const no = ['false', '0', 'no', 'off']
+const boolean: Form<boolean> = {
+  name: 'boolean',
+  accepted: 'true or false',
+  parse: value =>
+    yes.includes(value.toLowerCase()) ? true : no.includes(value.toLowerCase()) ? false : undefined,
+  format: String,
+}
+
+/** What can stand before the colon of an address: a DNS name, an IPv4 address, or an IPv6 address (without brackets). */
+const hostPattern = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,252})|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$/
+
+const host: Form<string> = {
+  name: 'string',
+  accepted: 'a host name or an IP address',
+  parse: value => (hostPattern.test(value) ? value : undefined),
+  format: value => value,
+}
+
+/** `host:port`, `host` alone (the port is then this node's own), `[::1]:8080`. Never the unspecified address. */
+const address: Form<string> = {
+  name: 'address',
+  accepted:
+    'host:port where others can reach it, such as node1:8080, 10.0.0.7:8080 or [fd00::7]:8080; never 0.0.0.0',
+  parse: value => {
+    const parts = splitAddress(value)
+    return parts === undefined || isUnspecified(parts.host) ? undefined : value
+  },
+  format: value => value,
+}
+
+const addresses: Form<readonly string[]> = {
+  name: 'list',
+  accepted: 'addresses with commas between them, such as node1:8080,node2:8080',
+  parse: value => {
+    const items = value.split(',').map(item => item.trim())
+    return items.every(item => address.parse(item) !== undefined) ? items : undefined
+  },
+  format: value => value.join(','),
+}
+
+/** Host and port of `host:port`, `host`, `[v6]:port` or `[v6]`; undefined when it is none of them. */
+export function splitAddress(value: string): { host: string; port: number | undefined } | undefined {
+  const match = /^(?:\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|([^:[\]\s]+))(?::([0-9]{1,5}))?$/.exec(value)
+  const name = match?.[1] ?? match?.[2]
+  if (match === null || name === undefined || !hostPattern.test(name)) return undefined
+  if (match[3] === undefined) return { host: name, port: undefined }
+  const port = within(Number(match[3]), 1, 65_535)
+  return port === undefined ? undefined : { host: name, port }
+}
+
+export function joinAddress(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** An address to listen on that nobody can dial. */
+export function isUnspecified(host: string): boolean {
+  return host === '0.0.0.0' || /^[0:]+$/.test(host)
+}
+
+function within(value: number | undefined, min: number, max: number): number | undefined {
+  return value !== undefined && Number.isSafeInteger(Math.ceil(value)) && value >= min && value <= max
+    ? value
+    : undefined
+}
+
+// --- The table ------------------------------------------------------------------------------------------------------
+
+interface Setting<T> {
+  /** In a configuration file. The flag is this with dashes, the first variable this in capitals. */
+  readonly key: string
+  readonly form: Form<T>
+  /** Where nothing is given; `required` settings have none that counts. */
+  readonly fallback: T
+  readonly fallbackText?: string
+  readonly isRequired?: boolean
+  /** More variables that name the same thing. */
+  readonly variables?: readonly string[]
+  readonly meaning: string
+}
+
+const setting = <T>(
+  key: string,
+  form: Form<T>,
+  fallback: T,
+  meaning: string,
+  more: Partial<Setting<T>> = {},
+) => ({ key, form, fallback, meaning, ...more }) as Setting<T>
+
+const table = {
+  nodeId: setting(
+    'node_id',
+    text('1 to 64 letters, digits, dots, dashes or underscores', /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/),
+    '',
+    'Name of this node, its own for ever.',
+    { isRequired: true },
+  ),
+  host: setting('host', host, '0.0.0.0', 'Address to listen on.'),
+  port: setting('port', integer(1, 65_535), 8080, 'Port for clients and peers.'),
+  advertiseAddr: setting('advertise_addr', address, '', 'Address that peers dial.', {
+    fallbackText: 'host, or this machine’s first address, with port',
+  }),
+  advertiseClientAddr: setting('advertise_client_addr', address, '', 'Address that clients outside dial.', {
+    fallbackText: 'advertise_addr',
+  }),
+  dataDir: setting(
+    'data_dir',
+    text('a path', /^[^\0]+$/),
+    '',
+    'Where everything this node must not forget is kept.',
+    { fallbackText: './data/NODE_ID' },
+  ),
+  bootstrap: setting(
+    'bootstrap',
+    boolean,
+    false,
+    'Make a new cluster if the data directory is empty and no seed knows one; otherwise nothing.',
+  ),
+  seed: setting<readonly string[]>(
+    'seed',
+    addresses,
+    [],
+    'Nodes to ask for the cluster; a DNS name stands for all its addresses. (SEED_NODE_ID is accepted and not needed.)',
+    { variables: ['SEED_NODE_ADDR'], fallbackText: 'none' },
+  ),
+  zone: setting(
+    'zone',
+    text('at most 64 letters, digits, dots, dashes or underscores', /^[A-Za-z0-9._-]{0,64}$/),
+    '',
+    'What fails together with this node: replicas of a shard go to different zones where there are several.',
+    { fallbackText: 'none' },
+  ),
+  weight: setting(
+    'weight',
+    decimal(0.1, 100),
+    1,
+    'Share of the data beside other nodes: 2 holds twice that of 1.',
+  ),
+  shardCount: setting(
+    'shard_count',
+    powerOfTwo(1, 4096),
+    64,
+    'Shards of the cluster. Fixed when the cluster is made.',
+  ),
+  replicationFactor: setting(
+    'replication_factor',
+    integer(1, 7),
+    3,
+    'Replicas of each shard. Voters are the largest odd number of them that there are nodes for.',
+  ),
+  vNodeCount: setting('v_node_count', integer(1, 4096), 128, 'Tokens of a node of weight 1 on the ring.'),
+  heartbeatIntervalMs: setting(
+    'heartbeat_interval',
+    duration('50ms', '1m'),
+    1_000,
+    'Between two rounds of gossip.',
+  ),
+  gossipPeerCount: setting('gossip_peer_count', integer(1, 16), 2, 'Peers that a round of gossip asks.'),
+  messageTimeoutMs: setting(
+    'message_timeout',
+    duration('100ms', '5m'),
+    5_000,
+    'How long a command may take before its caller is told.',
+  ),
+  cleanupIntervalMs: setting(
+    'cleanup_interval',
+    duration('100ms', '1h'),
+    10_000,
+    'Between two sweeps of expired keys.',
+  ),
+  nodeDownAfterMs: setting(
+    'node_down_after',
+    duration('10s', '30h', 'never'),
+    900_000,
+    'A node silent for longer is replaced where spare nodes exist.',
+  ),
+  raftTickMs: setting('raft_tick', duration('5ms', '5s'), 50, 'The step in which Raft counts time.'),
+  raftHeartbeatTicks: setting(
+    'raft_heartbeat_interval',
+    integer(1, 100),
+    5,
+    'Ticks between a leader’s heartbeats.',
+  ),
+  raftElectionTicks: setting(
+    'raft_election_timeout',
+    integer(3, 1_000),
+    20,
+    'Ticks without a leader before a follower stands; each draws from here to one less than the double.',
+  ),
+  journalBudgetBytes: setting(
+    'journal_budget',
+    size('64MiB', '1024GiB'),
+    512 * 2 ** 20,
+    'Journal kept for followers that are behind; beyond it they get a snapshot. Unapplied entries stay regardless.',
+  ),
+  valueBytesMax: setting('value_max', size('1KiB', '8MiB'), 2 ** 20, 'Longest value accepted.'),
+  rebalanceMovesMax: setting('rebalance_moves', integer(1, 64), 4, 'Replicas that move at the same time.'),
+  rebalanceBytesPerSecond: setting(
+    'rebalance_bandwidth',
+    size('64KiB', '64GiB'),
+    64 * 2 ** 20,
+    'Bytes a second that moving replicas may take from a node.',
+  ),
+  logLevel: setting(
+    'log_level',
+    oneOf('debug', 'info', 'warn', 'error', 'silent'),
+    'info',
+    'The least that is logged.',
+  ),
+} as const
+
+type Table = typeof table
+export type SettingName = keyof Table
+type ValueOf<S> = S extends Setting<infer T> ? T : never
+
+/** Settings by their names in the code: durations are milliseconds (…Ms), sizes bytes (…Bytes), Raft's times ticks. */
+export type Settings = { readonly [Name in SettingName]: ValueOf<Table[Name]> } & {
+  /** What was given by a person: only these may differ from the cluster's and be refused for it. */
+  readonly given: ReadonlySet<SettingName>
+}
+
+const entries = Object.entries(table) as [SettingName, Setting<unknown>][]
+
+export function flagOf(name: SettingName): string {
+  return table[name].key.replaceAll('_', '-')
+}
+
+function variablesOf(setting: Setting<unknown>): readonly string[] {
+  return [setting.key.toUpperCase(), ...(setting.variables ?? [])]
+}
+
+// --- For the shell --------------------------------------------------------------------------------------------------
+
+export interface FlagDescription {
+  readonly flag: string
+  readonly describe: string
+  readonly isBoolean: boolean
+}
+
+/** What `serve --help` shows. Values stay texts: their forms are checked by `readSettings`, all together. */
+export function settingFlags(): FlagDescription[] {
+  return entries.map(([name, setting]) => ({
+    flag: flagOf(name),
+    describe: `${setting.meaning} ${setting.isRequired ? '[required]' : `[default: ${fallbackText(setting)}]`} [${variablesOf(setting).join(', ')}]`,
+    isBoolean: setting.form.name === 'boolean',
+  }))
+}
+
+function fallbackText(setting: Setting<unknown>): string {
+  return setting.fallbackText ?? setting.form.format(setting.fallback)
+}
+
+// --- Reading --------------------------------------------------------------------------------------------------------
+
+interface Given {
+  /** `--port` or `PORT`, for the message. */
+  readonly where: string
+  readonly text: string
+}
+
+/**
+ * Flags by their names (as the shell parsed them: text, boolean, or a list where one was repeated) and variables.
+ * `mistakes` are what the shell found wrong already, unknown options for instance. Throws CONFIG with all mistakes.
+ */
+export function readSettings(
+  flags: Readonly<Record<string, unknown>>,
+  env: Readonly<Record<string, string | undefined>>,
+  mistakes: readonly string[] = [],
+): Settings {
+  const wrong = [...mistakes]
+  const given = new Set<SettingName>()
+  const values: Record<string, unknown> = {}
+  for (const [name, setting] of entries) {
+    values[name] = setting.fallback
+    const source = sourceOf(name, setting, flags, env, wrong)
+    if (source === undefined) {
+      if (setting.isRequired) {
+        wrong.push(`--${flagOf(name)} (or ${variablesOf(setting)[0]}) is missing: ${setting.form.accepted}`)
+      }
+      continue
+    }
+    const value = setting.form.parse(source.text)
+    if (value === undefined) {
+      wrong.push(`${source.where}: ${JSON.stringify(source.text)} is not ${setting.form.accepted}`)
+      continue
+    }
+    given.add(name)
+    values[name] = value
+  }
+  const settings = { ...values, given } as unknown as Settings
+  wrong.push(...contradictions(settings))
+  if (wrong.length > 0) throw new RoundhouseError('CONFIG', { mistakes: wrong })
+  return complete(settings)
+}
+
+/** Where a setting comes from: its flag wins over its variables, the first of them over the others. */
+function sourceOf(
+  name: SettingName,
+  setting: Setting<unknown>,
+  flags: Readonly<Record<string, unknown>>,
+  env: Readonly<Record<string, string | undefined>>,
+  wrong: string[],
+): Given | undefined {
+  const flag = flagOf(name)
+  const raw = flags[flag]
+  if (raw !== undefined) {
+    if (Array.isArray(raw) && setting.form.name !== 'list') {
+      wrong.push(`--${flag} is given ${raw.length} times: once is accepted`)
+      return { where: `--${flag}`, text: String(raw[0]) }
+    }
+    return { where: `--${flag}`, text: Array.isArray(raw) ? raw.join(',') : String(raw) }
+  }
+  // An empty variable is what compose files and charts write for "not set".
+  const variable = variablesOf(setting).find(each => (env[each] ?? '') !== '')
+  return variable === undefined ? undefined : { where: variable, text: env[variable]! }
+}
+
+/** What no setting says by itself. */
+function contradictions(settings: Settings): string[] {
+  const wrong: string[] = []
+  if (settings.raftElectionTicks <= settings.raftHeartbeatTicks) {
+    wrong.push(
+      `--${flagOf('raftElectionTicks')} (${settings.raftElectionTicks}) must be more than ` +
+        `--${flagOf('raftHeartbeatTicks')} (${settings.raftHeartbeatTicks}), or every heartbeat comes too late`,
+    )
+  }
+  return wrong
+}
+
+/** Fills in what follows from other settings: ports of bare hosts, the advertised addresses, the data directory. */
+function complete(settings: Settings): Settings {
+  const withPort = (value: string) => {
+    const parts = splitAddress(value)!
+    return joinAddress(parts.host, parts.port ?? settings.port)
+  }
+  const reachable = isUnspecified(settings.host) ? firstAddress() : settings.host
+  const advertiseAddr = withPort(settings.advertiseAddr || joinAddress(reachable, settings.port))
+  return {
+    ...settings,
+    advertiseAddr,
+    advertiseClientAddr: withPort(settings.advertiseClientAddr || advertiseAddr),
+    seed: settings.seed.map(withPort),
+    dataDir: settings.dataDir === '' ? join('data', settings.nodeId) : settings.dataDir,
+  }
+}
+
+/** This machine's first address that others may reach, else the loopback. */
+function firstAddress(): string {
+  const found = Object.values(networkInterfaces())
+    .flatMap(each => each ?? [])
+    .find(each => each.family === 'IPv4' && !each.internal)
+  return found?.address ?? '127.0.0.1'
+}
+
+// --- For the README -------------------------------------------------------------------------------------------------
+
+/** The table between `<!-- settings -->` and `<!-- /settings -->` in the README. */
+export function settingsTable(): string {
+  const rows = entries.map(
+    ([name, setting]) =>
+      `| \`--${flagOf(name)}\` | ${variablesOf(setting)
+        .map(each => `\`${each}\``)
+        .join(
+          ', ',
+        )} | ${setting.isRequired ? '(required)' : fallbackText(setting)} | ${setting.meaning} Accepted: ${setting.form.accepted}. |`,
+  )
+  return ['| Flag | Variable | Default | Meaning |', '|---|---|---|---|', ...rows].join('\n')
+}
