@@ -62,8 +62,9 @@ export function zeroFill(file: File, from: number, to: number): void {
 export class Store {
   readonly path: string
   readonly baseOffset: number
+  /** This life of the file: what an index of it must name too. */
+  readonly salt: number
   private readonly file: File
-  private readonly salt: number
   /** The file keeps this size for ever; 0 when it grows with its records. */
   private readonly preallocated: number
   /** Where the next record goes; null until `recover` or `resume` told a store that was opened. */
@@ -252,8 +253,21 @@ export class Store {
     this.cut(end.position)
   }
 
+  /** Bytes in the file, used or not. */
+  get fileBytes(): number {
+    return this.file.size()
+  }
+
   sync(): void {
     this.file.sync()
+  }
+
+  /**
+   * Makes all that was appended before this call durable, off the main thread; appends may go on meanwhile. At most one
+   * is under way. A failure is final.
+   */
+  syncAside(done: (error: Error | null) => void): void {
+    this.file.commit(this.endPlace.position, [], done)
   }
 
   close(): void {
