@@ -1,0 +1,197 @@
+/**
+ * Where each record of a segment begins: record number → position in the store. Entries have a fixed width, so finding
+ * one is arithmetic, and the file needs no loading: a sealed segment's index is memory-mapped, the active one's is a
+ * heap array.
+ *
+ *     0       8         12     16           24      28             32         36           40
+ *     | magic | version | salt | baseOffset | count | end position | body crc | crc 0..36 |   header, little-endian
+ *     | position u32 | position u32 | …                                                   |   body, `count` entries
+ *
+ * `salt` is the store's: an index of an earlier life of the segment does not fit. The header is checked at every open.
+ * The body is not (that would be the load we save): an entry that lies points at bytes that are not the record it
+ * promises, which the record's checksum catches, and then the index is made again. It never holds the only copy of
+ * anything, so its file is not synced, and a missing or damaged one is a scan of the store, not a loss.
+ */
+import { assert } from '../lib/assert.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import { crc32 } from '../lib/crc.ts'
+import type { MappedFile } from './mapped-file.ts'
+import type { Disk } from './ports.ts'
+
+export const indexHeaderBytes = 40
+export const indexEntryBytes = 4
+/** Positions are 32 bits wide; a segment's end fits. */
+export const positionMax = 0xffff_ffff
+
+const magic = new Uint8Array([0x52, 0x48, 0x49, 0x4e, 0x44, 0x45, 0x58, 0x0a]) // "RHINDEX\n"
+const version = 1
+const heapEntriesMin = 64
+
+export interface OffsetIndex {
+  readonly baseOffset: number
+  readonly nextOffset: number
+  /** Where the record `offset` begins; of `nextOffset`, where the records end. */
+  position(offset: number): number
+}
+
+/** The index that grows: of the active segment, or made again by a scan. */
+export class HeapIndex implements OffsetIndex {
+  readonly baseOffset: number
+  private positions = new Uint32Array(heapEntriesMin)
+  private count = 0
+  private end: number
+
+  /** `end` is where the first record will begin. */
+  constructor(baseOffset: number, end: number) {
+    this.baseOffset = baseOffset
+    this.end = end
+  }
+
+  static copyOf(index: OffsetIndex): HeapIndex {
+    const copy = new HeapIndex(index.baseOffset, index.position(index.baseOffset))
+    for (let offset = index.baseOffset; offset < index.nextOffset; offset++) {
+      copy.append(index.position(offset), index.position(offset + 1))
+    }
+    return copy
+  }
+
+  get nextOffset(): number {
+    return this.baseOffset + this.count
+  }
+
+  position(offset: number): number {
+    const at = offset - this.baseOffset
+    assert(at >= 0 && at <= this.count, `offset ${offset} is not in an index of ${this.count} entries`)
+    return at === this.count ? this.end : this.positions[at]!
+  }
+
+  /** Adds the next record, which takes the bytes from `position` to `end`. */
+  append(position: number, end: number): void {
+    assert(position === this.end, `a record at ${position}, expected at ${this.end}`)
+    assert(end <= positionMax, `a segment of ${end} bytes`)
+    if (this.count === this.positions.length) {
+      const grown = new Uint32Array(this.count * 2)
+      grown.set(this.positions)
+      this.positions = grown
+    }
+    this.positions[this.count++] = position
+    this.end = end
+  }
+
+  /** Forgets `nextOffset` and all after it. */
+  truncate(nextOffset: number): void {
+    this.end = this.position(nextOffset)
+    this.count = nextOffset - this.baseOffset
+  }
+}
+
+/** The index of a sealed segment, read from its file's bytes as they are. */
+export class SealedIndex implements OffsetIndex {
+  readonly baseOffset: number
+  readonly nextOffset: number
+  private readonly end: number
+  private readonly file: MappedFile
+  private readonly view: DataView
+
+  private constructor(file: MappedFile, view: DataView, baseOffset: number, count: number, end: number) {
+    this.file = file
+    this.view = view
+    this.baseOffset = baseOffset
+    this.nextOffset = baseOffset + count
+    this.end = end
+  }
+
+  /** Takes over `file`; null, and `file` closed, when it is not a whole index of the store with this salt and base. */
+  static open(file: MappedFile, salt: number, baseOffset: number): SealedIndex | null {
+    const { bytes } = file
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    const isWhole =
+      bytes.byteLength >= indexHeaderBytes &&
+      magic.every((byte, i) => bytes[i] === byte) &&
+      view.getUint32(36, true) === crc32(bytes.subarray(0, 36)) &&
+      view.getUint32(8, true) === version &&
+      view.getUint32(12, true) === salt &&
+      view.getFloat64(16, true) === baseOffset &&
+      bytes.byteLength === indexHeaderBytes + view.getUint32(24, true) * indexEntryBytes
+    if (!isWhole) {
+      file.close()
+      return null
+    }
+    return new SealedIndex(file, view, baseOffset, view.getUint32(24, true), view.getUint32(28, true))
+  }
+
+  position(offset: number): number {
+    assert(offset >= this.baseOffset && offset <= this.nextOffset, `offset ${offset} is not in this index`)
+    if (offset === this.nextOffset) return this.end
+    return this.view.getUint32(indexHeaderBytes + (offset - this.baseOffset) * indexEntryBytes, true)
+  }
+
+  /** Reads all of the body: whether it is what was written. */
+  isIntact(): boolean {
+    return this.view.getUint32(32, true) === crc32(this.file.bytes.subarray(indexHeaderBytes))
+  }
+
+  close(): void {
+    this.file.close()
+  }
+}
+
+export function encodeIndex(index: OffsetIndex, salt: number): Bytes {
+  const count = index.nextOffset - index.baseOffset
+  const bytes = new Uint8Array(indexHeaderBytes + count * indexEntryBytes)
+  const view = new DataView(bytes.buffer)
+  for (let i = 0; i < count; i++) {
+    view.setUint32(indexHeaderBytes + i * indexEntryBytes, index.position(index.baseOffset + i), true)
+  }
+  bytes.set(magic)
+  view.setUint32(8, version, true)
+  view.setUint32(12, salt, true)
+  view.setFloat64(16, index.baseOffset, true)
+  view.setUint32(24, count, true)
+  view.setUint32(28, index.position(index.nextOffset), true)
+  view.setUint32(32, crc32(bytes.subarray(indexHeaderBytes)), true)
+  view.setUint32(36, crc32(bytes.subarray(0, 36)), true)
+  return bytes
+}
+
+/** What the name of a half-written index ends with; a leftover means nothing. */
+export const indexDraftSuffix = '.draft'
+
+/**
+ * Puts an index file in place. By rename: the file that it replaces may be mapped, and cutting a mapped file would be
+ * SIGBUS for its readers.
+ */
+export function writeIndexFile(disk: Disk, path: string, index: OffsetIndex, salt: number): void {
+  const draft = path + indexDraftSuffix
+  const file = disk.open(draft, { create: true })
+  try {
+    file.truncate(0)
+    file.write(0, encodeIndex(index, salt))
+  } finally {
+    file.close()
+  }
+  disk.rename(draft, path)
+}
+
+/**
+ * The largest offset in (from, to] up to which the records from `from` on hold at most `dataBytesMax` bytes, counting
+ * `overheadBytes` of each record as free; at least `from + 1`.
+ */
+export function offsetWithin(
+  index: OffsetIndex,
+  from: number,
+  to: number,
+  dataBytesMax: number,
+  overheadBytes: number,
+): number {
+  const start = index.position(from)
+  let low = from + 1
+  let high = to
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2)
+    const dataBytes = index.position(middle) - start - (middle - from) * overheadBytes
+    if (dataBytes <= dataBytesMax) low = middle
+    else high = middle - 1
+  }
+  return low
+}
