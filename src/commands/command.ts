@@ -26,13 +26,19 @@ export interface Command {
   /** Joins the replies of the shards of a command that was scattered, in the order of the call's keys. */
   readonly gather?: (parts: readonly GatherPart[], args: readonly Bytes[]) => Reply
   /**
-   * Checks the arguments' form and makes them absolute; runs on the leader only, before the entry is made. Relative
-   * times become absolute, randomness is drawn. Throws RoundhouseError for what can be refused without the state.
+   * Checks the arguments' form as far as it can be seen without state or clock. Runs at the door, on any node, so that
+   * a malformed call costs no hop. Throws RoundhouseError.
+   */
+  readonly check?: (args: readonly Bytes[]) => void
+  /**
+   * Makes the arguments absolute; runs on the leader only, once, before the entry is made: relative times become
+   * absolute, randomness is drawn. `run` sees what this answers. Throws RoundhouseError for what can be refused without
+   * the state.
    */
   readonly prepare?: (args: readonly Bytes[], context: PrepareContext) => readonly Bytes[]
   /**
    * Write: changes the keyspace, deterministically: the same rows, arguments, stamp and index give the same rows and
-   * reply on every replica. Read: changes nothing. Throws RoundhouseError to refuse; a refusal may not have written yet.
+   * reply on every replica. Read: changes nothing. Throws RoundhouseError to refuse: nothing of the entry is applied.
    */
   readonly run: (keyspace: Keyspace, args: readonly Bytes[]) => Reply
 }
@@ -54,11 +60,12 @@ export type Reply =
   | { readonly kind: 'value'; readonly value: Bytes }
   /** `integer` is Redis's integer reply where the seeds' form is a bool (HSET). */
   | { readonly kind: 'success'; readonly success: boolean; readonly integer?: number }
-  | { readonly kind: 'count'; readonly count: number }
+  /** 64 bits, signed, exact: a number where that is safe, a bigint beyond (see integer.ts). */
+  | { readonly kind: 'count'; readonly count: number | bigint }
   | { readonly kind: 'list'; readonly items: readonly ListItem[]; readonly cursor?: Bytes }
 
-/** `key` is empty for lists of values; `value` is absent for a missing one. */
+/** `key` is absent in lists of values (an empty field is a field); `value` is absent for a missing one. */
 export interface ListItem {
-  readonly key: Bytes
+  readonly key?: Bytes
   readonly value?: Bytes
 }

@@ -5,6 +5,7 @@ export const limits = {
   valueBytesMax: 1024 * 1024,
   replyBytesMax: 8 * 1024 * 1024,
   argumentsMax: 100_000,
+  operationsMax: 1_000,
   rowsVisitedMax: 10_000,
   sweepRowsMax: 1_000,
   sessionsMax: 10_000,

@@ -1,0 +1,72 @@
+import { type FactsOf, isErrorCode, RoundhouseError } from '../errors.ts'
+import { limits } from '../keyspace/limits.ts'
+import { assert } from '../lib/assert.ts'
+import { ByteReader } from '../lib/byte-reader.ts'
+import { ByteWriter } from '../lib/byte-writer.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import type { Reply } from './command.ts'
+import { readReply, writeReply } from './reply-codec.ts'
+
+/** What became of an entry: a reply for each operation, or one refusal for all of them. */
+export type Answer = { readonly revision: number } & (
+  | { readonly kind: 'replies'; readonly replies: readonly Reply[] }
+  /** Nothing was applied. `operation` is the place of the one that was refused. */
+  | { readonly kind: 'refused'; readonly error: RoundhouseError; readonly operation: number }
+)
+
+/**
+ * An answer as a session keeps it for the client that asks again.
+ *
+ * ```
+ *  varint revision, kind 1 byte, then
+ *    0 replies   varint count, replies (reply-codec.ts)
+ *    1 refused   varint operation, sized code, sized facts as JSON
+ *    2 applied   varint count: the replies passed 4 KiB and are not kept
+ * ```
+ * An error is kept by its facts and not by its text: rows must be the same on all replicas, and nodes of two releases
+ * may word an error differently. (A change of the *facts* needs a feature level, as any change of rows does.) Refusals
+ * are kept at all because their client was told: a copy of the request that comes late must not be applied after that.
+ */
+export function encodeAnswer(answer: Answer): Bytes {
+  const writer = new ByteWriter(32)
+  writer.varint(answer.revision)
+  if (answer.kind === 'refused') {
+    writer.byte(1)
+    writer.varint(answer.operation)
+    writer.sized(fromUtf8(answer.error.code))
+    writer.sized(fromUtf8(JSON.stringify(answer.error.facts)))
+    return writer.finish()
+  }
+  writer.byte(0)
+  writer.varint(answer.replies.length)
+  for (const reply of answer.replies) writeReply(writer, reply)
+  const bytes = writer.finish()
+  if (bytes.byteLength <= limits.sessionReplyBytesMax) return bytes
+  const applied = new ByteWriter(16)
+  applied.varint(answer.revision)
+  applied.byte(2)
+  applied.varint(answer.replies.length)
+  return applied.finish()
+}
+
+/** A reply that was not kept comes back as `success`. */
+export function decodeAnswer(bytes: Bytes): Answer {
+  const reader = new ByteReader(bytes)
+  const revision = reader.varint()
+  const kind = reader.byte()
+  assert(kind <= 2, `kept answer of kind ${kind}`)
+  if (kind === 1) {
+    const operation = reader.varint()
+    const code = toUtf8(reader.sized())
+    assert(isErrorCode(code), `kept answer with error ${code}`)
+    const facts = JSON.parse(toUtf8(reader.sized())) as FactsOf<typeof code>
+    return { kind: 'refused', revision, operation, error: new RoundhouseError(code, facts) }
+  }
+  const count = reader.varint()
+  const replies = Array.from(
+    { length: count },
+    (): Reply => (kind === 2 ? { kind: 'success', success: true } : readReply(reader)),
+  )
+  reader.end()
+  return { kind: 'replies', revision, replies }
+}

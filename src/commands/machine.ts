@@ -1,0 +1,177 @@
+import { isError, RoundhouseError } from '../errors.ts'
+import { Keyspace } from '../keyspace/keyspace.ts'
+import { limits } from '../keyspace/limits.ts'
+import { Overlay } from '../keyspace/overlay.ts'
+import type { RowStore } from '../keyspace/row-store.ts'
+import { prefixes, readNumber, systemRows, writeNumber } from '../keyspace/rows.ts'
+import { assert } from '../lib/assert.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import { type Answer, decodeAnswer, encodeAnswer } from './answer.ts'
+import { clock } from './clock.ts'
+import type { Command, Reply } from './command.ts'
+import { decodeEnvelope, type Envelope, type Operation } from './envelope.ts'
+import { integerBytes } from './integer.ts'
+import { sweep } from './sweep.ts'
+
+export type CommandTable = ReadonlyMap<string, Command>
+
+/** `isDuplicate`: the session had this sequence already; the answer is the first one's and nothing changed. */
+export type Applied = Answer & { readonly isDuplicate: boolean }
+
+export type ReadResult =
+  | { readonly kind: 'reply'; readonly reply: Reply; readonly revision: number }
+  | { readonly kind: 'refused'; readonly error: RoundhouseError; readonly revision: number }
+  /** The answer depends on an expiry between the log clock and the wall clock: commit a clock entry and read again. */
+  | { readonly kind: 'clock-wanted' }
+
+/** Commands that a cluster gives itself; every machine knows them. */
+const internalCommands: CommandTable = new Map([sweep, clock].map(command => [command.name, command]))
+
+/**
+ * The replicated state machine of one shard (Raft §2): entries in, rows and answers out. The same entries give the same
+ * rows and answers on every replica: it knows no clock but the stamps, no randomness, and no state but its rows.
+ *
+ * Invariants: an entry's writes are made together, and the revision row with them, or not at all; the log clock never
+ * goes back; an entry that this release does not understand throws and changes nothing: the replica must stop there,
+ * since a replica that skipped it would differ from the others for ever.
+ */
+export class StateMachine {
+  private readonly rows: Overlay
+  private readonly keyspace: Keyspace
+  private readonly table: CommandTable
+  private lastRevision = 0
+  private clockMs = 0
+  /** undefined = not known since rows of the expiry index or garbage changed. */
+  private knownExpiry: number | null | undefined
+
+  constructor(rows: RowStore, table: CommandTable) {
+    this.rows = new Overlay(rows)
+    this.keyspace = new Keyspace(this.rows)
+    this.table = table
+    this.reload()
+  }
+
+  /** The rows were replaced from outside (a snapshot was installed): forget what was known of the old ones. */
+  reload(): void {
+    const bytes = this.rows.get(systemRows.clock)
+    this.clockMs = bytes === undefined ? 0 : readNumber(bytes, 0)
+    this.lastRevision = bytes === undefined ? 0 : readNumber(bytes, 8)
+    this.knownExpiry = undefined
+  }
+
+  /** Raft index of the last entry applied. */
+  get revision(): number {
+    return this.lastRevision
+  }
+
+  /** The highest stamp of the entries applied, ms since 1970; 0 before the first. A new entry's stamp is at least this. */
+  get logClockMs(): number {
+    return this.clockMs
+  }
+
+  /**
+   * Applies the entry at `index`, which is above all applied before it; no bytes (Raft's own no-op) are an entry
+   * without operations. Throws UNSUPPORTED_ENTRY or CORRUPT, and then has changed nothing.
+   */
+  apply(index: number, bytes: Bytes): Applied {
+    assert(index > this.lastRevision, `entry ${index} applied after ${this.lastRevision}`)
+    const envelope = bytes.byteLength === 0 ? null : decodeEnvelope(bytes)
+    const nowMs = Math.max(this.clockMs, envelope?.timestampMs ?? 0)
+    this.keyspace.beginEntry(index, nowMs)
+    const applied: Applied =
+      envelope === null
+        ? { kind: 'replies', replies: [], revision: index, isDuplicate: false }
+        : this.applyEnvelope(index, envelope, nowMs)
+    const row = new Uint8Array(16)
+    writeNumber(row, 0, nowMs)
+    writeNumber(row, 8, index)
+    this.rows.put(systemRows.clock, row)
+    this.commit()
+    this.clockMs = nowMs
+    this.lastRevision = index
+    return applied
+  }
+
+  private applyEnvelope(index: number, { operations, session }: Envelope, nowMs: number): Applied {
+    const commands = operations.map(({ command }) => this.commandOf(command))
+    if (session === null) return { ...this.run(index, commands, operations), isDuplicate: false }
+    const check = this.keyspace.sessions.check(session, nowMs)
+    switch (check.kind) {
+      case 'refused':
+        return { kind: 'refused', error: check.error, operation: 0, revision: index, isDuplicate: false }
+      case 'repeated':
+        return { ...decodeAnswer(check.answer), isDuplicate: true }
+      case 'new': {
+        const answer = this.run(index, commands, operations)
+        this.keyspace.sessions.keep(session, nowMs, encodeAnswer(answer))
+        return { ...answer, isDuplicate: false }
+      }
+    }
+  }
+
+  private commandOf(name: string): Command {
+    const command = this.table.get(name) ?? internalCommands.get(name)
+    if (command === undefined) throw new RoundhouseError('UNSUPPORTED_ENTRY', { what: `command ${name}` })
+    return command
+  }
+
+  /** All or none: a refusal discards what the operations before it wrote. */
+  private run(index: number, commands: readonly Command[], operations: readonly Operation[]): Answer {
+    const replies: Reply[] = []
+    try {
+      for (const [i, command] of commands.entries())
+        replies.push(command.run(this.keyspace, operations[i]!.args))
+    } catch (error) {
+      this.rows.discard()
+      if (!isError(error)) throw error
+      return { kind: 'refused', error, operation: replies.length, revision: index }
+    }
+    return { kind: 'replies', replies, revision: index }
+  }
+
+  private commit(): void {
+    for (const key of this.rows.touched()) {
+      if (key[0] !== prefixes.due && key[0] !== prefixes.garbage) continue
+      this.knownExpiry = undefined
+      break
+    }
+    this.rows.commit()
+  }
+
+  /**
+   * Answers from the state as of `revision`. `wallNowMs` is the leader's wall clock for a linearizable read (ReadIndex
+   * was confirmed and applied), null for a stale one.
+   */
+  read(command: Command, args: readonly Bytes[], { wallNowMs }: { wallNowMs: number | null }): ReadResult {
+    assert(command.access === 'read', `${command.name} run as a read`)
+    this.keyspace.beginRead(this.lastRevision, this.clockMs, wallNowMs)
+    const result = this.answer(command, args)
+    return this.keyspace.clockWanted ? { kind: 'clock-wanted' } : result
+  }
+
+  private answer(command: Command, args: readonly Bytes[]): ReadResult {
+    try {
+      return { kind: 'reply', reply: command.run(this.keyspace, args), revision: this.lastRevision }
+    } catch (error) {
+      if (!isError(error)) throw error
+      return { kind: 'refused', error, revision: this.lastRevision }
+    }
+  }
+
+  /** The log clock, ms since 1970, from which on a sweep has work (0: now); null = never as things stand. */
+  nextExpiry(): number | null {
+    if (this.knownExpiry === undefined) this.knownExpiry = this.keyspace.nextDueMs()
+    return this.knownExpiry
+  }
+}
+
+/** To propose when `nextExpiry()` has passed. */
+export function sweepEnvelope(timestampMs: number): Envelope {
+  const args = [integerBytes(limits.sweepRowsMax)]
+  return { timestampMs, session: null, operations: [{ command: sweep.name, args }] }
+}
+
+/** To propose when a read answered `clock-wanted`. */
+export function clockEnvelope(timestampMs: number): Envelope {
+  return { timestampMs, session: null, operations: [{ command: clock.name, args: [] }] }
+}

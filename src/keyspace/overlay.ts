@@ -1,0 +1,67 @@
+import type { Bytes } from '../lib/bytes.ts'
+import type { RowStore } from './row-store.ts'
+
+/**
+ * Writes that are not yet made, over rows that are: an entry's operations run against it, see each other's writes, and
+ * are committed or discarded as one.
+ */
+export class Overlay implements RowStore {
+  private readonly base: RowStore
+  /** null = deleted. */
+  private readonly writes = new Map<string, Bytes | null>()
+
+  constructor(base: RowStore) {
+    this.base = base
+  }
+
+  get(key: string): Bytes | undefined {
+    const written = this.writes.get(key)
+    return written === undefined ? this.base.get(key) : (written ?? undefined)
+  }
+
+  put(key: string, value: Bytes): void {
+    this.writes.set(key, value)
+  }
+
+  delete(key: string): void {
+    this.writes.set(key, null)
+  }
+
+  range(from: string, to: string): Iterable<readonly [key: string, value: Bytes]> {
+    if (this.writes.size === 0) return this.base.range(from, to)
+    const touched = [...this.writes.keys()].filter(key => key >= from && key < to)
+    return touched.length === 0 ? this.base.range(from, to) : this.merged(from, to, touched.sort())
+  }
+
+  /** Two ordered runs in one: at equal keys the written row hides the one below. */
+  private *merged(from: string, to: string, touched: string[]): Generator<readonly [string, Bytes]> {
+    let next = 0
+    for (const row of this.base.range(from, to)) {
+      for (; next < touched.length && touched[next]! < row[0]; next++) yield* this.written(touched[next]!)
+      if (touched[next] !== row[0]) yield row
+    }
+    for (; next < touched.length; next++) yield* this.written(touched[next]!)
+  }
+
+  private *written(key: string): Generator<readonly [string, Bytes]> {
+    const value = this.writes.get(key)
+    if (value != null) yield [key, value]
+  }
+
+  /** The keys written or deleted since the last commit or discard. */
+  touched(): Iterable<string> {
+    return this.writes.keys()
+  }
+
+  commit(): void {
+    for (const [key, value] of this.writes) {
+      if (value === null) this.base.delete(key)
+      else this.base.put(key, value)
+    }
+    this.writes.clear()
+  }
+
+  discard(): void {
+    this.writes.clear()
+  }
+}

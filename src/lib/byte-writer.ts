@@ -1,0 +1,62 @@
+import { assert } from './assert.ts'
+import type { Bytes } from './bytes.ts'
+
+/**
+ * Builds bytes from the front. Integers are varints (LEB128: seven bits a byte, low ones first, the high bit says that
+ * more follow; always the shortest form) or big-endian of fixed width.
+ */
+export class ByteWriter {
+  private bytes: Uint8Array
+  private length = 0
+
+  constructor(bytesExpected = 64) {
+    this.bytes = new Uint8Array(bytesExpected)
+  }
+
+  private room(bytes: number): void {
+    if (this.length + bytes <= this.bytes.byteLength) return
+    const grown = new Uint8Array(Math.max(this.bytes.byteLength * 2, this.length + bytes))
+    grown.set(this.bytes.subarray(0, this.length))
+    this.bytes = grown
+  }
+
+  byte(value: number): void {
+    this.room(1)
+    this.bytes[this.length++] = value
+  }
+
+  /** A safe integer ≥ 0: one to eight bytes. */
+  varint(value: number): void {
+    assert(Number.isSafeInteger(value) && value >= 0, `${value} is no varint`)
+    this.room(8)
+    while (value >= 0x80) {
+      this.bytes[this.length++] = (value % 0x80) | 0x80
+      value = Math.floor(value / 0x80)
+    }
+    this.bytes[this.length++] = value
+  }
+
+  /** Eight bytes, two's complement, big-endian. */
+  int64(value: bigint): void {
+    this.room(8)
+    new DataView(this.bytes.buffer, this.bytes.byteOffset).setBigInt64(this.length, value)
+    this.length += 8
+  }
+
+  raw(bytes: Bytes): void {
+    this.room(bytes.byteLength)
+    this.bytes.set(bytes, this.length)
+    this.length += bytes.byteLength
+  }
+
+  /** A varint length, then the bytes. */
+  sized(bytes: Bytes): void {
+    this.varint(bytes.byteLength)
+    this.raw(bytes)
+  }
+
+  /** What was written, in a buffer of its own. */
+  finish(): Bytes {
+    return this.bytes.slice(0, this.length)
+  }
+}
