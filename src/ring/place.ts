@@ -11,7 +11,8 @@
  *
  * Invariants: k = min(replication factor, eligible nodes) distinct nodes a shard; every node at or below its upper bound
  * and at or above its lower one; the answer depends on nothing but its input, and given its own answer as `today` it
- * changes nothing. Bounds come before zones: "distinct zones" is a preference, as on the ring.
+ * changes nothing. Bounds come before zones: "distinct zones" is a preference, as on the ring. In one zone a join copies
+ * exactly the new node's share; with zones, what `spread` mends for the sake of safety may come on top.
  */
 import { assert } from '../lib/assert.ts'
 import { isShardCount, shardCountMax } from '../lib/slot.ts'

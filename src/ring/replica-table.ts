@@ -204,18 +204,20 @@ export class ReplicaTable {
   }
 
   /**
-   * Moves load by one from one of `givers` to one of `takers`, the fullest and the emptiest first: one move that costs
-   * no zone, else a shortest path of moves. False if there is none.
+   * Moves load by one from one of `givers` to one of `takers`, the fullest and the emptiest first: one move that wins
+   * a zone, else one that costs none, else a shortest path of moves. False if there is none.
    */
   private moveOne(givers: readonly number[], takers: readonly number[]): boolean {
     const fullest = this.byExcess(givers)
     const emptiest = this.byExcess(takers).reverse()
-    for (const to of emptiest) {
-      for (const from of fullest) {
-        const shard = this.shardToMove(from, to, true)
-        if (shard === -1) continue
-        this.move(shard, from, to)
-        return true
+    for (const gainMin of this.zoneCount > 1 ? [1, 0] : [0]) {
+      for (const to of emptiest) {
+        for (const from of fullest) {
+          const shard = this.shardToMove(from, to, gainMin)
+          if (shard === -1) continue
+          this.move(shard, from, to)
+          return true
+        }
       }
     }
     const path = this.pathTo(fullest, emptiest)
@@ -235,7 +237,7 @@ export class ReplicaTable {
     for (let at = 0; at < queue.length; at++) {
       const from = queue[at]!
       for (const to of others) {
-        if (cameFrom[to] !== -2 || this.shardToMove(from, to, false) === -1) continue
+        if (cameFrom[to] !== -2 || this.shardToMove(from, to, -1) === -1) continue
         cameFrom[to] = from
         if (isTarget[to]) return pathFrom(cameFrom, to)
         queue.push(to)
@@ -247,20 +249,23 @@ export class ReplicaTable {
   /** From the far end on: each node hands one on before it gets one. */
   private follow(path: readonly number[]): void {
     for (let i = path.length - 2; i >= 0; i--) {
-      const shard = this.shardToMove(path[i]!, path[i + 1]!, false)
+      const shard = this.shardToMove(path[i]!, path[i + 1]!, -1)
       assert(shard !== -1, 'a path of moves is broken')
       this.move(shard, path[i]!, path[i + 1]!)
     }
   }
 
-  /** The shard whose move between the two nodes is best, or -1: no zone lost, cheap, a zone won, early in ring order. */
-  private shardToMove(from: number, to: number, keepsZones: boolean): number {
+  /**
+   * The shard whose move between the two nodes is best, or -1: one that loses no zone, is cheap, wins a zone, and meets
+   * `to` early in its ring order. Those that win fewer than `gainMin` zones are out of the question.
+   */
+  private shardToMove(from: number, to: number, gainMin: number): number {
     let best = -1
     let bestScore = 0
     for (let shard = 0; shard < this.shardCount; shard++) {
       if (!this.has(shard, from) || this.has(shard, to)) continue
       const gain = this.zoneGain(shard, from, to)
-      if (keepsZones && gain < 0) continue
+      if (gain < gainMin) continue
       const order = (gain < 0 ? 9 : 0) + (this.moveCost(shard, from, to) + 1) * 3 + (1 - Math.max(0, gain))
       const score = order * this.nodeCount + this.rankOf(shard, to)
       if (best !== -1 && score >= bestScore) continue
