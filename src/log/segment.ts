@@ -1,0 +1,484 @@
+/**
+ * A store and the index of it: a run of consecutive records in one file. It is *active* while it takes records, then
+ * *sealed*: from then on nothing writes to its files, its index is a file that is mapped, and it can be *cooled*
+ * (descriptor and map given back) and opens itself again at the next read.
+ *
+ * The store is the truth, the index follows from it. Wherever the two disagree the store is scanned: at open, and when
+ * a read through the index meets bytes that are not the record it looks for. Only if the scan can't reach a record
+ * either is that record lost.
+ */
+import { isError, RoundhouseError } from '../errors.ts'
+import { assert, BrokenInvariant } from '../lib/assert.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import type { Random } from '../lib/prng.ts'
+import type { MapFile } from './mapped-file.ts'
+import { HeapIndex, type OffsetIndex, offsetWithin, SealedIndex, writeIndexFile } from './offset-index.ts'
+import type { Disk } from './ports.ts'
+import { recordHeaderBytes, Store, type StorePlace, storeHeaderBytes } from './store.ts'
+import type { WarmSegments } from './warm-segments.ts'
+
+export const storeSuffix = '.store'
+export const indexSuffix = '.index'
+/** As long as the longest safe integer and then some: names sort as their numbers do. */
+const nameDigits = 20
+
+/** What the segments of a log share. */
+export interface SegmentHome {
+  readonly disk: Disk
+  readonly directory: string
+  readonly map: MapFile
+  readonly random: Random
+  readonly warm: WarmSegments
+}
+
+export function segmentName(baseOffset: number): string {
+  return String(baseOffset).padStart(nameDigits, '0')
+}
+
+/** The base offset that a store's file name tells; null for other files. */
+export function baseOffsetOf(name: string): number | null {
+  const match = /^(\d{20})\.store$/.exec(name)
+  if (match === null) return null
+  const offset = Number(match[1])
+  return Number.isSafeInteger(offset) ? offset : null
+}
+
+/** The records from `foundOffset` on, up to `wantedOffset`, should be in the file at `path` and are not. */
+export interface DataLoss {
+  readonly kind: 'data_loss'
+  readonly path: string
+  readonly wantedOffset: number
+  readonly foundOffset: number
+  readonly why: string
+}
+
+export type SegmentOpening = { readonly kind: 'open'; readonly segment: Segment } | DataLoss
+
+export class Segment {
+  readonly baseOffset: number
+  readonly storePath: string
+  private readonly indexPath: string
+  private readonly home: SegmentHome
+  private store: Store | null
+  private index: OffsetIndex | null
+  /** Where the records of a sealed segment end; null while it is active. */
+  private sealedEnd: StorePlace | null = null
+  /** Records were added that no sync has begun to cover. */
+  private dirty = false
+  private syncing = false
+  /** A failed write may have left records behind the end; they must go before others follow. */
+  private hasRemains = false
+  /** The index was made by a scan in this process: another scan would find the same. */
+  private isIndexScanned = false
+
+  private constructor(
+    home: SegmentHome,
+    baseOffset: number,
+    store: Store | null,
+    index: OffsetIndex | null,
+    sealedEnd: StorePlace | null,
+  ) {
+    this.home = home
+    this.baseOffset = baseOffset
+    this.storePath = `${home.directory}/${segmentName(baseOffset)}${storeSuffix}`
+    this.indexPath = `${home.directory}/${segmentName(baseOffset)}${indexSuffix}`
+    this.store = store
+    this.index = index
+    this.sealedEnd = sealedEnd
+  }
+
+  /** Makes an empty active segment, in the place of any files of that name. */
+  static create(home: SegmentHome, baseOffset: number): Segment {
+    const segment = new Segment(home, baseOffset, null, null, null)
+    segment.unlink()
+    segment.index = new HeapIndex(baseOffset, storeHeaderBytes)
+    const salt = home.random.below(2 ** 32)
+    try {
+      segment.store = Store.create(home.disk, segment.storePath, { salt, baseOffset })
+    } catch (error) {
+      // What stays would be an unreadable store; on a full disk it would also hold space.
+      if (home.disk.exists(segment.storePath)) home.disk.unlink(segment.storePath)
+      throw error
+    }
+    segment.dirty = true
+    return segment
+  }
+
+  /**
+   * Opens the log's last segment for appending at `end`, or, with null, behind its last whole record. What follows in
+   * the file is cut. A file that ends before `end` is a loss, and is left as it is.
+   */
+  static openActive(home: SegmentHome, baseOffset: number, end: number | null): SegmentOpening {
+    const segment = new Segment(home, baseOffset, null, null, null)
+    try {
+      const store = segment.openStore()
+      const known = segment.indexAtClose(store)
+      const index = segment.indexByScan(store, known)
+      segment.isIndexScanned = known === null
+      const foundEnd = { offset: index.nextOffset, position: index.position(index.nextOffset) }
+      if (end !== null && foundEnd.offset < end) {
+        segment.release()
+        return segment.loss(end, foundEnd.offset, 'its valid records end there')
+      }
+      store.resume(foundEnd)
+      const wanted = end ?? foundEnd.offset
+      // The file may tell of more records than are about to remain.
+      if (wanted < foundEnd.offset) segment.unlinkIndex()
+      store.truncate({ offset: wanted, position: index.position(wanted) })
+      index.truncate(wanted)
+      segment.index = index
+      segment.dirty = true // of what was found nobody knows whether it was synced
+      return { kind: 'open', segment }
+    } catch (error) {
+      segment.release()
+      if (!isError(error, 'CORRUPT')) throw error
+      return segment.loss(end ?? baseOffset, baseOffset, error.facts.what)
+    }
+  }
+
+  /**
+   * Opens a segment that others follow: it must hold exactly the records up to `nextOffset`. `isSynced` says whether
+   * the caller knows that they are durable.
+   */
+  static openSealed(
+    home: SegmentHome,
+    baseOffset: number,
+    nextOffset: number,
+    isSynced: boolean,
+  ): SegmentOpening {
+    const segment = new Segment(home, baseOffset, null, null, { offset: nextOffset, position: 0 })
+    try {
+      const store = segment.openStore()
+      let index: OffsetIndex | null = segment.mapIndex(store, nextOffset)
+      if (index === null) {
+        index = segment.indexByScan(store, null)
+        if (index.nextOffset !== nextOffset) {
+          segment.release()
+          const why =
+            index.nextOffset < nextOffset ? 'its valid records end there' : 'it runs into the next file'
+          return segment.loss(nextOffset, Math.min(index.nextOffset, nextOffset), why)
+        }
+        segment.isIndexScanned = true
+        segment.tryWriteIndex(index, store.salt)
+      }
+      segment.index = index
+      segment.sealedEnd = { offset: nextOffset, position: index.position(nextOffset) }
+      store.resume(segment.sealedEnd)
+      segment.dirty = !isSynced
+      if (isSynced) home.warm.touch(segment)
+      return { kind: 'open', segment }
+    } catch (error) {
+      segment.release()
+      if (!isError(error, 'CORRUPT')) throw error
+      return segment.loss(nextOffset, baseOffset, error.facts.what)
+    }
+  }
+
+  /** A segment that nothing reads any more and whose files only wait to be unlinked. */
+  static forUnlinking(home: SegmentHome, baseOffset: number, nextOffset: number): Segment {
+    return new Segment(home, baseOffset, null, null, { offset: nextOffset, position: 0 })
+  }
+
+  get nextOffset(): number {
+    return this.sealedEnd?.offset ?? this.activeStore.endPlace.offset
+  }
+
+  /** Bytes of the store that are in use. */
+  get bytes(): number {
+    return this.sealedEnd?.position ?? this.activeStore.endPlace.position
+  }
+
+  get isSealed(): boolean {
+    return this.sealedEnd !== null
+  }
+
+  get isSyncing(): boolean {
+    return this.syncing
+  }
+
+  /** Some of its records are in no sync that has succeeded. */
+  get needsSync(): boolean {
+    return this.dirty || this.syncing
+  }
+
+  /** Adds `records` with one write and returns the offset of the first. Where it throws, none was added. */
+  append(records: readonly Bytes[]): number {
+    const store = this.activeStore
+    const index = this.index as HeapIndex
+    const first = store.endPlace.offset
+    this.cutRemains()
+    let positions: number[]
+    try {
+      positions = store.appendBatch(records)
+    } catch (error) {
+      this.hasRemains = true
+      throw error
+    }
+    for (let i = 0; i < records.length; i++) {
+      index.append(positions[i]!, positions[i]! + recordHeaderBytes + records[i]!.byteLength)
+    }
+    this.dirty = true
+    return first
+  }
+
+  /** The data of the record `offset`. Throws CORRUPT when it is not to be had. */
+  read(offset: number): Bytes {
+    return this.throughIndex((store, index) => {
+      const position = index.position(offset)
+      const recordBytes = index.position(offset + 1) - position
+      this.checkEntries(offset, position, recordBytes, this.bytes)
+      return store.read(position, offset, recordBytes)
+    })
+  }
+
+  /**
+   * The data of the records from `from` up to `to`, both in this segment: the first, and as many after it as keep the sum
+   * within `bytesMax`. One read of the disk. Throws CORRUPT when one of them is not to be had.
+   */
+  readRange(from: number, to: number, bytesMax: number): Bytes[] {
+    return this.throughIndex((store, index) => {
+      const end = offsetWithin(index, from, to, bytesMax, recordHeaderBytes)
+      const position = index.position(from)
+      const endPosition = index.position(end)
+      this.checkEntries(from, position, endPosition - position, this.bytes)
+      const records = store.readRange({ offset: from, position }, endPosition)
+      if (records.length !== end - from) throw this.corrupt(from, 'an index that points elsewhere')
+      return records
+    })
+  }
+
+  /** Where the records before `offset` end in the store, proved by the last of them. */
+  endPosition(offset: number): number {
+    if (offset === this.baseOffset) return storeHeaderBytes
+    if (offset === this.nextOffset) return this.bytes
+    return this.throughIndex((store, index) => {
+      const position = index.position(offset - 1)
+      return position + recordHeaderBytes + store.read(position, offset - 1).byteLength
+    })
+  }
+
+  /** No record follows: writes the index file. Where it throws, the segment is still active. */
+  seal(): void {
+    const store = this.activeStore
+    const { index } = this
+    assert(index !== null, `${this.storePath}: an active segment without index`)
+    this.cutRemains()
+    writeIndexFile(this.home.disk, this.indexPath, index, store.salt)
+    this.sealedEnd = store.endPlace
+    this.index = null
+    if (!this.needsSync) this.home.warm.touch(this)
+  }
+
+  /** A sealed segment's index from its store alone, at least up to `nextOffset`: what `unseal` needs. */
+  scan(nextOffset: number): HeapIndex {
+    return this.throughIndex(store => {
+      const index = this.indexByScan(store, null)
+      if (index.nextOffset < nextOffset) throw this.corrupt(index.nextOffset, 'a wrong length or checksum')
+      index.truncate(Math.min(index.nextOffset, this.nextOffset))
+      return index
+    })
+  }
+
+  /** Makes a sealed segment the active one again, with `nextOffset` as its end, durably. */
+  unseal(nextOffset: number, scanned: HeapIndex): void {
+    assert(this.sealedEnd !== null, `${this.storePath}: unsealed while active`)
+    const { store, index } = this.opened()
+    this.home.warm.forget(this)
+    if (index instanceof SealedIndex) index.close()
+    this.index = scanned
+    store.resume({ offset: scanned.nextOffset, position: scanned.position(scanned.nextOffset) })
+    this.sealedEnd = null
+    this.truncate(nextOffset)
+  }
+
+  /** Removes the record `nextOffset` and all after it from the active segment, durably. */
+  truncate(nextOffset: number): void {
+    const store = this.activeStore
+    const index = this.index as HeapIndex
+    this.unlinkIndex()
+    store.truncate({ offset: nextOffset, position: index.position(nextOffset) })
+    index.truncate(nextOffset)
+    this.hasRemains = false
+    this.dirty = true
+  }
+
+  /** Makes the records that are in it now durable, off the main thread. One at a time. */
+  sync(done: (error: Error | null) => void): void {
+    assert(this.store !== null && !this.syncing, `${this.storePath}: nothing to sync`)
+    this.dirty = false
+    this.syncing = true
+    this.store.syncAside(error => {
+      this.syncing = false
+      if (error !== null) this.dirty = true
+      else if (this.isSealed && !this.dirty) this.home.warm.touch(this)
+      done(error)
+    })
+  }
+
+  /** Closes the files of a sealed segment until the next read; one that is not yet synced keeps them. */
+  cool(): void {
+    if (this.isSealed && !this.needsSync) this.release()
+  }
+
+  /** Closes an active segment so that the next open need not scan it. Not a sync. */
+  close(): void {
+    assert(!this.syncing, `${this.storePath}: closed during a sync`)
+    this.home.warm.forget(this)
+    if (this.sealedEnd === null && this.store !== null && this.index !== null) {
+      this.cutRemains()
+      this.tryWriteIndex(this.index, this.store.salt)
+    }
+    this.release()
+  }
+
+  /** Closes and removes the files, those of them that are there. Durable with the directory's sync. */
+  unlink(): void {
+    assert(!this.syncing, `${this.storePath}: unlinked during a sync`)
+    this.home.warm.forget(this)
+    this.release()
+    this.dirty = false
+    this.unlinkIndex()
+    if (this.home.disk.exists(this.storePath)) this.home.disk.unlink(this.storePath)
+  }
+
+  private get activeStore(): Store {
+    assert(this.store !== null && this.sealedEnd === null, `${this.storePath} is not the active segment`)
+    return this.store
+  }
+
+  /** Runs `read`; when it meets a wrong record, mistrusts the index, makes it again and runs `read` once more. */
+  private throughIndex<T>(read: (store: Store, index: OffsetIndex) => T): T {
+    const { store, index } = this.opened()
+    try {
+      return read(store, index)
+    } catch (error) {
+      if (!isError(error, 'CORRUPT') || this.isIndexScanned) throw error
+      this.isIndexScanned = true
+      const end = this.sealedEnd ?? store.endPlace
+      const scanned = this.indexByScan(store, null)
+      // Where the scan stops early the store is at fault: the old index still leads to the records behind the damage.
+      if (scanned.nextOffset < end.offset || scanned.position(end.offset) !== end.position) throw error
+      scanned.truncate(end.offset)
+      if (index instanceof SealedIndex) index.close()
+      this.index = scanned
+      if (this.isSealed) this.tryWriteIndex(scanned, store.salt)
+      return read(store, scanned)
+    }
+  }
+
+  /** The store and the index, opened if the segment is cold. */
+  private opened(): { store: Store; index: OffsetIndex } {
+    if (this.store === null) {
+      assert(this.sealedEnd !== null, `${this.storePath} is closed`)
+      const store = this.openStore()
+      store.resume(this.sealedEnd)
+    }
+    const store = this.store!
+    if (this.index === null) {
+      const mapped = this.mapIndex(store, this.nextOffset)
+      const index = mapped ?? this.indexByScan(store, null)
+      this.isIndexScanned = mapped === null
+      if (index.nextOffset !== this.nextOffset) {
+        throw this.corrupt(index.nextOffset, `no index, and the valid records end before ${this.nextOffset}`)
+      }
+      if (index instanceof HeapIndex) this.tryWriteIndex(index, store.salt)
+      this.index = index
+    }
+    if (this.isSealed && !this.needsSync) this.home.warm.touch(this)
+    return { store, index: this.index }
+  }
+
+  private openStore(): Store {
+    const store = Store.open(this.home.disk, this.storePath)
+    this.store = store
+    if (store.baseOffset !== this.baseOffset) {
+      throw this.corrupt(this.baseOffset, `a store of records from ${store.baseOffset} on`)
+    }
+    return store
+  }
+
+  /** The index file, mapped; null where it is missing or is not the index of this store as it is. */
+  private mapIndex(store: Store, nextOffset: number): SealedIndex | null {
+    if (!this.home.disk.exists(this.indexPath)) return null
+    const index = SealedIndex.open(this.home.map(this.indexPath), store.salt, this.baseOffset)
+    if (index === null) return null
+    const end = index.position(index.nextOffset)
+    if (index.nextOffset === nextOffset && end >= storeHeaderBytes && end <= store.fileBytes) return index
+    index.close()
+    return null
+  }
+
+  /** What a clean close left behind, as far as it still fits the store: it saves the scan of those records. */
+  private indexAtClose(store: Store): HeapIndex | null {
+    if (!this.home.disk.exists(this.indexPath)) return null
+    const index = SealedIndex.open(this.home.map(this.indexPath), store.salt, this.baseOffset)
+    if (index === null) return null
+    try {
+      const last = index.nextOffset - 1
+      if (last < this.baseOffset || !index.isIntact()) return null
+      const position = index.position(last)
+      const recordBytes = index.position(last + 1) - position
+      this.checkEntries(last, position, recordBytes, store.fileBytes)
+      if (store.read(position, last, recordBytes).byteLength !== recordBytes - recordHeaderBytes) return null
+      return HeapIndex.copyOf(index)
+    } catch (error) {
+      if (!isError(error, 'CORRUPT')) throw error
+      return null
+    } finally {
+      index.close()
+    }
+  }
+
+  /** Goes through the store's records behind `known`, or through all of them. */
+  private indexByScan(store: Store, known: HeapIndex | null): HeapIndex {
+    const index = known ?? new HeapIndex(this.baseOffset, storeHeaderBytes)
+    const from = { offset: index.nextOffset, position: index.position(index.nextOffset) }
+    store.scan(from, ({ position }, dataBytes) =>
+      index.append(position, position + recordHeaderBytes + dataBytes),
+    )
+    return index
+  }
+
+  /** An index entry that can't be true must not become a read of gigabytes. */
+  private checkEntries(offset: number, position: number, bytes: number, end: number): void {
+    if (position < storeHeaderBytes || bytes < recordHeaderBytes || position + bytes > end) {
+      throw this.corrupt(offset, 'an index that points outside')
+    }
+  }
+
+  private cutRemains(): void {
+    if (!this.hasRemains) return
+    const store = this.activeStore
+    store.truncate(store.endPlace)
+    this.hasRemains = false
+  }
+
+  /** The index file is a shortcut: on a full disk the log goes on without it. */
+  private tryWriteIndex(index: OffsetIndex, salt: number): void {
+    try {
+      writeIndexFile(this.home.disk, this.indexPath, index, salt)
+    } catch (error) {
+      if (error instanceof BrokenInvariant) throw error
+      // The heap copy serves until the segment is cooled, a scan after that.
+    }
+  }
+
+  private unlinkIndex(): void {
+    if (this.home.disk.exists(this.indexPath)) this.home.disk.unlink(this.indexPath)
+  }
+
+  private release(): void {
+    this.store?.close()
+    this.store = null
+    if (this.index instanceof SealedIndex) this.index.close()
+    this.index = null
+  }
+
+  private corrupt(offset: number, what: string): RoundhouseError<'CORRUPT'> {
+    return new RoundhouseError('CORRUPT', { where: `${this.storePath}, record ${offset}`, what })
+  }
+
+  private loss(wantedOffset: number, foundOffset: number, why: string): DataLoss {
+    return { kind: 'data_loss', path: this.storePath, wantedOffset, foundOffset, why }
+  }
+}
