@@ -1,0 +1,361 @@
+import {
+  closeSync,
+  fdatasyncSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
+import { parentPort, workerData } from 'node:worker_threads'
+import { isError, RoundhouseError } from '../errors.ts'
+import { crc32 } from '../lib/crc.ts'
+import type { CheckpointMeta, SnapshotPart } from '../shard/ports.ts'
+import { type CheckpointRecord, decodeRecord, encodeRecord } from './checkpoint-record.ts'
+import {
+  checkedValue,
+  databaseNames,
+  directoryKey,
+  directoryName,
+  openEnvironment,
+  openRows,
+  parseRowsName,
+  type Root,
+  type Rows,
+  rowSalt,
+  rowsName,
+} from './lmdb-env.ts'
+import { RowDigest, rowChecksum, unpackRows } from './row-codec.ts'
+import {
+  isRowsPart,
+  type PartReader,
+  readPartBlocks,
+  readPartTotals,
+  SnapshotWriter,
+} from './snapshot-format.ts'
+import type { StagedFile, WorkerReply, WorkerRequest } from './state-worker-port.ts'
+
+/**
+ * The thread that does what must not run on the main one: every write transaction of the state with its sync, copying a
+ * checkpoint into snapshot files, checking and loading received ones. Requests are done one after the other, each wholly
+ * or not at all. A transaction that fails is reported as fatal: the main thread then asks for nothing more.
+ */
+
+/** A snapshot is loaded in transactions of about this size, so that checkpoints of other replicas get between. */
+const installBytes = 4 * 1024 * 1024
+
+class Writer {
+  private readonly root: Root
+  private readonly directory: Rows
+
+  constructor(path: string, replicasMax: number) {
+    this.root = openEnvironment(path, replicasMax)
+    this.directory = openRows(this.root, directoryName)
+  }
+
+  commit(replica: number, meta: CheckpointMeta, packed: readonly Uint8Array[]): void {
+    this.root.transactionSync(() => {
+      const before = this.record(replica)
+      const generation = before?.generation ?? 1
+      const rows = openRows(this.root, rowsName(replica, generation))
+      const salt = rowSalt(replica, generation)
+      const digest = new RowDigest(before)
+      for (const buffer of packed) {
+        for (const row of unpackRows(buffer, what => new Error(`packed rows: ${what}`))) {
+          const old = rows.getBinaryFast(row.key)
+          // The stored checksum says what to subtract; whether the old value still fits it is a reader's question.
+          if (old !== undefined) digest.remove((Buffer.prototype.readUInt32LE.call(old, 0) ^ salt) >>> 0)
+          if (row.deleted) {
+            if (old !== undefined) void rows.remove(row.key)
+          } else {
+            this.put(rows, row.key, row.value, row.stored, salt, digest)
+          }
+        }
+      }
+      this.flip(replica, meta, generation, digest)
+    })
+  }
+
+  /** The value goes from the packed bytes into LMDB's page; its checksum is computed and salted in place. */
+  private put(
+    rows: Rows,
+    key: string,
+    value: Uint8Array,
+    stored: Buffer,
+    salt: number,
+    digest: RowDigest,
+  ): void {
+    const checksum = rowChecksum(key, value)
+    stored.writeUInt32LE((checksum ^ salt) >>> 0, 0)
+    void rows.put(key, stored)
+    digest.add(checksum)
+  }
+
+  private flip(replica: number, meta: CheckpointMeta, generation: number, digest: RowDigest): void {
+    const { index, term, configuration } = meta
+    const { count, sum, mixed } = digest
+    const record: CheckpointRecord = { index, term, configuration, generation, count, sum, mixed }
+    void this.directory.put(directoryKey(replica), encodeRecord(replica, record))
+  }
+
+  private record(replica: number): CheckpointRecord | null {
+    const bytes = this.directory.getBinary(directoryKey(replica))
+    return bytes === undefined ? null : decodeRecord(replica, bytes)
+  }
+
+  /** Directory entry and all generations, in one transaction. */
+  drop(replica: number): void {
+    const names = databaseNames(this.root).filter(name => parseRowsName(name)?.replica === replica)
+    this.root.transactionSync(() => {
+      void this.directory.remove(directoryKey(replica))
+      for (const name of names) openRows(this.root, name).dropSync()
+    })
+  }
+
+  /** Generations that the directory does not name: what a crash left of installs and drops. */
+  sweep(replica: number | null): void {
+    for (const name of databaseNames(this.root)) {
+      const rows = parseRowsName(name)
+      if (rows === null || (replica !== null && rows.replica !== replica)) continue
+      this.root.resetReadTxn()
+      if (this.record(rows.replica)?.generation === rows.generation) continue
+      this.root.transactionSync(() => openRows(this.root, name).dropSync())
+    }
+  }
+
+  snapshot(
+    replica: number,
+    directory: string,
+    partBytes: number,
+  ): { record: CheckpointRecord; parts: SnapshotPart[] } {
+    this.root.resetReadTxn()
+    const seen = this.record(replica)
+    if (seen === null)
+      throw new RoundhouseError('CORRUPT', { where: `replica ${replica}`, what: 'no checkpoint' })
+    const rows = openRows(this.root, rowsName(replica, seen.generation))
+    mkdirSync(directory, { recursive: true })
+    const transaction = this.root.useReadTransaction()
+    const sink = new FileSink(directory)
+    try {
+      // Record and rows of one read transaction; the main thread keeps this generation from being dropped meanwhile.
+      const bytes = this.directory.get(directoryKey(replica), { transaction })!
+      const record = decodeRecord(replica, bytes)
+      const salt = rowSalt(replica, record.generation)
+      const digest = new RowDigest()
+      const writer = new SnapshotWriter(sink, record, partBytes)
+      for (const { key, value: stored } of rows.getRange({ start: '\x00', transaction })) {
+        const value = checkedValue(stored, key, replica, salt)
+        const checksum = (Buffer.prototype.readUInt32LE.call(stored, 0) ^ salt) >>> 0
+        digest.add(checksum)
+        writer.add(key, value, checksum)
+      }
+      writer.end()
+      if (!digest.equals(record)) {
+        const what = `${digest.count} rows of ${record.count}, or other ones`
+        throw new RoundhouseError('CORRUPT', { where: `replica ${replica}'s state`, what })
+      }
+      return { record, parts: sink.end() }
+    } finally {
+      transaction.done()
+      this.root.resetReadTxn()
+      sink.close()
+    }
+  }
+
+  install(replica: number, generation: number, meta: CheckpointMeta, files: readonly StagedFile[]): void {
+    const fail = (what: string) =>
+      new RoundhouseError('CORRUPT', { where: `a snapshot for replica ${replica}`, what })
+    const salt = rowSalt(replica, generation)
+    const digest = new RowDigest()
+    let totals = { count: 0, sum: 0, mixed: 0 }
+    let blocks: Uint8Array[] = []
+    let bytes = 0
+    const load = () =>
+      this.root.transactionSync(() => {
+        const rows = openRows(this.root, rowsName(replica, generation))
+        for (const block of blocks) {
+          for (const row of unpackRows(block, fail)) {
+            if (row.deleted || rowChecksum(row.key, row.value) !== row.checksum)
+              throw fail('the checksum of a row')
+            this.put(rows, row.key, row.value, row.stored, salt, digest)
+          }
+        }
+        blocks = []
+        bytes = 0
+      })
+    load()
+    for (const file of files.filter(file => isRowsPart(file.name))) {
+      withFile(file.path, read => {
+        totals = readPartTotals(file.name, read)
+        for (const block of readPartBlocks(file.name, read)) {
+          blocks.push(block)
+          bytes += block.byteLength
+          if (bytes >= installBytes) load()
+        }
+      })
+    }
+    load()
+    if (!digest.equals(totals)) throw fail('rows are missing')
+    this.root.transactionSync(() => this.flip(replica, meta, generation, digest))
+  }
+
+  async close(): Promise<void> {
+    await this.root.close()
+  }
+}
+
+/** Files of a snapshot being written. They are gone at the next start anyway: not synced. */
+class FileSink {
+  private readonly directory: string
+  private readonly parts: { name: string; bytes: number; crc: number }[] = []
+  private file: number | null = null
+  private pending: Uint8Array[] = []
+  private pendingBytes = 0
+
+  constructor(directory: string) {
+    this.directory = directory
+  }
+
+  begin(name: string): void {
+    this.close()
+    this.file = openSync(join(this.directory, name), 'w')
+    this.parts.push({ name, bytes: 0, crc: 0 })
+  }
+
+  write(bytes: Uint8Array): void {
+    // The writer reuses its block: keep a copy until there is enough for a write.
+    this.pending.push(new Uint8Array(bytes))
+    this.pendingBytes += bytes.byteLength
+    if (this.pendingBytes >= 1024 * 1024) this.flush()
+  }
+
+  private flush(): void {
+    const bytes = Buffer.concat(this.pending)
+    this.pending = []
+    this.pendingBytes = 0
+    const part = this.parts.at(-1)!
+    part.bytes += bytes.length
+    part.crc = crc32(bytes, part.crc)
+    writeWhole(this.file!, bytes)
+  }
+
+  end(): SnapshotPart[] {
+    this.close()
+    return this.parts
+  }
+
+  close(): void {
+    if (this.file === null) return
+    try {
+      this.flush()
+    } finally {
+      closeSync(this.file)
+      this.file = null
+    }
+  }
+}
+
+function writeWhole(file: number, bytes: Uint8Array): void {
+  let written = 0
+  while (written < bytes.byteLength) written += writeSync(file, bytes, written)
+}
+
+function withFile(path: string, use: (read: PartReader) => void): void {
+  const file = openSync(path, 'r')
+  try {
+    use((position, length) => {
+      const bytes = Buffer.allocUnsafeSlow(length)
+      let filled = 0
+      while (filled < length) {
+        const got = readSync(file, bytes, filled, length - filled, position + filled)
+        if (got === 0) break
+        filled += got
+      }
+      return bytes.subarray(0, filled)
+    })
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** Which of the received parts is not what the manifest says, if any; the good ones are synced, names and all. */
+function verify(files: readonly (StagedFile & SnapshotPart)[]): string | null {
+  for (const part of files) {
+    let crc = 0
+    let length = 0
+    withFile(part.path, read => {
+      for (;;) {
+        const bytes = read(length, 1024 * 1024)
+        if (bytes.byteLength === 0) break
+        crc = crc32(bytes, crc)
+        length += bytes.byteLength
+      }
+    })
+    if (length !== part.bytes || crc !== part.crc) return part.name
+  }
+  for (const part of files) syncFile(part.path, 'r+', fdatasyncSync)
+  const first = files[0]
+  if (first !== undefined) syncFile(dirname(first.path), 'r', fsyncSync)
+  return null
+}
+
+function syncFile(path: string, mode: string, sync: (file: number) => void): void {
+  const file = openSync(path, mode)
+  try {
+    sync(file)
+  } finally {
+    closeSync(file)
+  }
+}
+
+async function perform(writer: Writer, request: WorkerRequest): Promise<unknown> {
+  switch (request.kind) {
+    case 'commit':
+      return writer.commit(request.replica, request.meta, request.rows)
+    case 'drop':
+      return writer.drop(request.replica)
+    case 'sweep':
+      return writer.sweep(request.replica)
+    case 'snapshot':
+      try {
+        return writer.snapshot(request.replica, request.directory, request.partBytes)
+      } catch (error) {
+        rmSync(request.directory, { recursive: true, force: true })
+        throw error
+      }
+    case 'verify':
+      return verify(request.files)
+    case 'install':
+      return writer.install(request.replica, request.generation, request.meta, request.files)
+    case 'close':
+      return await writer.close()
+  }
+}
+
+/** A read that fails concerns one replica; a write that fails, the disk. */
+function isFatal(request: WorkerRequest, error: unknown): boolean {
+  return request.kind !== 'snapshot' && !isError(error, 'CORRUPT')
+}
+
+if (parentPort !== null) {
+  const port = parentPort
+  const { path, replicasMax } = workerData as { path: string; replicasMax: number }
+  const writer = new Writer(path, replicasMax)
+  let last: Promise<void> = Promise.resolve()
+  port.on('message', ({ id, request }: { id: number; request: WorkerRequest }) => {
+    last = last.then(async () => {
+      let reply: WorkerReply
+      try {
+        reply = { id, result: await perform(writer, request) }
+      } catch (error) {
+        const text = error instanceof Error ? error.message : String(error)
+        const facts = isError(error, 'CORRUPT') ? error.facts : null
+        reply = { id, failure: { text, corrupt: facts, fatal: isFatal(request, error) } }
+      }
+      port.postMessage(reply)
+      if (request.kind === 'close') port.close()
+    })
+  })
+}

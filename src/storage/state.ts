@@ -1,0 +1,238 @@
+import { assert } from '../lib/assert.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import type {
+  CheckpointMeta,
+  ReplicaState,
+  Snapshot,
+  SnapshotManifest,
+  StagedSnapshot,
+  StateStore,
+} from '../shard/ports.ts'
+import type { CheckpointRecord } from './checkpoint-record.ts'
+import { Memtable, mergeLayers } from './memtable.ts'
+import { keyBytesMax } from './row-codec.ts'
+
+/**
+ * A replica's rows: a memtable over a frozen memtable over a base of checkpointed rows. Everything that LMDB and its twin
+ * for the simulator share is here; a base only keeps rows and changes them in whole transactions.
+ *
+ * A checkpoint freezes the memtable (a new one takes the writes from now on) and hands it to the base. Reads look at
+ * memtable, frozen, base in this order, so nobody sees the commit happen: the frozen rows hide the same rows below them.
+ * The invariant: the frozen memtable goes only once a *new* read transaction of the base shows the checkpoint's index; a
+ * read in an older one would otherwise find neither.
+ */
+
+/** What lies under the memtables of a node. */
+export interface StateBase {
+  /** Why every call is refused, once one commit was. */
+  readonly failure: Error | null
+  replicas(): readonly number[]
+  /** The durable checkpoint as a new read transaction shows it. */
+  record(replica: number): CheckpointRecord | null
+  get(replica: number, key: string): Bytes | undefined
+  range(replica: number, from: string, to: string): Iterable<readonly [string, Bytes]>
+  /** One durable transaction: the rows and tombstones of `rows` (nobody changes it any more), and `meta`. */
+  commit(replica: number, rows: Memtable, meta: CheckpointMeta): Promise<void>
+  /** Everything of the replica goes, durably. */
+  drop(replica: number): Promise<void>
+  snapshot(replica: number): Promise<Snapshot>
+  stage(replica: number, manifest: SnapshotManifest): BaseStaged
+  close(): Promise<void>
+}
+
+export interface BaseStaged extends Omit<StagedSnapshot, 'install'> {
+  /** Calls `flipped` in the very moment in which the base begins to show the staged rows. */
+  install(flipped: () => void): Promise<void>
+}
+
+class LayeredState implements ReplicaState {
+  private readonly replica: number
+  private readonly base: StateBase
+  private memtable = new Memtable()
+  /** On its way into the base; null when no checkpoint runs. */
+  private frozen: Memtable | null = null
+  private record: CheckpointRecord | null
+  /** The checkpoint or install under way, for those who must wait for it. Never rejects. */
+  private running: Promise<void> | null = null
+  private destroyed = false
+
+  constructor(replica: number, base: StateBase) {
+    this.replica = replica
+    this.base = base
+    this.record = base.record(replica)
+  }
+
+  get checkpointed(): CheckpointMeta | null {
+    return this.record
+  }
+
+  /** Of rows that only memory has: those being checkpointed included. */
+  get memtableBytes(): number {
+    return this.memtable.bytes + (this.frozen?.bytes ?? 0)
+  }
+
+  /** As of the last checkpoint: whether a put is a new row is not asked of the base. */
+  get rowCount(): number {
+    return this.record?.count ?? 0
+  }
+
+  get(key: string): Bytes | undefined {
+    const fresh = this.memtable.get(key)
+    if (fresh !== undefined) return fresh ?? undefined
+    const frozen = this.frozen?.get(key)
+    if (frozen !== undefined) return frozen ?? undefined
+    return this.record === null ? undefined : this.base.get(this.replica, key)
+  }
+
+  put(key: string, value: Bytes): void {
+    this.write(key, value)
+  }
+
+  delete(key: string): void {
+    this.write(key, null)
+  }
+
+  private write(key: string, value: Bytes | null): void {
+    assert(!this.destroyed, `replica ${this.replica} is written after it was destroyed`)
+    assert(
+      key.length > 0 && key.length <= keyBytesMax,
+      `a row's key has 1 to ${keyBytesMax} bytes, not ${key.length}`,
+    )
+    this.memtable.set(key, value)
+  }
+
+  range(from: string, to: string): Iterable<readonly [string, Bytes]> {
+    if (from >= to) return []
+    const base = this.record === null ? [] : this.base.range(this.replica, from, to)
+    const above = [this.memtable, this.frozen].filter(layer => layer?.touches(from, to) === true)
+    return above.length === 0 ? base : mergeLayers([...above.map(layer => layer!.range(from, to)), base])
+  }
+
+  checkpoint(meta: CheckpointMeta): Promise<void> {
+    assert(this.running === null, `replica ${this.replica}: a checkpoint or an install is under way`)
+    assert(!this.destroyed, `replica ${this.replica} is checkpointed after it was destroyed`)
+    assert(
+      this.record === null || meta.index >= this.record.index,
+      `replica ${this.replica}: a checkpoint at ${meta.index} after one at ${this.record?.index}`,
+    )
+    // Puts go on into the new memtable. After a failed commit the frozen one stays: what was readable stays so.
+    this.frozen = this.memtable
+    this.memtable = new Memtable()
+    return this.run(async frozen => {
+      await this.base.commit(this.replica, frozen, meta)
+      this.showRecord(meta)
+      this.frozen = null
+    }, this.frozen)
+  }
+
+  takeSnapshot(): Promise<Snapshot> {
+    assert(
+      this.record !== null,
+      `replica ${this.replica}: a snapshot is a copy of a checkpoint, and there is none`,
+    )
+    return this.base.snapshot(this.replica)
+  }
+
+  stage(manifest: SnapshotManifest): StagedSnapshot {
+    const staged = this.base.stage(this.replica, manifest)
+    return {
+      manifest: staged.manifest,
+      get bytesStaged() {
+        return staged.bytesStaged
+      },
+      next: () => staged.next(),
+      write: (part, position, bytes) => staged.write(part, position, bytes),
+      verify: () => staged.verify(),
+      install: () => this.install(staged),
+      discard: () => staged.discard(),
+    }
+  }
+
+  /** Rows put before the flip belong to the history that the snapshot replaces; they go. */
+  private async install(staged: BaseStaged): Promise<void> {
+    const { manifest } = staged
+    while (this.running !== null) await this.running
+    assert(!this.destroyed, `replica ${this.replica}: a snapshot is installed after it was destroyed`)
+    assert(
+      this.record === null || manifest.index >= this.record.index,
+      `replica ${this.replica}: a snapshot of ${manifest.index} over a checkpoint at ${this.record?.index}`,
+    )
+    await this.run(
+      () =>
+        staged.install(() => {
+          this.memtable = new Memtable()
+          this.frozen = null
+          this.showRecord(manifest)
+        }),
+      undefined,
+    )
+  }
+
+  private showRecord(expected: CheckpointMeta): void {
+    this.record = this.base.record(this.replica)
+    assert(
+      this.record?.index === expected.index && this.record.term === expected.term,
+      `replica ${this.replica}: a new read shows the checkpoint at ${this.record?.index}, committed is ${expected.index}`,
+    )
+  }
+
+  private async run<T>(work: (argument: T) => Promise<void>, argument: T): Promise<void> {
+    const working = work(argument)
+    this.running = working.then(
+      () => undefined,
+      () => undefined,
+    )
+    try {
+      await working
+    } finally {
+      this.running = null
+    }
+  }
+
+  /** No more writes; resolves when nothing of this replica is under way. */
+  async retire(): Promise<void> {
+    this.destroyed = true
+    while (this.running !== null) await this.running
+  }
+}
+
+/** All replicas' states of a node over one base. */
+export class LayeredStateStore implements StateStore {
+  private readonly base: StateBase
+  private readonly states = new Map<number, LayeredState>()
+
+  constructor(base: StateBase) {
+    this.base = base
+  }
+
+  /** Set once a commit was refused: nothing is durable here any more, and the host ends the process. */
+  get failure(): Error | null {
+    return this.base.failure
+  }
+
+  replicas(): readonly number[] {
+    return this.base.replicas()
+  }
+
+  open(replica: number): ReplicaState {
+    assert(Number.isSafeInteger(replica) && replica > 0, `a replica id is an integer above 0, not ${replica}`)
+    let state = this.states.get(replica)
+    if (state === undefined) {
+      state = new LayeredState(replica, this.base)
+      this.states.set(replica, state)
+    }
+    return state
+  }
+
+  async destroy(replica: number): Promise<void> {
+    await this.states.get(replica)?.retire()
+    this.states.delete(replica)
+    await this.base.drop(replica)
+  }
+
+  /** Waits for the checkpoints under way. Rows in memtables are the journal's to bring back. */
+  async close(): Promise<void> {
+    await Promise.all([...this.states.values()].map(state => state.retire()))
+    await this.base.close()
+  }
+}
