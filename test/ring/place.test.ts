@@ -10,6 +10,7 @@ import {
   votersFor,
 } from '../../src/ring/place.ts'
 import { plan } from '../../src/ring/plan.ts'
+import { Ring, vNodeCountDefault } from '../../src/ring/ring.ts'
 import { hash64, leadersOn, member, members, replicasOn } from './cluster.ts'
 
 interface Cluster {
@@ -156,6 +157,21 @@ describe('place', () => {
         today = wish
       }
     }
+  })
+
+  it('gives it the shards that meet it early on the ring', () => {
+    const sizes = { shardCount: 1024, replicationFactor: 3 }
+    const nodes = members(9)
+    const today = placed({ ...sizes, members: nodes.slice(0, 8) })
+    const wish = placed({ ...sizes, members: nodes }, today.shards)
+    const ring = new Ring(nodes, vNodeCountDefault, hash64)
+    const meanRank = (isTaken: boolean) => {
+      const ranks = wish.shards.flatMap(({ replicas }, shard) =>
+        replicas.includes('node9') === isTaken ? ring.walk(shard).indexOf(8) : [],
+      )
+      return ranks.reduce((sum, rank) => sum + rank, 0) / ranks.length
+    }
+    assert.ok(meanRank(true) < meanRank(false) / 2, `${meanRank(true)} and ${meanRank(false)}`)
   })
 
   it('moves at most 1.15 × the minimum when nodes of unequal weight join', () => {
