@@ -19,7 +19,7 @@ const floors: Record<string, readonly string[]> = {
   peer: ['gen', 'raft', 'gossip', 'lib', 'errors.ts'],
   shard: ['raft', 'commands', 'keyspace', 'lib', 'errors.ts'],
   node: ['shard', 'raft', 'ring', 'gossip', 'commands', 'keyspace', 'lib', 'errors.ts'],
-  wire: ['node', 'commands', 'keyspace', 'gen', 'lib', 'errors.ts'],
+  wire: ['node', 'peer', 'commands', 'keyspace', 'gen', 'lib', 'errors.ts'],
   client: ['gen', 'lib', 'errors.ts'],
   history: ['gen', 'lib', 'errors.ts'],
   cli: ['client', 'wire', 'node', 'commands', 'gen', 'lib', 'errors.ts', 'config.ts'],

@@ -1,5 +1,5 @@
 import type { Reply } from '../commands/command.ts'
-import type { MemberRecord } from '../gossip/view.ts'
+import type { MemberRecord } from '../gossip/member.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Outbox, PeerMessage } from '../shard/ports.ts'
 
