@@ -1,0 +1,129 @@
+import { RoundhouseError } from '../errors.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import type { ConfState } from '../raft/types.ts'
+
+/**
+ * Who a group's replicas are, as of one index of its log. The group's own configuration is the truth of who votes; the
+ * meta register holds only the wish. It travels in checkpoints, snapshots and in the context of configuration entries, so
+ * that a replica can reach its peers by nothing but its own log.
+ */
+export interface Configuration {
+  readonly group: number
+  /** Index of the entry that made it: what an operation expects, and compares at apply. */
+  readonly index: number
+  readonly members: readonly Member[]
+  readonly confState: ConfState
+}
+
+export interface Member {
+  /** Replica id: never reused, so a replica that left and came back is another one. */
+  readonly replica: number
+  readonly node: string
+}
+
+/** The context of a configuration entry: applied only when `expectedIndex` is still the configuration's index. */
+export interface ChangeContext {
+  readonly operation: number
+  readonly expectedIndex: number
+  /** Nodes of replicas that the change brings in. */
+  readonly added: readonly Member[]
+}
+
+export const noConfState: ConfState = {
+  voters: [],
+  votersOutgoing: [],
+  learners: [],
+  learnersNext: [],
+  autoLeave: false,
+}
+
+/** What a replica knows that was created to be a learner and has heard of nobody yet. */
+export function blankConfiguration(group: number): Configuration {
+  return { group, index: 0, members: [], confState: noConfState }
+}
+
+/** After a change: the members that the new ConfState still names, and those it brings in. */
+export function nextConfiguration(
+  current: Configuration,
+  index: number,
+  confState: ConfState,
+  added: readonly Member[],
+): Configuration {
+  const named = new Set([
+    ...confState.voters,
+    ...confState.votersOutgoing,
+    ...confState.learners,
+    ...confState.learnersNext,
+  ])
+  const known = new Map([...current.members, ...added].map(member => [member.replica, member]))
+  const members = [...named].sort((a, b) => a - b).map(replica => known.get(replica) ?? { replica, node: '' })
+  return { group: current.group, index, members, confState }
+}
+
+export function isJoint(configuration: Configuration): boolean {
+  return configuration.confState.votersOutgoing.length > 0
+}
+
+export function nodesOf(configuration: Configuration, replicas: readonly number[]): string[] {
+  return replicas.map(replica => configuration.members.find(member => member.replica === replica)?.node ?? '')
+}
+
+/** JSON: it is written once a configuration, and an operator may want to read it. */
+export function encodeConfiguration(configuration: Configuration): Bytes {
+  return fromUtf8(JSON.stringify(configuration))
+}
+
+export function decodeConfiguration(bytes: Bytes): Configuration {
+  const value: unknown = parse(bytes, 'configuration')
+  if (!isConfiguration(value))
+    throw new RoundhouseError('CORRUPT', { where: 'configuration', what: toUtf8(bytes) })
+  return value
+}
+
+export function encodeChange(context: ChangeContext): Bytes {
+  return fromUtf8(JSON.stringify(context))
+}
+
+/** null for the empty context of the entry by which Raft leaves a joint configuration by itself. */
+export function decodeChange(bytes: Bytes): ChangeContext | null {
+  if (bytes.byteLength === 0) return null
+  const value = parse(bytes, 'configuration change') as ChangeContext
+  const fits =
+    Number.isSafeInteger(value.operation) &&
+    Number.isSafeInteger(value.expectedIndex) &&
+    isMembers(value.added)
+  if (!fits) throw new RoundhouseError('CORRUPT', { where: 'configuration change', what: toUtf8(bytes) })
+  return value
+}
+
+function parse(bytes: Bytes, where: string): unknown {
+  try {
+    return JSON.parse(toUtf8(bytes))
+  } catch {
+    throw new RoundhouseError('CORRUPT', { where, what: 'no JSON' })
+  }
+}
+
+function isConfiguration(value: unknown): value is Configuration {
+  if (typeof value !== 'object' || value === null) return false
+  const { group, index, members, confState } = value as Configuration
+  return (
+    Number.isSafeInteger(group) &&
+    Number.isSafeInteger(index) &&
+    isMembers(members) &&
+    typeof confState === 'object' &&
+    confState !== null &&
+    [confState.voters, confState.votersOutgoing, confState.learners, confState.learnersNext].every(isIds)
+  )
+}
+
+function isMembers(value: unknown): value is Member[] {
+  return (
+    Array.isArray(value) &&
+    value.every(member => Number.isSafeInteger(member?.replica) && typeof member?.node === 'string')
+  )
+}
+
+function isIds(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every(Number.isSafeInteger)
+}

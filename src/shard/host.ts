@@ -1,0 +1,574 @@
+import type { CommandTable } from '../commands/machine.ts'
+import { RoundhouseError } from '../errors.ts'
+import { assert } from '../lib/assert.ts'
+import { toLatin1 } from '../lib/bytes.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Logger } from '../lib/logger.ts'
+import type { Random } from '../lib/prng.ts'
+import type { HardState, Message } from '../raft/types.ts'
+import {
+  blankConfiguration,
+  type Configuration,
+  decodeConfiguration,
+  encodeConfiguration,
+} from './configuration.ts'
+import { JournalBatch } from './journal-batch.ts'
+import type { Journal, JournalRecord, Outbox, PeerMessage, ReplicaRecovery, StateStore } from './ports.ts'
+import { type RaftSettings, Replica } from './replica.ts'
+import { type SnapshotFetch, Snapshotter } from './snapshotter.ts'
+
+/**
+ * The loop that drives all replicas of a node. It is free of clocks and I/O of its own: frames, completions, callers and
+ * ticks come in, effects go out through ports, and the order of a turn is always the same:
+ *
+ *   inbound frames → completions → proposals → at most one tick → the Ready of every dirty replica in id order → frames out
+ *   → one journal batch → apply → reads
+ *
+ * Appends to followers leave at once; ONE journal batch is in flight and the next fills meanwhile: that is the group
+ * commit, without a timer. Messages that promise something (acks, votes) are responses of the batch that makes it
+ * durable: they leave when it is, not before (Raft §5.2, §5.3: persist before you answer).
+ */
+export interface HostOptions {
+  readonly nodeId: string
+  readonly journal: Journal
+  readonly state: StateStore
+  readonly outbox: Outbox
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Logger
+  readonly raft: RaftSettings
+  /** Calls `run` soon, not within this call (setImmediate). */
+  readonly schedule: (run: () => void) => void
+  readonly tableOf: (group: number) => CommandTable
+  readonly medianWallMs: (nodes: readonly string[]) => number
+  readonly fetch: SnapshotFetch
+  /** A durable promise can't be kept any more (failed sync, failed commit): the node must stop serving. */
+  readonly onFatal: (error: Error) => void
+  /** After a turn: replicas that applied entries or whose leadership or configuration changed. */
+  readonly onProgress: (replicas: ReadonlySet<Replica>) => void
+}
+
+/** How long applying may keep the loop, ms. */
+const applyBudgetMs = 10
+/** A replica is checkpointed when its memtable holds this much. */
+const memtableBytesMax = 4 * 1024 * 1024
+/** … or when its log has grown so long since the last one that a restart would be slow. */
+const entriesBetweenCheckpointsMax = 20_000
+/** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
+const inboxMax = 100_000
+
+export class Host {
+  readonly snapshotter: Snapshotter
+  private readonly options: HostOptions
+  private readonly replicas = new Map<number, Replica>()
+  private readonly groups = new Map<number, Replica>()
+  private readonly dirty = new Set<Replica>()
+  private progressed = new Set<Replica>()
+  private inbox: PeerMessage[] = []
+  private completions: (() => void)[] = []
+  private batch = new JournalBatch()
+  private isWriting = false
+  private isTickDue = false
+  private isScheduled = false
+  private isStopped = false
+  private isCheckpointing = false
+  private readonly frames = new Map<string, { appends: PeerMessage[]; control: PeerMessage[] }>()
+  private refusals: string[] = []
+  private readonly campaigns = new Map<Replica, number>()
+  readonly counters = { turns: 0, messagesIn: 0, messagesDropped: 0, checkpoints: 0, applied: 0 }
+
+  constructor(options: HostOptions) {
+    this.options = options
+    this.snapshotter = new Snapshotter(options, work => this.complete(work))
+  }
+
+  // --- Replicas come and go -----------------------------------------------------------------------------------------
+
+  /** Brings back what the journal and the state remember. Call once, before anything else. */
+  recover(recoveries: readonly ReplicaRecovery[]): void {
+    const found = recoveries.map(recovery => this.examine(recovery)).filter(each => each !== null)
+    if (this.batch.size > 0) this.writeBatch()
+    for (const each of found.sort((a, b) => a.id - b.id)) {
+      const replica = this.adopt(each.id, each.configuration, each.applied, each.hardState)
+      if (each.trouble === null) continue
+      this.options.log.error('replica is quarantined', {
+        group: replica.group,
+        replica: each.id,
+        why: each.trouble,
+      })
+      replica.halt(each.trouble)
+    }
+    this.wake()
+  }
+
+  private examine(recovery: ReplicaRecovery) {
+    const { journal, state, log } = this.options
+    const id = recovery.replica
+    const checkpoint = state.open(id).checkpointed
+    const bytes = checkpoint?.configuration ?? recovery.configuration
+    if (bytes === null) {
+      log.error('a replica without configuration is ignored', { replica: id })
+      return null
+    }
+    const applied = checkpoint ?? { index: 0, term: 0 }
+    const { damaged, snapshotPoint } = recovery
+    let { hardState, lastIndex } = recovery
+    let trouble: string | null = null
+    if (applied.index > lastIndex || (applied.index > 0 && lastIndex === 0)) {
+      // A snapshot was installed (the state flip is durable) and the crash came before the journal's reset: the log
+      // begins after it. (A checkpoint never passes the synced log by itself: entries are applied once durable here.)
+      hardState = { ...hardState, term: Math.max(hardState.term, applied.term), commit: applied.index }
+      this.batch.add(
+        { replica: id, hardState, entries: [], reset: { index: applied.index, term: applied.term } },
+        [],
+      )
+      lastIndex = applied.index
+    } else if (applied.index < snapshotPoint.index) {
+      trouble = `its log begins after ${snapshotPoint.index}, its checkpoint ends at ${applied.index}`
+    } else if (
+      applied.index > snapshotPoint.index &&
+      (journal.term(id, applied.index) ?? applied.term) !== applied.term
+    ) {
+      trouble = `its log has another entry ${applied.index} than its checkpoint`
+    }
+    // The commit index is written with the entries it covers: a log that ends before it has lost what it promised.
+    if (hardState.commit > lastIndex)
+      trouble = `commit ${hardState.commit} is past its last entry ${lastIndex}`
+    if (damaged !== null && damaged.to > applied.index + 1)
+      trouble = `entries ${damaged.from} to ${damaged.to - 1} of its log are damaged`
+    const commit = Math.max(hardState.commit, applied.index)
+    return {
+      id,
+      configuration: decodeConfiguration(bytes),
+      applied,
+      hardState: { ...hardState, commit },
+      trouble,
+    }
+  }
+
+  private adopt(
+    id: number,
+    configuration: Configuration,
+    applied: { readonly index: number; readonly term: number },
+    hardState: HardState,
+  ): Replica {
+    const { journal, state, clock, random, raft, medianWallMs, tableOf } = this.options
+    const replica = new Replica({
+      id,
+      journal,
+      state: state.open(id),
+      table: tableOf(configuration.group),
+      clock,
+      random,
+      raft,
+      hardState,
+      configuration,
+      applied,
+      snapshotFor: (of, to) => this.snapshotter.offer(of, to),
+      medianWallMs,
+    })
+    this.replicas.set(id, replica)
+    const sibling = this.groups.get(replica.group)
+    if (sibling === undefined || sibling.id < id) this.groups.set(replica.group, replica)
+    this.touch(replica)
+    return replica
+  }
+
+  /**
+   * Makes the only voter of a new group: the log begins at (1, 1) as after a snapshot, so that whoever joins later
+   * starts with a snapshot that says who the replicas are. Resolves when it is durable.
+   */
+  async found(group: number, id: number): Promise<void> {
+    const { nodeId, state } = this.options
+    const confState = { voters: [id], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false }
+    const configuration = { group, index: 1, members: [{ replica: id, node: nodeId }], confState }
+    const bytes = encodeConfiguration(configuration)
+    await state.open(id).checkpoint({ index: 1, term: 1, configuration: bytes })
+    const hardState = { term: 1, vote: 0, commit: 1 }
+    const record = { replica: id, hardState, entries: [], configuration: bytes, reset: { index: 1, term: 1 } }
+    await this.persist(record)
+    const replica = this.adopt(id, configuration, { index: 1, term: 1 }, hardState)
+    replica.raft.campaign()
+    this.wake()
+  }
+
+  /** Makes an empty replica that waits to be spoken to. Only because meta gave out its id, never because a message came. */
+  async create(group: number, id: number): Promise<void> {
+    if (this.replicas.has(id)) return
+    const configuration = blankConfiguration(group)
+    const hardState = { term: 0, vote: 0, commit: 0 }
+    await this.persist({
+      replica: id,
+      hardState,
+      entries: [],
+      configuration: encodeConfiguration(configuration),
+    })
+    if (!this.replicas.has(id)) this.adopt(id, configuration, { index: 0, term: 0 }, hardState)
+  }
+
+  /** Destroys a replica that is out of its group for good, as meta confirmed. The journal's tombstone is synced first. */
+  async destroy(id: number): Promise<void> {
+    const replica = this.replicas.get(id)
+    if (replica === undefined) return
+    replica.close(new RoundhouseError('NOT_LEADER', { shard: replica.group, leader: null, address: null }))
+    this.replicas.delete(id)
+    this.dirty.delete(replica)
+    this.campaigns.delete(replica)
+    if (this.groups.get(replica.group) === replica) this.groups.delete(replica.group)
+    this.snapshotter.forget(id)
+    await new Promise<void>((resolve, reject) => {
+      this.removals.push({ id, done: error => (error === null ? resolve() : reject(error)) })
+      this.wake()
+    })
+    await this.options.state.destroy(id)
+  }
+
+  replica(id: number): Replica | undefined {
+    return this.replicas.get(id)
+  }
+
+  /** This node's replica of a group, the newest if there are two. */
+  group(group: number): Replica | undefined {
+    return this.groups.get(group)
+  }
+
+  all(): Iterable<Replica> {
+    return this.replicas.values()
+  }
+
+  // --- What comes in ------------------------------------------------------------------------------------------------
+
+  /** Frames of a peer. */
+  receive(messages: readonly PeerMessage[]): void {
+    for (const message of messages) {
+      if (this.inbox.length >= inboxMax) {
+        this.counters.messagesDropped++
+        continue
+      }
+      this.inbox.push(message)
+    }
+    this.wake()
+  }
+
+  /** Time passed. Ticks that a stalled loop missed are not made up for: a burst would start elections by itself. */
+  tick(): void {
+    this.isTickDue = true
+    this.wake()
+  }
+
+  /** A replica has new callers or must be looked at. */
+  touch(replica: Replica): void {
+    this.dirty.add(replica)
+    this.wake()
+  }
+
+  /** The process of `node` certainly does not run: its leaders are gone, and waiting for a time-out helps nobody. */
+  refused(node: string): void {
+    this.refusals.push(node)
+    this.wake()
+  }
+
+  stop(): void {
+    this.isStopped = true
+    const error = new RoundhouseError('SHUTTING_DOWN', {})
+    for (const replica of this.replicas.values()) replica.close(error)
+  }
+
+  private complete(work: () => void): void {
+    this.completions.push(work)
+    this.wake()
+  }
+
+  private wake(): void {
+    if (this.isScheduled || this.isStopped) return
+    this.isScheduled = true
+    this.options.schedule(() => {
+      this.isScheduled = false
+      if (!this.isStopped) this.turn()
+    })
+  }
+
+  // --- A turn -------------------------------------------------------------------------------------------------------
+
+  private turn(): void {
+    this.counters.turns++
+    this.stepInbox()
+    const completions = this.completions
+    this.completions = []
+    for (const work of completions) work()
+    this.forgetRefused()
+    if (this.isTickDue) this.tickAll()
+    const dirty = [...this.dirty].sort((a, b) => a.id - b.id)
+    this.dirty.clear()
+    for (const replica of dirty) replica.proposeQueued()
+    for (const replica of dirty) this.takeReady(replica)
+    this.sendFrames()
+    this.writeBatch()
+    this.applyAndServe(dirty)
+    this.startCheckpoint()
+    if (this.progressed.size > 0) {
+      const progressed = this.progressed
+      this.progressed = new Set()
+      this.options.onProgress(progressed)
+    }
+  }
+
+  private stepInbox(): void {
+    if (this.inbox.length === 0) return
+    const inbox = this.inbox
+    this.inbox = []
+    this.counters.messagesIn += inbox.length
+    for (const { message } of inbox) {
+      const replica = this.replicas.get(message.to)
+      // Not one of ours (any more): dropped. A replica is never made because a message arrived.
+      if (replica === undefined || replica.halted !== null) continue
+      if (message.kind === 'MsgSnap') this.snapshotter.receive(replica, message)
+      else replica.step(message)
+      this.dirty.add(replica)
+    }
+  }
+
+  private tickAll(): void {
+    this.isTickDue = false
+    const now = this.options.clock.now()
+    for (const [replica, ticks] of this.campaigns) {
+      if (ticks > 0) this.campaigns.set(replica, ticks - 1)
+      else {
+        this.campaigns.delete(replica)
+        if (replica.raft.lead === 0) replica.raft.campaign()
+      }
+    }
+    for (const replica of this.replicas.values()) {
+      if (replica.halted !== null) continue
+      replica.raft.tick()
+      if (replica.raft.hasReady()) this.dirty.add(replica)
+      if (replica.waitsForDeadlines) replica.expire(now)
+    }
+    this.snapshotter.tick()
+  }
+
+  /** Followers of a dead process forget their leader and ask for votes after a few ticks, each another number. */
+  private forgetRefused(): void {
+    const refusals = this.refusals
+    this.refusals = []
+    for (const node of refusals)
+      for (const replica of this.replicas.values()) {
+        if (replica.isLeader || replica.leaderNode !== node || replica.halted !== null) continue
+        replica.raft.forgetLeader()
+        this.campaigns.set(replica, 1 + this.options.random.below(6))
+        this.dirty.add(replica)
+      }
+  }
+
+  private takeReady(replica: Replica): void {
+    while (replica.halted === null && !replica.isInstalling && replica.raft.hasReady()) {
+      const ready = replica.raft.ready()
+      for (const { context, index } of ready.readStates) replica.confirm(toLatin1(context), index)
+      for (const message of ready.messages) this.dispatch(replica, message)
+    }
+    if (replica.noticeLeadership()) this.noteLeadership(replica)
+  }
+
+  private noteLeadership(replica: Replica): void {
+    this.progressed.add(replica)
+    if (!replica.isLeader) return
+    this.options.log.info('leads', { group: replica.group, replica: replica.id, term: replica.raft.term })
+  }
+
+  private dispatch(replica: Replica, message: Message): void {
+    if (message.kind === 'MsgStorageAppend') this.append(replica, message)
+    else if (message.kind === 'MsgStorageApply') {
+      replica.enqueueApply(message.entries, message.responses)
+      this.dirty.add(replica)
+    } else this.send(replica, message)
+  }
+
+  private append(replica: Replica, message: Message): void {
+    // Term, vote and commit come together (a vote of 0 is none); a message that changes none of them has a term of 0.
+    const hardState =
+      message.term === 0 ? null : { term: message.term, vote: message.vote, commit: message.commit }
+    const { entries, responses, snapshot } = message
+    if (snapshot === null) {
+      this.batch.add({ replica: replica.id, hardState, entries }, responses)
+      return
+    }
+    // State flip durable → journal reset durable → AppendResp. Until then nothing else of this replica goes on.
+    replica.isInstalling = true
+    const { index, term } = snapshot.meta
+    this.snapshotter.install(replica, snapshot, error => {
+      if (error !== null) {
+        this.options.onFatal(error)
+        return
+      }
+      replica.isInstalling = false
+      replica.installed()
+      this.batch.add({ replica: replica.id, hardState, entries, reset: { index, term } }, responses)
+      this.dirty.add(replica)
+      this.progressed.add(replica)
+    })
+  }
+
+  private send(replica: Replica, message: Message): void {
+    if (message.to === replica.id) {
+      replica.step(message)
+      this.dirty.add(replica)
+      return
+    }
+    const node = replica.nodeOf(message.to)
+    if (node === null) return
+    let frame = this.frames.get(node)
+    if (frame === undefined) this.frames.set(node, (frame = { appends: [], control: [] }))
+    const lane = message.kind === 'MsgApp' || message.kind === 'MsgSnap' ? frame.appends : frame.control
+    lane.push({ group: replica.group, message })
+  }
+
+  private sendFrames(): void {
+    for (const [node, { appends, control }] of this.frames) {
+      if (control.length > 0) this.options.outbox.send(node, 'control', control)
+      if (appends.length > 0) this.options.outbox.send(node, 'appends', appends)
+    }
+    this.frames.clear()
+  }
+
+  // --- The journal: one write in flight -----------------------------------------------------------------------------
+
+  private removals: { readonly id: number; readonly done: (error: Error | null) => void }[] = []
+  private extra: ((error: Error | null) => void)[] = []
+
+  /** Writes a record outside of any Ready. */
+  private persist(record: JournalRecord): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.batch.add(record, [])
+      this.extra.push(error => (error === null ? resolve() : reject(error)))
+      this.wake()
+    })
+  }
+
+  private writeBatch(): void {
+    if (this.isWriting) return
+    const removal = this.removals.shift()
+    if (removal !== undefined) {
+      this.isWriting = true
+      this.options.journal.remove(removal.id, error => {
+        this.written(error, () => removal.done(error))
+      })
+      return
+    }
+    if (this.batch.size === 0) return
+    const { batch, extra } = this
+    this.batch = new JournalBatch()
+    this.extra = []
+    this.isWriting = true
+    this.options.journal.write(batch.recordsInOrder(), error => {
+      this.written(error, () => {
+        for (const done of extra) done(error)
+        if (error === null) this.deliver(batch)
+      })
+    })
+  }
+
+  private written(error: Error | null, then: () => void): void {
+    this.complete(() => {
+      this.isWriting = false
+      then()
+      // A sync that failed once is never tried again: the kernel may have dropped the pages and would report success.
+      if (error !== null) this.options.onFatal(error)
+    })
+  }
+
+  private deliver(batch: JournalBatch): void {
+    for (const { replica: id, responses } of batch.responses()) {
+      const replica = this.replicas.get(id)
+      if (replica === undefined || replica.halted !== null) continue
+      for (const response of responses) this.send(replica, response)
+      this.dirty.add(replica)
+    }
+  }
+
+  // --- Apply, reads, checkpoints ------------------------------------------------------------------------------------
+
+  private applyAndServe(dirty: readonly Replica[]): void {
+    const untilMs = this.options.clock.now() + applyBudgetMs
+    for (const replica of dirty) {
+      if (replica.halted !== null || replica.isInstalling) continue
+      const before = replica.appliedIndex
+      const isThrough = replica.applyCommitted(untilMs)
+      replica.serveReads()
+      if (replica.appliedIndex > before) {
+        this.counters.applied += replica.appliedIndex - before
+        this.progressed.add(replica)
+      }
+      if (replica.halted !== null)
+        this.options.log.error('replica is quarantined', {
+          group: replica.group,
+          replica: replica.id,
+          why: replica.halted,
+        })
+      else if (!isThrough || replica.raft.hasReady() || replica.hasQueued) this.touch(replica)
+    }
+  }
+
+  /** A leader's housekeeping, once every cleanup_interval. */
+  sweep(): void {
+    for (const replica of this.replicas.values()) {
+      replica.sweep()
+      if (replica.raft.hasReady()) this.touch(replica)
+    }
+  }
+
+  /** Checkpoints go round one at a time: whom the journal waits for first, then full memtables, then long logs. */
+  private startCheckpoint(): void {
+    if (this.isCheckpointing || this.isStopped) return
+    const replica = this.checkpointCandidate()
+    if (replica !== null) void this.checkpoint(replica)
+  }
+
+  private checkpointCandidate(): Replica | null {
+    for (const id of this.options.journal.pinnedBy()) {
+      const replica = this.replicas.get(id)
+      if (replica !== undefined && this.isBehind(replica, 1)) return replica
+    }
+    for (const replica of this.replicas.values()) {
+      if (this.snapshotter.wantsCheckpoint(replica) && this.isBehind(replica, 1)) return replica
+      if (replica.state.memtableBytes >= memtableBytesMax && this.isBehind(replica, 1)) return replica
+      if (this.isBehind(replica, entriesBetweenCheckpointsMax)) return replica
+    }
+    return null
+  }
+
+  private isBehind(replica: Replica, entries: number): boolean {
+    if (replica.halted !== null || replica.isInstalling) return false
+    return replica.appliedIndex - (replica.state.checkpointed?.index ?? 0) >= entries
+  }
+
+  /** Makes the replica's rows durable as of now; after it the journal may forget the entries behind them. */
+  async checkpoint(replica: Replica): Promise<void> {
+    assert(!this.isCheckpointing, 'two checkpoints at a time')
+    this.isCheckpointing = true
+    const started = this.options.clock.now()
+    const meta = replica.checkpointMeta()
+    try {
+      await replica.state.checkpoint(meta)
+    } catch (error) {
+      this.options.onFatal(error as Error)
+      return
+    }
+    this.complete(() => {
+      this.isCheckpointing = false
+      this.counters.checkpoints++
+      const ms = Math.round(this.options.clock.now() - started)
+      this.options.log.debug('checkpoint', {
+        group: replica.group,
+        replica: replica.id,
+        index: meta.index,
+        ms,
+      })
+      const keepFrom = this.snapshotter.pinnedIndex(replica)
+      const index = Math.min(meta.index, keepFrom ?? meta.index)
+      const term = this.options.journal.term(replica.id, index)
+      if (term !== undefined && this.replicas.get(replica.id) === replica)
+        this.options.journal.compact(replica.id, index, term)
+      this.touch(replica)
+    })
+  }
+}

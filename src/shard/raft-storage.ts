@@ -1,0 +1,50 @@
+import type { Storage } from '../raft/storage.ts'
+import type { ConfState, Entry, HardState, Snapshot } from '../raft/types.ts'
+import type { Journal } from './ports.ts'
+
+/**
+ * Raft's view of one replica's log: a window on the node's journal. The snapshot is the one thing that the journal does
+ * not know; it is asked of whoever prepares them, and null (not ready yet) makes Raft ask again at the next heartbeat.
+ */
+export class RaftStorage implements Storage {
+  private readonly journal: Journal
+  private readonly replica: number
+  private readonly initial: { readonly hardState: HardState; readonly confState: ConfState }
+  private readonly snapshotFor: (to: number) => Snapshot | null
+
+  constructor(
+    journal: Journal,
+    replica: number,
+    initial: { readonly hardState: HardState; readonly confState: ConfState },
+    snapshotFor: (to: number) => Snapshot | null,
+  ) {
+    this.journal = journal
+    this.replica = replica
+    this.initial = initial
+    this.snapshotFor = snapshotFor
+  }
+
+  initialState(): { readonly hardState: HardState; readonly confState: ConfState } {
+    return this.initial
+  }
+
+  entries(from: number, to: number, bytesMax: number): Entry[] {
+    return this.journal.entries(this.replica, from, to, bytesMax)
+  }
+
+  term(index: number): number | undefined {
+    return this.journal.term(this.replica, index)
+  }
+
+  firstIndex(): number {
+    return this.journal.firstIndex(this.replica)
+  }
+
+  lastIndex(): number {
+    return this.journal.lastIndex(this.replica)
+  }
+
+  snapshot(to: number): Snapshot | null {
+    return this.snapshotFor(to)
+  }
+}

@@ -1,0 +1,527 @@
+import { type Envelope, encodeEnvelope } from '../commands/envelope.ts'
+import {
+  type Applied,
+  type CommandTable,
+  clockEnvelope,
+  StateMachine,
+  sweepEnvelope,
+} from '../commands/machine.ts'
+import { isError, RoundhouseError } from '../errors.ts'
+import { assert } from '../lib/assert.ts'
+import { fromLatin1 } from '../lib/bytes.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Random } from '../lib/prng.ts'
+import { RawNode } from '../raft/raw-node.ts'
+import type { ConfChange, Entry, HardState, Message, Snapshot } from '../raft/types.ts'
+import {
+  type Configuration,
+  decodeChange,
+  decodeConfiguration,
+  encodeConfiguration,
+  nextConfiguration,
+} from './configuration.ts'
+import type { Journal, ReplicaState } from './ports.ts'
+import type { Read, Settled, Write } from './proposal.ts'
+import { RaftStorage } from './raft-storage.ts'
+
+/**
+ * One replica: Raft, the state machine under it, and the callers who wait for either.
+ *
+ * It does no I/O and never waits: the host loop steps messages into it, takes its Ready, and tells it what became
+ * durable. A write goes queued → proposed (it has an index) → applied; a read goes queued → asked (its ReadIndex is under
+ * way) → confirmed → served. Each is settled exactly once.
+ */
+export interface ReplicaOptions {
+  readonly id: number
+  readonly journal: Journal
+  readonly state: ReplicaState
+  readonly table: CommandTable
+  readonly clock: Clock
+  readonly random: Random
+  readonly raft: RaftSettings
+  readonly hardState: HardState
+  /** As of `applied`. */
+  readonly configuration: Configuration
+  readonly applied: { readonly index: number; readonly term: number }
+  /** A snapshot for that replica, or null: being prepared. */
+  readonly snapshotFor: (replica: Replica, to: number) => Snapshot | null
+  /** The median of these nodes' wall clocks, as far as this node knows them. */
+  readonly medianWallMs: (nodes: readonly string[]) => number
+}
+
+export interface RaftSettings {
+  readonly electionTicks: number
+  readonly heartbeatTicks: number
+  readonly bytesPerMessageMax: number
+  readonly inflightMessagesMax: number
+  readonly inflightBytesMax: number
+  readonly uncommittedBytesMax: number
+  readonly committedBytesPerTurnMax: number
+}
+
+export const defaultRaftSettings: RaftSettings = {
+  electionTicks: 20,
+  heartbeatTicks: 5,
+  bytesPerMessageMax: 256 * 1024,
+  inflightMessagesMax: 128,
+  inflightBytesMax: 8 * 1024 * 1024,
+  uncommittedBytesMax: 16 * 1024 * 1024,
+  committedBytesPerTurnMax: 4 * 1024 * 1024,
+}
+
+/** Log clock: how far a stamp may lie ahead of the voters' median clock. */
+const stampAheadMsMax = 500
+/** Callers that may wait at one replica for each of: a proposal, a read. What comes on top is refused at once. */
+const queuedMax = 50_000
+/** Entries applied between two looks at the clock. */
+const entriesBetweenLooks = 64
+
+interface Proposed {
+  readonly term: number
+  /** null: the cluster's own (a clock entry, a sweep). */
+  readonly write: Write | null
+}
+
+interface ApplyBatch {
+  readonly entries: readonly Entry[]
+  readonly responses: readonly Message[]
+  next: number
+}
+
+export class Replica {
+  readonly id: number
+  readonly group: number
+  readonly state: ReplicaState
+  raft: RawNode
+  configuration: Configuration
+  appliedIndex: number
+  appliedTerm: number
+  /** Why this replica says nothing any more; null while it is well. */
+  halted: string | null = null
+  /** Set while a snapshot replaces the rows: no Ready is taken. */
+  isInstalling = false
+
+  private readonly options: ReplicaOptions
+  private readonly machine: StateMachine
+  private queuedWrites: Write[] = []
+  private queuedReads: Read[] = []
+  private readonly proposed = new Map<number, Proposed>()
+  private readonly asked = new Map<string, Read[]>()
+  private confirmed: { readonly index: number; readonly reads: readonly Read[] }[] = []
+  /** Reads that met a key which only the wall clock calls expired: they are served again behind a clock entry. */
+  private awaitingClock: Read[] = []
+  private clockEntryIndex: number | null = null
+  private sweepEntryIndex: number | null = null
+  private readonly applyQueue: ApplyBatch[] = []
+  private askedCount = 0
+  private wasLeader = false
+  /** The first commit index that a leader told since this start; stale reads wait until it is applied. */
+  private toldCommit: number | null = null
+  private caughtUpAtMs = 0
+
+  constructor(options: ReplicaOptions) {
+    this.options = options
+    this.id = options.id
+    this.group = options.configuration.group
+    this.state = options.state
+    this.configuration = options.configuration
+    this.appliedIndex = options.applied.index
+    this.appliedTerm = options.applied.term
+    this.machine = new StateMachine(options.state, options.table)
+    const storage = new RaftStorage(
+      options.journal,
+      options.id,
+      { hardState: options.hardState, confState: options.configuration.confState },
+      to => options.snapshotFor(this, to),
+    )
+    this.raft = new RawNode(
+      {
+        id: options.id,
+        electionTick: options.raft.electionTicks,
+        heartbeatTick: options.raft.heartbeatTicks,
+        applied: options.applied.index,
+        maxSizePerMsg: options.raft.bytesPerMessageMax,
+        maxInflightMsgs: options.raft.inflightMessagesMax,
+        maxInflightBytes: options.raft.inflightBytesMax,
+        maxUncommittedEntriesSize: options.raft.uncommittedBytesMax,
+        maxCommittedSizePerReady: options.raft.committedBytesPerTurnMax,
+        preVote: true,
+        checkQuorum: true,
+        asyncStorageWrites: true,
+        disableProposalForwarding: true,
+        stepDownOnRemoval: true,
+        random: options.random,
+      },
+      storage,
+    )
+  }
+
+  get isLeader(): boolean {
+    return this.halted === null && this.raft.isLeader
+  }
+
+  /** Node that leads as far as this replica knows, null when it knows of none. */
+  get leaderNode(): string | null {
+    const { lead } = this.raft
+    if (lead === 0 || this.halted !== null) return null
+    return this.configuration.members.find(member => member.replica === lead)?.node ?? null
+  }
+
+  get logClockMs(): number {
+    return this.machine.logClockMs
+  }
+
+  /** How many callers wait for a write. */
+  get waitingWrites(): number {
+    return this.queuedWrites.length + this.proposed.size
+  }
+
+  nodeOf(replica: number): string | null {
+    return this.configuration.members.find(member => member.replica === replica)?.node || null
+  }
+
+  // --- What callers bring -------------------------------------------------------------------------------------------
+
+  enqueueWrite(write: Write): void {
+    if (this.refuse(write, this.queuedWrites.length)) return
+    this.queuedWrites.push(write)
+  }
+
+  enqueueRead(read: Read): void {
+    if (this.refuse(read, this.queuedReads.length)) return
+    this.queuedReads.push(read)
+  }
+
+  private refuse(caller: { settle(result: Settled): void }, queued: number): boolean {
+    if (!this.isLeader) {
+      caller.settle({ ok: false, error: this.notLeader(), isDefinite: true })
+      return true
+    }
+    if (queued >= queuedMax) {
+      const error = new RoundhouseError('OVERLOADED', {
+        what: `callers waiting at shard ${this.group}`,
+        max: queuedMax,
+      })
+      caller.settle({ ok: false, error, isDefinite: true })
+      return true
+    }
+    return false
+  }
+
+  /** Reads this replica's state as it is. Throws NOT_READY before it knows to be no older than its own last life. */
+  readStale(read: Read): { readonly lagMs: number } {
+    const { group, toldCommit } = this
+    if (this.halted !== null) throw new RoundhouseError('QUARANTINED', { shard: group, why: this.halted })
+    // After a restart the state may be older than what this node has served: it waits for a commit index of a leader.
+    if (!this.isLeader && (toldCommit === null || this.appliedIndex < toldCommit))
+      throw new RoundhouseError('NOT_READY', {
+        why: `its replica of shard ${group} has not caught up since its start`,
+      })
+    const result = this.machine.read(read.command, read.args, { wallNowMs: null })
+    assert(result.kind !== 'clock-wanted', 'a stale read asked for the clock')
+    if (result.kind === 'refused') read.settle({ ok: false, error: result.error, isDefinite: true })
+    else read.settle({ ok: true, replies: [result.reply], index: result.revision })
+    return {
+      lagMs: this.isLeader ? 0 : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs)),
+    }
+  }
+
+  // --- A turn of the loop, in its order -----------------------------------------------------------------------------
+
+  step(message: Message): void {
+    this.raft.step(message)
+    if ((message.kind === 'MsgApp' || message.kind === 'MsgHeartbeat') && message.from === this.raft.lead) {
+      this.toldCommit ??= message.commit
+      if (this.appliedIndex >= message.commit) this.caughtUpAtMs = this.options.clock.now()
+    }
+  }
+
+  /** Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). */
+  proposeQueued(): void {
+    this.noticeLeadership()
+    if (this.queuedWrites.length > 0) {
+      const writes = this.queuedWrites
+      this.queuedWrites = []
+      for (const write of writes) this.propose(write)
+    }
+    if (this.queuedReads.length > 0) {
+      const reads = this.queuedReads
+      this.queuedReads = []
+      this.askedCount++
+      const context = `${this.id}:${this.askedCount}`
+      this.asked.set(context, reads)
+      this.raft.readIndex(fromLatin1(context))
+    }
+  }
+
+  private propose(write: Write): void {
+    try {
+      const { clock, random, table } = this.options
+      const context = { wallMs: this.stampMs(clock), random }
+      const operations = write.operations.map(({ command, args }) => ({
+        command,
+        args: table.get(command)?.prepare?.(args, context) ?? args,
+      }))
+      const index = this.proposeEntry(
+        { timestampMs: this.stampMs(clock), session: write.session, operations },
+        write,
+      )
+      if (index === null) write.settle({ ok: false, error: this.refusal(), isDefinite: true })
+    } catch (error) {
+      if (!isError(error)) throw error
+      write.settle({ ok: false, error, isDefinite: true })
+    }
+  }
+
+  private proposeEntry(envelope: Envelope, write: Write | null): number | null {
+    if (this.raft.propose(encodeEnvelope(envelope)) !== 'ok') return null
+    const index = this.raft.lastIndex
+    this.proposed.set(index, { term: this.raft.term, write })
+    return index
+  }
+
+  private refusal(): RoundhouseError {
+    if (!this.isLeader) return this.notLeader()
+    const max = this.options.raft.uncommittedBytesMax
+    return new RoundhouseError('OVERLOADED', { what: `bytes not yet committed at shard ${this.group}`, max })
+  }
+
+  notLeader(): RoundhouseError {
+    return new RoundhouseError('NOT_LEADER', { shard: this.group, leader: this.leaderNode, address: null })
+  }
+
+  /**
+   * The stamp of an entry made now: this clock, but no more than half a second past the voters' median, so that one
+   * clock that runs years ahead can't expire everybody's keys; and never before the last entry's.
+   */
+  private stampMs(clock: Clock): number {
+    const nodes = this.configuration.members.map(member => member.node)
+    const bound = this.options.medianWallMs(nodes) + stampAheadMsMax
+    return Math.max(this.machine.logClockMs, Math.min(Math.floor(clock.wall()), Math.floor(bound)))
+  }
+
+  /** A leader's housekeeping, now and then: expired rows go by a replicated sweep, one at a time. */
+  sweep(): void {
+    if (!this.isLeader || this.sweepEntryIndex !== null) return
+    const due = this.machine.nextExpiry()
+    const stampMs = this.stampMs(this.options.clock)
+    if (due === null || due > stampMs) return
+    this.sweepEntryIndex = this.proposeEntry(sweepEnvelope(stampMs), null)
+  }
+
+  /** ReadIndex answers: these reads may be served once `index` is applied. */
+  confirm(context: string, index: number): void {
+    const reads = this.asked.get(context)
+    if (reads === undefined) return
+    this.asked.delete(context)
+    this.confirmed.push({ index, reads })
+  }
+
+  enqueueApply(entries: readonly Entry[], responses: readonly Message[]): void {
+    this.applyQueue.push({ entries, responses, next: 0 })
+  }
+
+  get hasApplicable(): boolean {
+    return this.applyQueue.length > 0
+  }
+
+  /** Applies committed entries until `untilMs`; true when none is left. Raft hears of each batch when it is through. */
+  applyCommitted(untilMs: number): boolean {
+    let applied = 0
+    for (let batch = this.applyQueue[0]; batch !== undefined; batch = this.applyQueue[0]) {
+      while (batch.next < batch.entries.length) {
+        if (++applied % entriesBetweenLooks === 0 && this.options.clock.now() > untilMs) return false
+        this.applyEntry(batch.entries[batch.next]!)
+        batch.next++
+        if (this.halted !== null) return true
+      }
+      this.applyQueue.shift()
+      for (const response of batch.responses) this.raft.step(response)
+    }
+    return true
+  }
+
+  private applyEntry(entry: Entry): void {
+    assert(entry.index === this.appliedIndex + 1, `apply ${entry.index} after ${this.appliedIndex}`)
+    const waiting = this.proposed.get(entry.index)
+    let settled: Settled | null = null
+    if (entry.kind === 'normal') {
+      try {
+        settled = settledOf(this.machine.apply(entry.index, entry.data))
+      } catch (error) {
+        if (!isError(error)) throw error
+        // What this version does not understand, or rows that fail their checksum: going on would make this replica
+        // differ from the others for ever. It stops here and says nothing more.
+        this.halt(error.message)
+        return
+      }
+    } else {
+      this.applyChange(entry)
+    }
+    this.appliedIndex = entry.index
+    this.appliedTerm = entry.term
+    if (this.clockEntryIndex !== null && entry.index >= this.clockEntryIndex) this.clockEntryIndex = null
+    if (this.sweepEntryIndex !== null && entry.index >= this.sweepEntryIndex) this.sweepEntryIndex = null
+    if (waiting === undefined) return
+    this.proposed.delete(entry.index)
+    if (waiting.write === null) return
+    // Another term at this index: the entry that was proposed here lost, and an entry exists at one index only.
+    if (waiting.term !== entry.term || settled === null)
+      waiting.write.settle({ ok: false, error: this.notLeader(), isDefinite: true })
+    else waiting.write.settle(settled)
+  }
+
+  private applyChange(entry: Entry): void {
+    const change = this.raft.decodeConfChange(entry)
+    const context = decodeChange(change.context)
+    // An operation names the configuration it was made for; one that comes late (its step was done by another leader,
+    // or the wish has changed) changes nothing. Leaving a joint configuration has no context and always counts.
+    if (context !== null && context.expectedIndex !== this.configuration.index) {
+      this.raft.rejectConfChange()
+      return
+    }
+    const confState = this.raft.applyConfChange(change)
+    this.configuration = nextConfiguration(this.configuration, entry.index, confState, context?.added ?? [])
+  }
+
+  /** Serves the reads whose index is applied. */
+  serveReads(): void {
+    if (this.awaitingClock.length > 0 && this.clockEntryIndex === null) {
+      const reads = this.awaitingClock
+      this.awaitingClock = []
+      for (const read of reads) this.serve(read)
+    }
+    if (this.confirmed.length === 0) return
+    const waiting = this.confirmed
+    this.confirmed = []
+    for (const group of waiting) {
+      if (group.index > this.appliedIndex) this.confirmed.push(group)
+      else for (const read of group.reads) this.serve(read)
+    }
+  }
+
+  private serve(read: Read): void {
+    const wallNowMs = this.stampMs(this.options.clock)
+    const result = this.machine.read(read.command, read.args, { wallNowMs })
+    if (result.kind === 'reply') {
+      read.settle({ ok: true, replies: [result.reply], index: result.revision })
+    } else if (result.kind === 'refused') {
+      if (result.error.code === 'CORRUPT') this.halt(result.error.message)
+      read.settle({ ok: false, error: result.error, isDefinite: true })
+    } else {
+      // By the wall clock the key is gone, by the log clock it is not: the answer "gone" must first be made true for
+      // everybody, or the next leader, whose clock is behind, would bring it back.
+      this.awaitingClock.push(read)
+      this.clockEntryIndex ??= this.proposeEntry(clockEnvelope(wallNowMs), null)
+      if (this.clockEntryIndex === null) this.failReads()
+    }
+  }
+
+  // --- When things change -------------------------------------------------------------------------------------------
+
+  /** Fails the callers whom only a leader can serve, once it leads no more. True when leadership changed either way. */
+  noticeLeadership(): boolean {
+    if (this.isLeader === this.wasLeader) return false
+    this.wasLeader = this.isLeader
+    if (!this.isLeader) {
+      const writes = this.queuedWrites
+      this.queuedWrites = []
+      for (const write of writes) write.settle({ ok: false, error: this.notLeader(), isDefinite: true })
+      this.failReads()
+    }
+    return true
+  }
+
+  private failReads(): void {
+    const reads = [
+      ...this.queuedReads,
+      ...[...this.asked.values()].flat(),
+      ...this.confirmed.flatMap(group => group.reads),
+      ...this.awaitingClock,
+    ]
+    this.queuedReads = []
+    this.asked.clear()
+    this.confirmed = []
+    this.awaitingClock = []
+    for (const read of reads) read.settle({ ok: false, error: this.notLeader(), isDefinite: true })
+  }
+
+  /** Gives up on callers whose deadline has passed. A proposed write may still be applied: its outcome is unknown. */
+  expire(nowMs: number): void {
+    for (const [index, { write }] of this.proposed) {
+      if (write === null || write.deadline > nowMs) continue
+      this.proposed.set(index, { term: this.proposed.get(index)!.term, write: null })
+      const error = new RoundhouseError('OUTCOME_UNKNOWN', {
+        why: `shard ${this.group} did not commit in time`,
+      })
+      write.settle({ ok: false, error, isDefinite: false })
+    }
+    const late = (read: Read) => {
+      if (read.deadline > nowMs) return false
+      const error = new RoundhouseError('NO_LEADER', { shard: this.group, waitedMs: 0 })
+      read.settle({ ok: false, error, isDefinite: true })
+      return true
+    }
+    for (const [context, reads] of this.asked) {
+      const left = reads.filter(read => !late(read))
+      if (left.length === 0) this.asked.delete(context)
+      else if (left.length < reads.length) this.asked.set(context, left)
+    }
+    this.confirmed = this.confirmed
+      .map(group => ({ index: group.index, reads: group.reads.filter(read => !late(read)) }))
+      .filter(group => group.reads.length > 0)
+    this.awaitingClock = this.awaitingClock.filter(read => !late(read))
+  }
+
+  /** The rows are those of a snapshot now. */
+  installed(): void {
+    const meta = this.state.checkpointed
+    assert(meta !== null, 'a snapshot was installed and left no checkpoint')
+    this.machine.reload()
+    this.configuration = decodeConfiguration(meta.configuration)
+    this.appliedIndex = meta.index
+    this.appliedTerm = meta.term
+    for (const [index, { write }] of this.proposed) {
+      if (index > meta.index) continue
+      this.proposed.delete(index)
+      // What happened at that index is inside the snapshot, and nobody can tell.
+      const error = new RoundhouseError('OUTCOME_UNKNOWN', { why: 'a snapshot passed over the entry' })
+      write?.settle({ ok: false, error, isDefinite: false })
+    }
+  }
+
+  checkpointMeta(): { readonly index: number; readonly term: number; readonly configuration: Uint8Array } {
+    return {
+      index: this.appliedIndex,
+      term: this.appliedTerm,
+      configuration: encodeConfiguration(this.configuration),
+    }
+  }
+
+  /** From here on it is mute: what it promised may be lost, so nothing it says may be counted. */
+  halt(why: string): void {
+    this.halted ??= why
+    this.close(new RoundhouseError('QUARANTINED', { shard: this.group, why }))
+  }
+
+  /** Settles everybody who waits. */
+  close(error: RoundhouseError): void {
+    const writes = this.queuedWrites
+    this.queuedWrites = []
+    for (const write of writes) write.settle({ ok: false, error, isDefinite: true })
+    const unknown = new RoundhouseError('OUTCOME_UNKNOWN', { why: error.message })
+    for (const { write } of this.proposed.values())
+      write?.settle({ ok: false, error: unknown, isDefinite: false })
+    this.proposed.clear()
+    this.failReads()
+  }
+
+  proposeChange(change: ConfChange): boolean {
+    return this.isLeader && this.raft.proposeConfChange(change) === 'ok'
+  }
+}
+
+function settledOf(applied: Applied): Settled {
+  if (applied.kind === 'refused') return { ok: false, error: applied.error, isDefinite: true }
+  return { ok: true, replies: applied.replies, index: applied.revision }
+}
