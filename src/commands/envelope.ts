@@ -5,6 +5,7 @@ import { assert } from '../lib/assert.ts'
 import { ByteReader, Malformed } from '../lib/byte-reader.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { type Bytes, fromLatin1, toLatin1 } from '../lib/bytes.ts'
+import type { Command, PrepareContext } from './command.ts'
 
 /**
  * What a Raft entry of a shard says: operations that are applied as one or not at all, when they were proposed, and for
@@ -32,6 +33,15 @@ export interface Envelope {
 export interface Operation {
   readonly command: string
   readonly args: readonly Bytes[]
+}
+
+/** What the leader puts into the entry for a call that went through `parseCall`. */
+export function prepareOperation(
+  command: Command,
+  args: readonly Bytes[],
+  context: PrepareContext,
+): Operation {
+  return { command: command.name, args: command.prepare?.(args, context) ?? args }
 }
 
 const version = 1

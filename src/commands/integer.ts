@@ -1,4 +1,5 @@
-import { type Bytes, fromLatin1, toLatin1 } from '../lib/bytes.ts'
+import { RoundhouseError } from '../errors.ts'
+import { type Bytes, fromLatin1, quote, toLatin1 } from '../lib/bytes.ts'
 
 /** Redis's integers: 64 bits, signed, exact. */
 export const int64Min = -(2n ** 63n)
@@ -11,6 +12,13 @@ export function parseInt64(bytes: Bytes): bigint | undefined {
   if (!/^(0|-?[1-9][0-9]*)$/.test(text)) return undefined
   const value = BigInt(text)
   return value < int64Min || value > int64Max ? undefined : value
+}
+
+/** Throws NOT_INTEGER. */
+export function parseAmount(text: Bytes): bigint {
+  const amount = parseInt64(text)
+  if (amount === undefined) throw new RoundhouseError('NOT_INTEGER', { what: quote(text) })
+  return amount
 }
 
 /** Like `parseInt64`, for numbers that must be safe integers; undefined for all else. */

@@ -221,6 +221,11 @@ export class Keyspace {
     return deleted
   }
 
+  /** False: no such key. Throws WRONG_TYPE. */
+  deleteHash(key: Bytes): boolean {
+    return this.findTyped(toLatin1(key), 'hash') !== undefined && this.deleteKey(key)
+  }
+
   /** Live fields in the order of their bytes; nothing when the key is missing. Throws WRONG_TYPE. */
   *fields(key: Bytes): Generator<readonly [field: Bytes, value: Bytes]> {
     const header = this.findTyped(toLatin1(key), 'hash')

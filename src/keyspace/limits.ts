@@ -4,7 +4,10 @@ export const limits = {
   fieldBytesMax: 512,
   valueBytesMax: 1024 * 1024,
   replyBytesMax: 8 * 1024 * 1024,
-  argumentsMax: 100_000,
+  /** 10,000 pairs: a command visits no more rows than that. */
+  argumentsMax: 20_001,
+  /** All arguments of one command together. */
+  callBytesMax: 8 * 1024 * 1024,
   operationsMax: 1_000,
   rowsVisitedMax: 10_000,
   sweepRowsMax: 1_000,

@@ -1,0 +1,3 @@
+import { expireCommand, seconds } from './expiry.ts'
+
+export const expire = expireCommand('EXPIRE', seconds, 'seconds')

@@ -1,0 +1,3 @@
+import { expireCommand, milliseconds } from './expiry.ts'
+
+export const pexpire = expireCommand('PEXPIRE', milliseconds, 'milliseconds')

@@ -1,0 +1,91 @@
+import { RoundhouseError } from '../errors.ts'
+import { limits } from '../keyspace/limits.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import type { Command } from './command.ts'
+import { dbsize } from './dbsize.ts'
+import { decr } from './decr.ts'
+import { decrby } from './decrby.ts'
+import { del } from './del.ts'
+import { echo } from './echo.ts'
+import { exists } from './exists.ts'
+import { expire } from './expire.ts'
+import { get } from './get.ts'
+import { hdel } from './hdel.ts'
+import { hget } from './hget.ts'
+import { hgetall } from './hgetall.ts'
+import { hkeys } from './hkeys.ts'
+import { hlen } from './hlen.ts'
+import { hset } from './hset.ts'
+import { incr } from './incr.ts'
+import { incrby } from './incrby.ts'
+import type { CommandTable } from './machine.ts'
+import { mget } from './mget.ts'
+import { mset } from './mset.ts'
+import { persist } from './persist.ts'
+import { pexpire } from './pexpire.ts'
+import { ping } from './ping.ts'
+import { pttl } from './pttl.ts'
+import { keysOf } from './scatter.ts'
+import { set } from './set.ts'
+import { ttl } from './ttl.ts'
+import { type } from './type.ts'
+
+/** What clients may call, by name. A new command is one new file and its line here. */
+export const commands: CommandTable = new Map(
+  [
+    ...[ping, echo, dbsize],
+    ...[del, exists, type, expire, pexpire, ttl, pttl, persist],
+    ...[set, get, mset, mget, incr, incrby, decr, decrby],
+    ...[hset, hget, hdel, hgetall, hkeys, hlen],
+  ].map(command => [command.name, command]),
+)
+
+export interface ParsedCall {
+  readonly command: Command
+  readonly args: readonly Bytes[]
+}
+
+/**
+ * The one door for calls, whatever wire they came by: finds the command and checks all that can be seen without state.
+ * Throws UNKNOWN_COMMAND, WRONG_ARITY, EMPTY_KEY, TOO_LARGE, INVALID_ARGUMENT, and what the command's `check` throws.
+ */
+export function parseCall(name: string, args: readonly Bytes[], table: CommandTable = commands): ParsedCall {
+  const command = table.get(name) ?? table.get(name.toUpperCase())
+  if (command === undefined || command.isInternal === true)
+    throw new RoundhouseError('UNKNOWN_COMMAND', { command: name.slice(0, 64), known: knownIn(table) })
+  const { arity, keys, usage } = command
+  if (args.length < arity.min || args.length > arity.max || (keys === 'alternate' && args.length % 2 !== 0))
+    throw new RoundhouseError('WRONG_ARITY', {
+      command: command.name,
+      usage: `${command.name} ${usage}`.trim(),
+    })
+  if (args.length > limits.argumentsMax)
+    throw new RoundhouseError('INVALID_ARGUMENT', {
+      what: `number of arguments ${args.length}`,
+      accepted: `at most ${limits.argumentsMax}`,
+    })
+  for (const key of keysOf(command, args)) {
+    if (key.byteLength === 0) throw new RoundhouseError('EMPTY_KEY', { command: command.name })
+    checkSize('key', key.byteLength, limits.keyBytesMax)
+  }
+  let bytes = 0
+  for (const { byteLength } of args) {
+    checkSize('value', byteLength, limits.valueBytesMax)
+    bytes += byteLength
+  }
+  checkSize('command', bytes, limits.callBytesMax)
+  command.check?.(args)
+  return { command, args }
+}
+
+function checkSize(what: string, bytes: number, max: number): void {
+  if (bytes > max) throw new RoundhouseError('TOO_LARGE', { what, bytes, max })
+}
+
+function knownIn(table: CommandTable): string {
+  return [...table.values()]
+    .filter(command => command.isInternal !== true)
+    .map(command => command.name)
+    .sort()
+    .join(' ')
+}
