@@ -100,8 +100,7 @@ export class Segment {
       if (home.disk.exists(segment.storePath)) home.disk.unlink(segment.storePath)
       throw error
     }
-    segment.dirty = true
-    return segment
+    return segment // not dirty: until it has records, the next open makes it anew
   }
 
   /**
@@ -122,8 +121,7 @@ export class Segment {
       }
       store.resume(foundEnd)
       const wanted = end ?? foundEnd.offset
-      // The file may tell of more records than are about to remain.
-      if (wanted < foundEnd.offset) segment.unlinkIndex()
+      if (wanted < foundEnd.offset) segment.dropIndexFile()
       store.truncate({ offset: wanted, position: index.position(wanted) })
       index.truncate(wanted)
       segment.index = index
@@ -295,7 +293,7 @@ export class Segment {
   truncate(nextOffset: number): void {
     const store = this.activeStore
     const index = this.index as HeapIndex
-    this.unlinkIndex()
+    this.dropIndexFile()
     store.truncate({ offset: nextOffset, position: index.position(nextOffset) })
     index.truncate(nextOffset)
     this.hasRemains = false
@@ -461,6 +459,16 @@ export class Segment {
       if (error instanceof BrokenInvariant) throw error
       // The heap copy serves until the segment is cooled, a scan after that.
     }
+  }
+
+  /**
+   * Before a cut, durably: records of other lengths may follow, and an index of those that were cut would be taken for
+   * theirs if its last record happened to be the same.
+   */
+  private dropIndexFile(): void {
+    if (!this.home.disk.exists(this.indexPath)) return
+    this.unlinkIndex()
+    this.home.disk.syncDirectory(this.home.directory)
   }
 
   private unlinkIndex(): void {

@@ -133,8 +133,6 @@ export class SegmentedLog {
       'a noted range that ends before it starts',
     )
     const home: SegmentHome = { disk, directory, map, random, warm: options.warm ?? new WarmSegments() }
-    // Names that an earlier life made and never synced may hang on any of the parents.
-    const unsynced = ancestorsOf(directory)
     disk.makeDirectory(directory)
     const names = disk.list(directory)
     for (const name of names) if (isLeftover(name, names)) disk.unlink(`${directory}/${name}`)
@@ -143,8 +141,9 @@ export class SegmentedLog {
 
     const end = noted?.end ?? null
     const start = noted?.start ?? bases[0] ?? 0
+    const found = bases.length
     if (end !== null) {
-      // Last first, so that a crash on the way leaves no gap. At the end itself a new file begins below.
+      // Last first, so that a crash on the way leaves no gap.
       while (bases.length > 0 && bases.at(-1)! >= end) Segment.forUnlinking(home, bases.pop()!, end).unlink()
     }
     let first = bases.length - 1
@@ -155,6 +154,9 @@ export class SegmentedLog {
       const why = 'there is no file with it'
       return { kind: 'data_loss', path, wantedOffset: end ?? start, foundOffset: start, why }
     }
+    // Noted records were synced, and with them their names and all the parents'.
+    const hasDurableNames = noted !== null && !isEmpty
+    const unsynced = hasDurableNames ? (bases.length < found ? [directory] : []) : ancestorsOf(directory)
     return openSegments(home, bases, first, { start, end }, isEmpty, segments => {
       const trimmedTo = segments[0]!.baseOffset
       const trimmed = bases

@@ -26,6 +26,7 @@ class Run {
   records: Bytes[] = []
   start = 0
   noted: NotedRange = { start: 0, end: 0 }
+  noting: NotedRange | null = null
   syncing: NotedRange | null = null
 
   constructor(seed: number) {
@@ -51,9 +52,16 @@ class Run {
     this.records.push(...batch)
   }
 
+  /** What the next sync is to make durable: a checkpoint notes first and syncs when its turn comes. */
+  note(): void {
+    this.noting = { start: this.start, end: this.records.length }
+  }
+
   beginSync(): void {
     if (this.syncing !== null) return
-    const range = { start: this.start, end: this.records.length }
+    if (this.noting === null) this.note()
+    const range = this.noting!
+    this.noting = null
     this.syncing = range
     this.log.sync(error => {
       assert.equal(error, null)
@@ -76,6 +84,7 @@ class Run {
   cut(share: number): void {
     this.finishSync()
     const end = this.records.length - Math.floor((this.records.length - this.start) * share)
+    this.noting = null
     this.noted = { start: Math.min(this.noted.start, end), end: Math.min(this.noted.end, end) }
     assert.deepEqual(this.log.truncateAfter(end), { kind: 'done' })
     this.records.length = end
@@ -106,6 +115,7 @@ class Run {
 
   resume(): void {
     const lost = this.records.slice(this.noted.end)
+    this.noting = null
     this.start = this.noted.start
     this.records.length = this.noted.end
     this.log = this.opened(this.noted)
@@ -163,6 +173,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
         named(`append ${count} ≤ ${lengthMax}`, run => run.append(count, lengthMax)),
       ),
   },
+  { weight: 1, arbitrary: fc.constant(named('note', run => run.note())) },
   { weight: 3, arbitrary: fc.constant(named('beginSync', run => run.beginSync())) },
   { weight: 3, arbitrary: fc.constant(named('finishSync', run => run.finishSync())) },
   { weight: 2, arbitrary: share.map(part => named(`trim ${part}`, run => run.trim(part))) },

@@ -277,6 +277,8 @@ for (const [name, makePlace] of Object.entries(places)) {
         disk => disk.open(path).write(5, fromUtf8('?')),
         disk => disk.open(path).write(indexHeaderBytes, new Uint8Array(20)),
         disk => disk.open(path).write(indexHeaderBytes, new Uint8Array(20).fill(255)),
+        disk => disk.open(path).write(indexHeaderBytes + 4, new Uint8Array(16).fill(255)),
+        disk => disk.open(path).write(indexHeaderBytes + 12, Uint8Array.of(storeHeaderBytes + 4 * 18)),
         disk => disk.open(path).write(0, disk.open(fileOf(5, 'index')).read(0, 60)),
       ]
       for (const damage of damages) {
@@ -285,7 +287,8 @@ for (const [name, makePlace] of Object.entries(places)) {
         const intact = place.disk.open(path).read(0, 100)
         damage(place.disk)
         const log = openLog(place, { noted: { start: 0, end: 13 } })
-        assert.equal(text(log, 3), textOf(3))
+        assert.deepEqual(texts(log, 0, 3), textsOf(0, 3))
+        for (let offset = 0; offset < 5; offset++) assert.equal(text(log, offset), textOf(offset))
         assert.deepEqual(texts(log), textsOf(0, 13))
         assert.deepEqual(place.disk.open(path).read(0, 100), intact)
       }
@@ -476,6 +479,61 @@ describe('a segmented log on a failing disk', () => {
     assert.deepEqual(texts(openLog(place)), ['new 0'])
   })
 
+  it('never finds a file again that it cut off, though a crash undoes what it may', async () => {
+    const place = simulated()
+    const log = filled(place, 13)
+    await synced(log)
+    log.truncateAfter(3)
+    // Shorter records: the first file now reaches over where the second began.
+    log.appendBatch(Array(4).fill(fromUtf8('')))
+    await synced(log)
+    place.disk.crashWith({
+      names: () => 0,
+      sector: () => 'lost',
+      size: (_, synced) => synced,
+      random: new Prng(1),
+    })
+    const after = openLog(place, { noted: { start: 0, end: 7 } })
+    assert.deepEqual(texts(after), [...textsOf(0, 3), '', '', '', ''])
+  })
+
+  it('takes no index for one of other records that came in the place of those it knew', () => {
+    for (const isUndone of [false, true]) {
+      const place = simulated()
+      const log = openLog(place, { noted: { start: 0, end: 0 } })
+      const [first, short, long, last] = ['first', 'short', 'much longer', 'last'].map(fromUtf8)
+      log.appendBatch([first!, short!, long!, last!])
+      log.close() // leaves an index of the four
+      for (const name of ['streams/1', 'streams', '']) place.disk.syncDirectory(name)
+      const again = openLog(place, { noted: { start: 0, end: 1 } })
+      again.appendBatch([long!, short!, last!])
+      const isKept = isUndone ? 0 : 1
+      place.disk.crashWith({
+        names: (_, pending) => pending * isKept,
+        sector: () => 'kept',
+        size: (_, _synced, last) => last,
+        random: new Prng(1),
+      })
+      const after = openLog(place, { noted: { start: 0, end: 2 } })
+      assert.deepEqual(texts(after), ['first', 'much longer'])
+    }
+  })
+
+  it('syncs what is trimmed, too: the start that was noted may lie before it', async () => {
+    const place = simulated()
+    const log = filled(place, 13)
+    const noted = { start: 2, end: 13 }
+    log.truncateBefore(11)
+    await synced(log)
+    place.disk.crashWith({
+      names: () => 0,
+      sector: () => 'lost',
+      size: (_, synced) => synced,
+      random: new Prng(1),
+    })
+    assert.deepEqual(texts(openLog(place, { noted })), textsOf(2, 13))
+  })
+
   it('goes on without index files when there is no room for one', () => {
     const place = simulated()
     filled(place, 13).close()
@@ -492,6 +550,7 @@ describe('a segmented log on a failing disk', () => {
       const log = filled(place, 7)
       place.disk.failOnce(operation)
       await assert.rejects(synced(log), { code: 'EIO' })
+      if (operation === 'sync') assert.ok(log.needsSync)
       const refused = (error: unknown) => error instanceof RoundhouseError && error.code === 'STORAGE_FAILED'
       assert.throws(() => log.append(dataOf(7)), refused)
       assert.throws(() => log.sync(() => {}), refused)
@@ -511,6 +570,12 @@ describe('a segmented log on a failing disk', () => {
     for (let offset = 4; offset < 7; offset++) log.append(dataOf(offset))
     await synced(log)
     assert.equal(place.disk.counts.directorySyncs, 4)
+    log.close()
+    await synced(openLog(place, { noted: { start: 0, end: 7 } }))
+    assert.equal(place.disk.counts.directorySyncs, 4)
+    // The second file goes at open: a name has changed.
+    await synced(openLog(place, { noted: { start: 0, end: 5 } }))
+    assert.equal(place.disk.counts.directorySyncs, 5)
   })
 
   it('keeps a file that is being synced until the next time', async () => {
