@@ -10,38 +10,9 @@
 import { isError, RoundhouseError } from '../errors.ts'
 import { assert, BrokenInvariant } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
-import type { Random } from '../lib/prng.ts'
-import type { MapFile } from './mapped-file.ts'
 import { HeapIndex, type OffsetIndex, offsetWithin, SealedIndex, writeIndexFile } from './offset-index.ts'
-import type { Disk } from './ports.ts'
+import { indexSuffix, type SegmentHome, segmentName, storeSuffix } from './segment-home.ts'
 import { recordHeaderBytes, Store, type StorePlace, storeHeaderBytes } from './store.ts'
-import type { WarmSegments } from './warm-segments.ts'
-
-export const storeSuffix = '.store'
-export const indexSuffix = '.index'
-/** As long as the longest safe integer and then some: names sort as their numbers do. */
-const nameDigits = 20
-
-/** What the segments of a log share. */
-export interface SegmentHome {
-  readonly disk: Disk
-  readonly directory: string
-  readonly map: MapFile
-  readonly random: Random
-  readonly warm: WarmSegments
-}
-
-export function segmentName(baseOffset: number): string {
-  return String(baseOffset).padStart(nameDigits, '0')
-}
-
-/** The base offset that a store's file name tells; null for other files. */
-export function baseOffsetOf(name: string): number | null {
-  const match = /^(\d{20})\.store$/.exec(name)
-  if (match === null) return null
-  const offset = Number(match[1])
-  return Number.isSafeInteger(offset) ? offset : null
-}
 
 /** The records from `foundOffset` on, up to `wantedOffset`, should be in the file at `path` and are not. */
 export interface DataLoss {
@@ -204,7 +175,7 @@ export class Segment {
     const store = this.activeStore
     const index = this.index as HeapIndex
     const first = store.endPlace.offset
-    this.cutRemains()
+    assert(!this.hasRemains, `${this.storePath}: append behind what a failed write left`)
     let positions: number[]
     try {
       positions = store.appendBatch(records)
@@ -217,6 +188,14 @@ export class Segment {
     }
     this.dirty = true
     return first
+  }
+
+  /** Removes what a failed `append` may have left behind the end, durably; before anything else is written. */
+  cutRemains(): void {
+    if (!this.hasRemains) return
+    const store = this.activeStore
+    store.truncate(store.endPlace)
+    this.hasRemains = false
   }
 
   /** The data of the record `offset`. Throws CORRUPT when it is not to be had. */
@@ -259,8 +238,7 @@ export class Segment {
   seal(): void {
     const store = this.activeStore
     const { index } = this
-    assert(index !== null, `${this.storePath}: an active segment without index`)
-    this.cutRemains()
+    assert(index !== null && !this.hasRemains, `${this.storePath}: sealed with what a failed write left`)
     writeIndexFile(this.home.disk, this.indexPath, index, store.salt)
     this.sealedEnd = store.endPlace
     this.index = null
@@ -322,11 +300,14 @@ export class Segment {
   close(): void {
     assert(!this.syncing, `${this.storePath}: closed during a sync`)
     this.home.warm.forget(this)
-    if (this.sealedEnd === null && this.store !== null && this.index !== null) {
-      this.cutRemains()
-      this.tryWriteIndex(this.index, this.store.salt)
+    try {
+      if (this.sealedEnd === null && this.store !== null && this.index !== null) {
+        this.cutRemains()
+        this.tryWriteIndex(this.index, this.store.salt)
+      }
+    } finally {
+      this.release()
     }
-    this.release()
   }
 
   /** Closes and removes the files, those of them that are there. Durable with the directory's sync. */
@@ -366,24 +347,33 @@ export class Segment {
 
   /** The store and the index, opened if the segment is cold. */
   private opened(): { store: Store; index: OffsetIndex } {
-    if (this.store === null) {
-      assert(this.sealedEnd !== null, `${this.storePath} is closed`)
-      const store = this.openStore()
-      store.resume(this.sealedEnd)
-    }
-    const store = this.store!
-    if (this.index === null) {
-      const mapped = this.mapIndex(store, this.nextOffset)
-      const index = mapped ?? this.indexByScan(store, null)
-      this.isIndexScanned = mapped === null
-      if (index.nextOffset !== this.nextOffset) {
-        throw this.corrupt(index.nextOffset, `no index, and the valid records end before ${this.nextOffset}`)
+    const isCold = this.store === null
+    try {
+      const store = this.store ?? this.openStore()
+      if (isCold) {
+        assert(this.sealedEnd !== null, `${this.storePath} is closed`)
+        store.resume(this.sealedEnd)
       }
-      if (index instanceof HeapIndex) this.tryWriteIndex(index, store.salt)
-      this.index = index
+      this.index ??= this.openIndex(store)
+      if (this.isSealed && !this.needsSync) this.home.warm.touch(this)
+      return { store, index: this.index }
+    } catch (error) {
+      if (isCold) this.release()
+      throw error
     }
-    if (this.isSealed && !this.needsSync) this.home.warm.touch(this)
-    return { store, index: this.index }
+  }
+
+  /** The index of a sealed segment: its file, or what a scan finds. */
+  private openIndex(store: Store): OffsetIndex {
+    const mapped = this.mapIndex(store, this.nextOffset)
+    this.isIndexScanned = mapped === null
+    if (mapped !== null) return mapped
+    const index = this.indexByScan(store, null)
+    if (index.nextOffset !== this.nextOffset) {
+      throw this.corrupt(index.nextOffset, `no index, and the valid records end before ${this.nextOffset}`)
+    }
+    this.tryWriteIndex(index, store.salt)
+    return index
   }
 
   private openStore(): Store {
@@ -442,13 +432,6 @@ export class Segment {
     if (position < storeHeaderBytes || bytes < recordHeaderBytes || position + bytes > end) {
       throw this.corrupt(offset, 'an index that points outside')
     }
-  }
-
-  private cutRemains(): void {
-    if (!this.hasRemains) return
-    const store = this.activeStore
-    store.truncate(store.endPlace)
-    this.hasRemains = false
   }
 
   /** The index file is a shortcut: on a full disk the log goes on without it. */

@@ -19,15 +19,8 @@ import type { Random } from '../lib/prng.ts'
 import type { MapFile } from './mapped-file.ts'
 import { indexDraftSuffix } from './offset-index.ts'
 import type { Disk } from './ports.ts'
-import {
-  baseOffsetOf,
-  type DataLoss,
-  indexSuffix,
-  Segment,
-  type SegmentHome,
-  segmentName,
-  storeSuffix,
-} from './segment.ts'
+import { type DataLoss, Segment } from './segment.ts'
+import { baseOffsetOf, indexSuffix, type SegmentHome, segmentName, storeSuffix } from './segment-home.ts'
 import { recordHeaderBytes, storeHeaderBytes } from './store.ts'
 import { WarmSegments } from './warm-segments.ts'
 
@@ -101,7 +94,7 @@ export class SegmentedLog {
   /** Directories with names that no sync has covered, the log's own first. */
   private unsyncedDirectories: string[]
   private isSyncing = false
-  /** The first failure of a sync: nothing can be promised after it. */
+  /** The first failure of a sync, alone or as a part of a cut: nothing can be promised after it. */
   private failure: Error | null = null
   private isClosed = false
 
@@ -200,6 +193,7 @@ export class SegmentedLog {
     let bytes = 0
     for (const data of records) bytes += recordHeaderBytes + data.byteLength
     assert(bytes <= segmentBytesMaxLimit, `a batch of ${bytes} bytes`)
+    this.orFail(() => this.active.cutRemains())
     if (records.length > 0 && this.hasRecords && this.active.bytes + bytes > this.segmentBytesMax) this.roll()
     return this.active.append(records)
   }
@@ -239,7 +233,10 @@ export class SegmentedLog {
     this.assertUsable()
     if (start < this.start || start > this.nextOffset) return this.outOfRange(start)
     // Nothing of the active file is left: without a new one its space could never be given back.
-    if (start === this.nextOffset && this.hasRecords) this.roll()
+    if (start === this.nextOffset && this.hasRecords) {
+      this.orFail(() => this.active.cutRemains())
+      this.roll()
+    }
     this.start = start
     while (this.segments.length > 1 && this.segments[0]!.nextOffset <= start) {
       const segment = this.segments.shift()!
@@ -259,16 +256,18 @@ export class SegmentedLog {
     // Throws CORRUPT where it must, before anything has changed.
     const kept = this.segments[keep]!
     const scanned = kept.isSealed ? kept.scan(end) : null
-    const hadMore = keep < this.segments.length - 1
-    // Last first, so that a crash on the way leaves no gap.
-    while (this.segments.length > keep + 1) {
-      this.segments.at(-1)!.unlink()
-      this.segments.pop()
-    }
-    // A file that came back after a crash would continue a log that has gone another way since.
-    if (hadMore) this.home.disk.syncDirectory(this.home.directory)
-    if (scanned !== null) kept.unseal(end, scanned)
-    else kept.truncate(end)
+    this.orFail(() => {
+      const hadMore = keep < this.segments.length - 1
+      // Last first, so that a crash on the way leaves no gap.
+      while (this.segments.length > keep + 1) {
+        this.active.unlink()
+        this.segments.pop()
+      }
+      // A file that came back after a crash would continue a log that has gone another way since.
+      if (hadMore) this.home.disk.syncDirectory(this.home.directory)
+      if (scanned !== null) kept.unseal(end, scanned)
+      else kept.truncate(end)
+    })
     return { kind: 'done' }
   }
 
@@ -374,6 +373,16 @@ export class SegmentedLog {
     return this.active.nextOffset > this.active.baseOffset
   }
 
+  /** Runs a change that syncs: if it fails half-way, it is not tried again. */
+  private orFail(change: () => void): void {
+    try {
+      change()
+    } catch (error) {
+      this.failure = error as Error
+      throw error
+    }
+  }
+
   private roll(): void {
     const next = Segment.create(this.home, this.nextOffset)
     try {
@@ -407,7 +416,7 @@ export class SegmentedLog {
   private assertUsable(): void {
     assert(!this.isClosed, 'the log is closed')
     if (this.failure !== null) {
-      const what = `a sync of the log in ${this.home.directory}`
+      const what = `the log in ${this.home.directory}`
       throw new RoundhouseError('STORAGE_FAILED', { what, why: this.failure.message })
     }
   }
