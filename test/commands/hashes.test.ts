@@ -189,6 +189,17 @@ describe('the time to live of a field', () => {
     assert.equal(shard.call('HGET', 'h', 'a'), '2')
   })
 
+  it('makes HLEN wait for the sweep once more than 10,000 fields of a hash have expired', () => {
+    const shard = new Shard()
+    shard.call('HSET', 'h', 'stays', 'v')
+    for (let i = 0; i <= 10_000; i++) shard.call('HSET', 'h', `f${i}`, 'v', '1')
+    assert.equal(shard.call('HLEN', 'h'), 10_002)
+    shard.nowMs += 1000
+    assert.throws(() => shard.call('HLEN', 'h'), refusal('OVERLOADED'))
+    shard.sweep()
+    assert.equal(shard.call('HLEN', 'h'), 1)
+  })
+
   it('is refused when it is no number of seconds, or stands after several fields', () => {
     const shard = new Shard()
     assert.throws(() => shard.call('HSET', 'h', 'a', '1', 'soon'), refusal('NOT_INTEGER'))
