@@ -10,6 +10,7 @@ import { bufferOf, keyBytesMax, rowChecksum } from './row-codec.ts'
  * workers (which write). Within a process lmdb-js opens a path once: all threads share one environment.
  *
  *     directory          replica (8 bytes, big-endian) → checkpoint record (checkpoint-record.ts)
+ *                        or one zero byte: the replica is gone, its broken database is left alone
  *     r<replica>.<generation>   row key → stored checksum u32 LE | value
  *
  * stored checksum = rowChecksum(key, value) XOR salt(replica, generation): rows of another database, reached through a
@@ -39,10 +40,11 @@ const mapBytes = 2 ** 40
 
 export const directoryName = 'directory'
 
-export function openEnvironment(path: string, replicasMax: number): Root {
+export function openEnvironment(path: string, replicasMax: number, readOnly = false): Root {
   return open<Bytes, string>({
     path,
     noSubdir: false,
+    readOnly,
     // The default acknowledges before the sync and forgives one that fails.
     overlappingSync: false,
     maxDbs: replicasMax + spareDatabases,
@@ -75,6 +77,13 @@ export function directoryKey(replica: number): string {
   const key = Buffer.alloc(8)
   key.writeBigUInt64BE(BigInt(replica))
   return toLatin1(key)
+}
+
+/** Stands for a replica whose database can't be dropped because its pages are not to be trusted. */
+export const abandoned: Bytes = new Uint8Array(1)
+
+export function isAbandoned(record: Bytes): boolean {
+  return record.byteLength === 1
 }
 
 export function parseDirectoryKey(key: string): number {

@@ -13,6 +13,7 @@ import {
   databaseNames,
   directoryKey,
   directoryName,
+  isAbandoned,
   openEnvironment,
   openRows,
   parseDirectoryKey,
@@ -43,7 +44,7 @@ import { StateWorker } from './state-worker-port.ts'
 export interface LmdbStateOptions {
   /** The node's data directory: `state`, `snapshots` and `staging` are made in it. */
   readonly directory: string
-  /** Most replicas of this node; each costs 100 B in every transaction. */
+  /** Most replicas of this node. Room costs nothing measurable (16,384: none); an opened database 48 B a transaction. */
   readonly replicasMax?: number
   readonly snapshotPartBytes?: number
 }
@@ -72,6 +73,8 @@ class LmdbBase implements StateBase {
   private readonly handles = new Map<number, Handle>()
   /** The last generation that was used for a replica, be it in vain. */
   private readonly generations = new Map<number, number>()
+  /** Of these a page or row was found corrupt; their databases are never walked by a drop. */
+  private readonly broken = new Set<number>()
   private readonly writer: StateWorker
   private readonly bulk: StateWorker
   /** What runs in the background for a replica and must end before its databases may go. Never rejects. */
@@ -142,26 +145,27 @@ class LmdbBase implements StateBase {
 
   replicas(): readonly number[] {
     this.root.resetReadTxn()
-    return [...this.directory.getKeys({ start: '\x00' })].map(parseDirectoryKey)
+    const found: number[] = []
+    for (const { key, value } of this.directory.getRange({ start: '\x00' }))
+      if (!isAbandoned(value)) found.push(parseDirectoryKey(key))
+    return found
   }
 
   record(replica: number): CheckpointRecord | null {
     // Reads share a transaction until it is reset: only a new one surely shows the last commit.
     this.root.resetReadTxn()
     const bytes = this.directory.get(directoryKey(replica))
-    return bytes === undefined ? null : decodeRecord(replica, bytes)
+    if (bytes === undefined || isAbandoned(bytes)) return null
+    return this.noticing(replica, () => decodeRecord(replica, bytes))
   }
 
   get(replica: number, key: string): Bytes | undefined {
     const handle = this.handles.get(replica)
     if (handle === undefined || key.length === 0 || key.length > keyBytesMax) return undefined
-    let stored: Bytes | undefined
-    try {
-      stored = handle.rows.getBinary(key)
-    } catch (error) {
-      throw unreadable(replica, error)
-    }
-    return stored === undefined ? undefined : checkedValue(stored, key, replica, handle.salt)
+    return this.noticing(replica, () => {
+      const stored = handle.rows.getBinary(key)
+      return stored === undefined ? undefined : checkedValue(stored, key, replica, handle.salt)
+    })
   }
 
   /**
@@ -193,19 +197,33 @@ class LmdbBase implements StateBase {
     end: string,
     limit: number,
   ): { rows: (readonly [string, Bytes])[]; next: string | null } {
-    const rows: (readonly [string, Bytes])[] = []
-    let bytes = 0
-    try {
+    return this.noticing(replica, () => {
+      const rows: (readonly [string, Bytes])[] = []
+      let bytes = 0
       for (const { key, value } of handle.rows.getRange({ start, end })) {
         rows.push([key, checkedValue(value, key, replica, handle.salt)])
         bytes += value.byteLength
         // Leaving the loop closes the cursor.
         if (rows.length >= limit || bytes >= rangeBytesMax) return { rows, next: `${key}\x00` }
       }
+      return { rows, next: null }
+    })
+  }
+
+  /** What LMDB can't read is as corrupt as what doesn't fit its checksum. */
+  private noticing<T>(replica: number, read: () => T): T {
+    try {
+      return read()
     } catch (error) {
-      throw unreadable(replica, error)
+      this.condemn(replica)
+      if (isError(error)) throw error
+      const what = error instanceof Error ? error.message : String(error)
+      throw new RoundhouseError('CORRUPT', { where: `replica ${replica}'s state`, what })
     }
-    return { rows, next: null }
+  }
+
+  condemn(replica: number): void {
+    this.broken.add(replica)
   }
 
   async commit(replica: number, rows: Memtable, meta: CheckpointMeta): Promise<void> {
@@ -238,7 +256,7 @@ class LmdbBase implements StateBase {
     // First forget the handle: a database slot that is closed may be given to another database.
     this.handles.delete(replica)
     await this.quiet(replica)
-    await this.writer.request({ kind: 'drop', replica })
+    await this.writer.request({ kind: 'drop', replica, broken: this.broken.has(replica) })
     for (const staged of this.stages) if (staged.replica === replica) await this.leave(staged)
     await rm(join(this.staging, String(replica)), { recursive: true, force: true })
   }
@@ -386,12 +404,6 @@ class LmdbBase implements StateBase {
   }
 }
 
-function unreadable(replica: number, error: unknown): Error {
-  if (isError(error) || (error instanceof Error && error.name === 'BrokenInvariant')) return error
-  const what = error instanceof Error ? error.message : String(error)
-  return new RoundhouseError('CORRUPT', { where: `replica ${replica}'s state`, what })
-}
-
 /** The rows in key order (LMDB fills neighbouring pages), cut into buffers that can be handed to another thread. */
 function* packSlices(rows: Memtable): Generator<Uint8Array<ArrayBuffer>> {
   let slice = Buffer.allocUnsafeSlow(Math.min(sliceBytes, rows.bytes + 64))
@@ -455,7 +467,19 @@ class FileSnapshot implements Snapshot {
 
 /** A node's state in `options.directory`. Opens synchronously; reads the directory, no rows. */
 export class LmdbStateStore extends LayeredStateStore {
+  private readonly lmdb: LmdbBase
+
   constructor(options: LmdbStateOptions) {
-    super(new LmdbBase(options))
+    const lmdb = new LmdbBase(options)
+    super(lmdb)
+    this.lmdb = lmdb
+  }
+
+  /**
+   * Something else (a scrub, a snapshot that could not be copied) found the replica corrupt. `destroy` then leaves its
+   * database where it is: its pages are lost to the environment, and nobody else's are touched.
+   */
+  condemn(replica: number): void {
+    this.lmdb.condemn(replica)
   }
 }

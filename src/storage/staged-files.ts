@@ -44,8 +44,8 @@ export class StagedFiles {
   private readonly files = new Map<number, number>()
   private log: number | null = null
   private syncing: Promise<void> | null = null
-  /** The part and length that the next sync has to cover. */
-  private unsynced: { part: number; length: number } | null = null
+  /** Part → length that the next syncs have to cover. */
+  private readonly unsynced = new Map<number, number>()
   private failed: Error | null = null
 
   /** What was staged of other snapshots for this replica goes. */
@@ -87,7 +87,7 @@ export class StagedFiles {
       throw new RoundhouseError('STORAGE_FAILED', { what: `staging ${name}`, why: (error as Error).message })
     }
     this.progress.lengths[part] = position + bytes.byteLength
-    this.unsynced = { part, length: position + bytes.byteLength }
+    this.unsynced.set(part, position + bytes.byteLength)
     this.syncing ??= this.sync()
   }
 
@@ -140,14 +140,13 @@ export class StagedFiles {
   }
 
   private async sync(): Promise<void> {
-    while (this.unsynced !== null && this.failed === null) {
-      const covered = this.unsynced
-      this.unsynced = null
+    for (let next = this.takeUnsynced(); next !== null && this.failed === null; next = this.takeUnsynced()) {
+      const [part, length] = next
       const done = deferred<void>()
-      fdatasync(this.file(covered.part), error => (error ? done.reject(error) : done.resolve()))
+      fdatasync(this.file(part), error => (error ? done.reject(error) : done.resolve()))
       try {
         await done.promise
-        this.record(covered.part, covered.length)
+        this.record(part, length)
       } catch (error) {
         // A failed sync may have lost what it should have written, and another one would not say so.
         this.failed = new RoundhouseError('STORAGE_FAILED', {
@@ -157,6 +156,14 @@ export class StagedFiles {
       }
     }
     this.syncing = null
+  }
+
+  private takeUnsynced(): [part: number, length: number] | null {
+    for (const entry of this.unsynced) {
+      this.unsynced.delete(entry[0])
+      return entry
+    }
+    return null
   }
 
   private record(part: number, length: number): void {

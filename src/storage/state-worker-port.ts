@@ -7,7 +7,7 @@ import type { CheckpointMeta, SnapshotPart } from '../shard/ports.ts'
 /** What the main thread may ask of a state worker (state-worker.ts), and how it is told. */
 export type WorkerRequest =
   | { kind: 'commit'; replica: number; meta: CheckpointMeta; rows: readonly Uint8Array[] }
-  | { kind: 'drop'; replica: number }
+  | { kind: 'drop'; replica: number; broken: boolean }
   /** null = of all replicas. */
   | { kind: 'sweep'; replica: number | null }
   | { kind: 'snapshot'; replica: number; directory: string; partBytes: number }

@@ -13,12 +13,14 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { isError, RoundhouseError } from '../errors.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { CheckpointMeta, SnapshotPart } from '../shard/ports.ts'
+import { readCheckpoint } from './checked-rows.ts'
 import { type CheckpointRecord, decodeRecord, encodeRecord } from './checkpoint-record.ts'
 import {
-  checkedValue,
+  abandoned,
   databaseNames,
   directoryKey,
   directoryName,
+  isAbandoned,
   openEnvironment,
   openRows,
   parseRowsName,
@@ -102,11 +104,18 @@ class Writer {
 
   private record(replica: number): CheckpointRecord | null {
     const bytes = this.directory.getBinary(directoryKey(replica))
-    return bytes === undefined ? null : decodeRecord(replica, bytes)
+    return bytes === undefined || isAbandoned(bytes) ? null : decodeRecord(replica, bytes)
   }
 
-  /** Directory entry and all generations, in one transaction. */
-  drop(replica: number): void {
+  /**
+   * Directory entry and all generations, in one transaction. Dropping a database walks its pages and frees what they
+   * name; of a broken one that could be its neighbours' pages, so it is left where it is.
+   */
+  drop(replica: number, broken: boolean): void {
+    if (broken) {
+      this.root.transactionSync(() => void this.directory.put(directoryKey(replica), abandoned))
+      return
+    }
     const names = databaseNames(this.root).filter(name => parseRowsName(name)?.replica === replica)
     this.root.transactionSync(() => {
       void this.directory.remove(directoryKey(replica))
@@ -120,8 +129,19 @@ class Writer {
       const rows = parseRowsName(name)
       if (rows === null || (replica !== null && rows.replica !== replica)) continue
       this.root.resetReadTxn()
-      if (this.record(rows.replica)?.generation === rows.generation) continue
+      if (!this.isLeftover(rows.replica, rows.generation)) continue
       this.root.transactionSync(() => openRows(this.root, name).dropSync())
+    }
+  }
+
+  private isLeftover(replica: number, generation: number): boolean {
+    const bytes = this.directory.get(directoryKey(replica))
+    if (bytes === undefined) return true
+    try {
+      return !isAbandoned(bytes) && decodeRecord(replica, bytes).generation !== generation
+    } catch {
+      // Which generation is valid is not known: none is dropped.
+      return false
     }
   }
 
@@ -130,36 +150,18 @@ class Writer {
     directory: string,
     partBytes: number,
   ): { record: CheckpointRecord; parts: SnapshotPart[] } {
-    this.root.resetReadTxn()
-    const seen = this.record(replica)
-    if (seen === null)
-      throw new RoundhouseError('CORRUPT', { where: `replica ${replica}`, what: 'no checkpoint' })
-    const rows = openRows(this.root, rowsName(replica, seen.generation))
     mkdirSync(directory, { recursive: true })
-    const transaction = this.root.useReadTransaction()
     const sink = new FileSink(directory)
     try {
-      // Record and rows of one read transaction; the main thread keeps this generation from being dropped meanwhile.
-      const bytes = this.directory.get(directoryKey(replica), { transaction })!
-      const record = decodeRecord(replica, bytes)
-      const salt = rowSalt(replica, record.generation)
-      const digest = new RowDigest()
-      const writer = new SnapshotWriter(sink, record, partBytes)
-      for (const { key, value: stored } of rows.getRange({ start: '\x00', transaction })) {
-        const value = checkedValue(stored, key, replica, salt)
-        const checksum = (Buffer.prototype.readUInt32LE.call(stored, 0) ^ salt) >>> 0
-        digest.add(checksum)
-        writer.add(key, value, checksum)
-      }
-      writer.end()
-      if (!digest.equals(record)) {
-        const what = `${digest.count} rows of ${record.count}, or other ones`
-        throw new RoundhouseError('CORRUPT', { where: `replica ${replica}'s state`, what })
-      }
+      let writer: SnapshotWriter | undefined
+      const record = readCheckpoint(this.root, this.directory, replica, totals => {
+        const begun = new SnapshotWriter(sink, totals, partBytes)
+        writer = begun
+        return (key, value, checksum) => begun.add(key, value, checksum)
+      })
+      writer!.end()
       return { record, parts: sink.end() }
     } finally {
-      transaction.done()
-      this.root.resetReadTxn()
       sink.close()
     }
   }
@@ -315,7 +317,7 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
     case 'commit':
       return writer.commit(request.replica, request.meta, request.rows)
     case 'drop':
-      return writer.drop(request.replica)
+      return writer.drop(request.replica, request.broken)
     case 'sweep':
       return writer.sweep(request.replica)
     case 'snapshot':

@@ -54,6 +54,8 @@ class LayeredState implements ReplicaState {
   private record: CheckpointRecord | null
   /** The checkpoint or install under way, for those who must wait for it. Never rejects. */
   private running: Promise<void> | null = null
+  /** Why a checkpoint was refused: its rows stay in `frozen` and readable, and no other is begun. */
+  private refused: Error | null = null
   private destroyed = false
 
   constructor(replica: number, base: StateBase) {
@@ -115,14 +117,22 @@ class LayeredState implements ReplicaState {
       this.record === null || meta.index >= this.record.index,
       `replica ${this.replica}: a checkpoint at ${meta.index} after one at ${this.record?.index}`,
     )
-    // Puts go on into the new memtable. After a failed commit the frozen one stays: what was readable stays so.
-    this.frozen = this.memtable
+    const refused = this.refused ?? this.base.failure
+    if (refused !== null) return Promise.reject(refused)
+    // Puts go on into the new memtable.
+    const frozen = this.memtable
+    this.frozen = frozen
     this.memtable = new Memtable()
-    return this.run(async frozen => {
-      await this.base.commit(this.replica, frozen, meta)
+    return this.run(async () => {
+      try {
+        await this.base.commit(this.replica, frozen, meta)
+      } catch (error) {
+        this.refused = error as Error
+        throw error
+      }
       this.showRecord(meta)
       this.frozen = null
-    }, this.frozen)
+    })
   }
 
   takeSnapshot(): Promise<Snapshot> {
@@ -157,14 +167,13 @@ class LayeredState implements ReplicaState {
       this.record === null || manifest.index >= this.record.index,
       `replica ${this.replica}: a snapshot of ${manifest.index} over a checkpoint at ${this.record?.index}`,
     )
-    await this.run(
-      () =>
-        staged.install(() => {
-          this.memtable = new Memtable()
-          this.frozen = null
-          this.showRecord(manifest)
-        }),
-      undefined,
+    await this.run(() =>
+      staged.install(() => {
+        this.memtable = new Memtable()
+        this.frozen = null
+        this.refused = null
+        this.showRecord(manifest)
+      }),
     )
   }
 
@@ -176,8 +185,8 @@ class LayeredState implements ReplicaState {
     )
   }
 
-  private async run<T>(work: (argument: T) => Promise<void>, argument: T): Promise<void> {
-    const working = work(argument)
+  private async run(work: () => Promise<void>): Promise<void> {
+    const working = work()
     this.running = working.then(
       () => undefined,
       () => undefined,
