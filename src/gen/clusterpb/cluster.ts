@@ -50,7 +50,11 @@ export interface CommandRequest {
   /** A key that is not UTF-8; wins over `key`. */
   keyBytes: Buffer;
   /** Peers only, as the first message of a StreamCommand: this stream moves bulk data. */
-  transfer: Transfer | undefined;
+  transfer:
+    | Transfer
+    | undefined;
+  /** Peers only: the shard that this part of a scattered call is for. */
+  shard?: number | undefined;
 }
 
 /** Asks for bytes of a snapshot that the callee holds. Each answer is one chunk in `value` with its CRC-32 in `id`. */
@@ -77,8 +81,10 @@ export interface CommandResponse {
   /** With NOT_LEADER: where to go, of the address kind the caller dialled. */
   leader: string;
   /** The integer that Redis would answer where `success` stands (HSET: fields added). */
-  affected: bigint;
-  cursor: Buffer;
+  affected?: bigint | undefined;
+  cursor?:
+    | Buffer
+    | undefined;
   /** The Raft index, in the key's shard, of the write; or the applied index a read saw. */
   revision: bigint;
   /** Stale reads: how old the state may be, in milliseconds. */
@@ -86,7 +92,8 @@ export interface CommandResponse {
 }
 
 export interface KeyValue {
-  key: string;
+  /** Absent in lists of values; an empty field of a hash is a field. */
+  key?: string | undefined;
   value?:
     | Buffer
     | undefined;
@@ -127,11 +134,14 @@ export interface HeartbeatRequest {
   self: Node | undefined;
   peers: Node[];
   clusterId: string;
+  /** The sender's wall clock: what the log clock is bounded by. */
+  wallMs: bigint;
 }
 
 export interface HeartbeatResponse {
   peers: Node[];
   clusterId: string;
+  wallMs: bigint;
 }
 
 function createBaseCommandRequest(): CommandRequest {
@@ -148,6 +158,7 @@ function createBaseCommandRequest(): CommandRequest {
     hops: 0,
     keyBytes: Buffer.alloc(0),
     transfer: undefined,
+    shard: undefined,
   };
 }
 
@@ -197,6 +208,9 @@ export const CommandRequest: MessageFns<CommandRequest> = {
     }
     if (message.transfer !== undefined) {
       Transfer.encode(message.transfer, writer.uint32(194).fork()).join();
+    }
+    if (message.shard !== undefined) {
+      writer.uint32(200).uint32(message.shard);
     }
     return writer;
   },
@@ -310,6 +324,14 @@ export const CommandRequest: MessageFns<CommandRequest> = {
             message.transfer = Transfer.decode(reader, reader.uint32());
             continue;
           }
+          case 25: {
+            if (tag !== 200) {
+              break;
+            }
+
+            message.shard = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -343,6 +365,7 @@ export const CommandRequest: MessageFns<CommandRequest> = {
     message.transfer = (object.transfer !== undefined && object.transfer !== null)
       ? Transfer.fromPartial(object.transfer)
       : undefined;
+    message.shard = object.shard ?? undefined;
     return message;
   },
 };
@@ -463,8 +486,8 @@ function createBaseCommandResponse(): CommandResponse {
     id: 0n,
     code: "",
     leader: "",
-    affected: 0n,
-    cursor: Buffer.alloc(0),
+    affected: undefined,
+    cursor: undefined,
     revision: 0n,
     lagMs: 0,
   };
@@ -507,13 +530,13 @@ export const CommandResponse: MessageFns<CommandResponse> = {
     if (message.leader !== "") {
       writer.uint32(146).string(message.leader);
     }
-    if (message.affected !== 0n) {
+    if (message.affected !== undefined) {
       if (BigInt.asIntN(64, message.affected) !== message.affected) {
         throw new globalThis.Error("value provided for field message.affected of type int64 too large");
       }
       writer.uint32(152).int64(message.affected);
     }
-    if (message.cursor.length !== 0) {
+    if (message.cursor !== undefined) {
       writer.uint32(162).bytes(message.cursor);
     }
     if (message.revision !== 0n) {
@@ -698,8 +721,10 @@ export const CommandResponse: MessageFns<CommandResponse> = {
     message.id = (object.id !== undefined && object.id !== null) ? BigInt(object.id) : 0n;
     message.code = object.code ?? "";
     message.leader = object.leader ?? "";
-    message.affected = (object.affected !== undefined && object.affected !== null) ? BigInt(object.affected) : 0n;
-    message.cursor = object.cursor ?? Buffer.alloc(0);
+    message.affected = (object.affected !== undefined && object.affected !== null)
+      ? BigInt(object.affected)
+      : undefined;
+    message.cursor = object.cursor ?? undefined;
     message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     message.lagMs = object.lagMs ?? 0;
     return message;
@@ -707,12 +732,12 @@ export const CommandResponse: MessageFns<CommandResponse> = {
 };
 
 function createBaseKeyValue(): KeyValue {
-  return { key: "", value: undefined, keyBytes: Buffer.alloc(0) };
+  return { key: undefined, value: undefined, keyBytes: Buffer.alloc(0) };
 }
 
 export const KeyValue: MessageFns<KeyValue> = {
   encode(message: KeyValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.key !== "") {
+    if (message.key !== undefined) {
       writer.uint32(10).string(message.key);
     }
     if (message.value !== undefined) {
@@ -778,7 +803,7 @@ export const KeyValue: MessageFns<KeyValue> = {
   },
   fromPartial(object: DeepPartial<KeyValue>): KeyValue {
     const message = createBaseKeyValue();
-    message.key = object.key ?? "";
+    message.key = object.key ?? undefined;
     message.value = object.value ?? undefined;
     message.keyBytes = object.keyBytes ?? Buffer.alloc(0);
     return message;
@@ -1174,7 +1199,7 @@ export const Node: MessageFns<Node> = {
 };
 
 function createBaseHeartbeatRequest(): HeartbeatRequest {
-  return { self: undefined, peers: [], clusterId: "" };
+  return { self: undefined, peers: [], clusterId: "", wallMs: 0n };
 }
 
 export const HeartbeatRequest: MessageFns<HeartbeatRequest> = {
@@ -1187,6 +1212,12 @@ export const HeartbeatRequest: MessageFns<HeartbeatRequest> = {
     }
     if (message.clusterId !== "") {
       writer.uint32(130).string(message.clusterId);
+    }
+    if (message.wallMs !== 0n) {
+      if (BigInt.asUintN(64, message.wallMs) !== message.wallMs) {
+        throw new globalThis.Error("value provided for field message.wallMs of type uint64 too large");
+      }
+      writer.uint32(136).uint64(message.wallMs);
     }
     return writer;
   },
@@ -1228,6 +1259,14 @@ export const HeartbeatRequest: MessageFns<HeartbeatRequest> = {
             message.clusterId = reader.string();
             continue;
           }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.wallMs = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1248,12 +1287,13 @@ export const HeartbeatRequest: MessageFns<HeartbeatRequest> = {
     message.self = (object.self !== undefined && object.self !== null) ? Node.fromPartial(object.self) : undefined;
     message.peers = object.peers?.map((e) => Node.fromPartial(e)) || [];
     message.clusterId = object.clusterId ?? "";
+    message.wallMs = (object.wallMs !== undefined && object.wallMs !== null) ? BigInt(object.wallMs) : 0n;
     return message;
   },
 };
 
 function createBaseHeartbeatResponse(): HeartbeatResponse {
-  return { peers: [], clusterId: "" };
+  return { peers: [], clusterId: "", wallMs: 0n };
 }
 
 export const HeartbeatResponse: MessageFns<HeartbeatResponse> = {
@@ -1263,6 +1303,12 @@ export const HeartbeatResponse: MessageFns<HeartbeatResponse> = {
     }
     if (message.clusterId !== "") {
       writer.uint32(130).string(message.clusterId);
+    }
+    if (message.wallMs !== 0n) {
+      if (BigInt.asUintN(64, message.wallMs) !== message.wallMs) {
+        throw new globalThis.Error("value provided for field message.wallMs of type uint64 too large");
+      }
+      writer.uint32(136).uint64(message.wallMs);
     }
     return writer;
   },
@@ -1296,6 +1342,14 @@ export const HeartbeatResponse: MessageFns<HeartbeatResponse> = {
             message.clusterId = reader.string();
             continue;
           }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.wallMs = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1315,6 +1369,7 @@ export const HeartbeatResponse: MessageFns<HeartbeatResponse> = {
     const message = createBaseHeartbeatResponse();
     message.peers = object.peers?.map((e) => Node.fromPartial(e)) || [];
     message.clusterId = object.clusterId ?? "";
+    message.wallMs = (object.wallMs !== undefined && object.wallMs !== null) ? BigInt(object.wallMs) : 0n;
     return message;
   },
 };

@@ -84,10 +84,9 @@ export interface AskRequest {
   body: string;
 }
 
+/** Refusals are gRPC statuses with google.rpc.ErrorInfo. */
 export interface AskResponse {
   body: string;
-  error: string;
-  code: string;
 }
 
 function createBaseHandshake(): Handshake {
@@ -994,19 +993,13 @@ export const AskRequest: MessageFns<AskRequest> = {
 };
 
 function createBaseAskResponse(): AskResponse {
-  return { body: "", error: "", code: "" };
+  return { body: "" };
 }
 
 export const AskResponse: MessageFns<AskResponse> = {
   encode(message: AskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.body !== "") {
       writer.uint32(10).string(message.body);
-    }
-    if (message.error !== "") {
-      writer.uint32(18).string(message.error);
-    }
-    if (message.code !== "") {
-      writer.uint32(26).string(message.code);
     }
     return writer;
   },
@@ -1032,22 +1025,6 @@ export const AskResponse: MessageFns<AskResponse> = {
             message.body = reader.string();
             continue;
           }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.error = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.code = reader.string();
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1066,8 +1043,6 @@ export const AskResponse: MessageFns<AskResponse> = {
   fromPartial(object: DeepPartial<AskResponse>): AskResponse {
     const message = createBaseAskResponse();
     message.body = object.body ?? "";
-    message.error = object.error ?? "";
-    message.code = object.code ?? "";
     return message;
   },
 };

@@ -1,0 +1,120 @@
+/** roundhouse.v1.Admin: what operators and clients that route by themselves ask. */
+import type { ServerUnaryCall, sendUnaryData, UntypedServiceImplementation } from '@grpc/grpc-js'
+import { RoundhouseError } from '../../errors.ts'
+import {
+  AdminService,
+  LeaveRequest,
+  LeaveResponse,
+  MapRequest,
+  MapResponse,
+  RebalanceRequest,
+  RebalanceResponse,
+  StatsRequest,
+  StatsResponse,
+  StatusRequest,
+  StatusResponse,
+  type RebalanceStatus as WireRebalance,
+  type ShardStatus as WireShard,
+} from '../../gen/roundhouse/v1/admin.ts'
+import type { RebalanceStatus, ShardStatus } from '../../node/ports.ts'
+import { encodeMessage } from '../../peer/proto-io.ts'
+import { type Arrived, rawMethod, respond } from './method.ts'
+import type { GrpcServerOptions } from './options.ts'
+
+export const adminMethods = {
+  status: rawMethod(AdminService.status, StatusRequest),
+  map: rawMethod(AdminService.map, MapRequest),
+  stats: rawMethod(AdminService.stats, StatsRequest),
+  leave: rawMethod(AdminService.leave, LeaveRequest),
+  rebalance: rawMethod(AdminService.rebalance, RebalanceRequest),
+}
+
+const rebalanceActions = ['show', 'pause', 'resume'] as const
+
+export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): UntypedServiceImplementation {
+  const unary =
+    <Message>(answer: (message: Message) => Promise<Buffer> | Buffer) =>
+    ({ request }: ServerUnaryCall<Arrived<Message>, Buffer>, callback: sendUnaryData<Buffer>) =>
+      respond(callback, onUnexpected, () => {
+        if (request.message === null) throw request.error
+        return answer(request.message)
+      })
+
+  return {
+    status: unary<StatusRequest>(() => {
+      const status = service.status()
+      return encodeMessage(StatusResponse, {
+        clusterId: status.clusterId,
+        epoch: BigInt(status.epoch),
+        nodes: status.nodes.map(node => ({ ...node })),
+        shards: status.shards.map(writeShard),
+        meta: writeShard(status.meta),
+        rebalance: writeRebalance(status.rebalance),
+      })
+    }),
+    map: unary<MapRequest>(() => {
+      const { clusterId, epoch, shardCount, nodes, shards } = service.status()
+      const leaders = Array.from({ length: shardCount }, () => '')
+      for (const { shardId, leader } of shards) if (shardId < shardCount) leaders[shardId] = leader ?? ''
+      return encodeMessage(MapResponse, {
+        clusterId,
+        epoch: BigInt(epoch),
+        shardCount,
+        nodes: nodes.map(node => ({ ...node })),
+        leaders,
+      })
+    }),
+    stats: unary<StatsRequest>(() => {
+      const cpu = process.cpuUsage()
+      return encodeMessage(StatsResponse, {
+        nodeId: service.nodeId,
+        uptimeS: process.uptime(),
+        cpuS: (cpu.user + cpu.system) / 1e6,
+        rssBytes: BigInt(process.memoryUsage.rss()),
+        counters: { ...service.stats() },
+      })
+    }),
+    leave: unary<LeaveRequest>(({ nodeId, allowUnderReplicated }) => {
+      if (nodeId === '')
+        throw new RoundhouseError('INVALID_ARGUMENT', { what: 'node_id', accepted: 'a node id' })
+      return service.leave(nodeId, allowUnderReplicated).then(() => encodeMessage(LeaveResponse, {}))
+    }),
+    rebalance: unary<RebalanceRequest>(({ action }) => {
+      const known = rebalanceActions.find(each => each === action)
+      if (known === undefined) {
+        const accepted = rebalanceActions.join(', ')
+        throw new RoundhouseError('INVALID_ARGUMENT', { what: `action '${action}'`, accepted })
+      }
+      return service
+        .rebalance(known)
+        .then(status => encodeMessage(RebalanceResponse, { rebalance: writeRebalance(status) }))
+    }),
+  }
+}
+
+function writeShard(shard: ShardStatus): WireShard {
+  const [slotFrom, slotTo] = shard.slots
+  return {
+    shardId: shard.shardId,
+    slotFrom,
+    slotTo,
+    term: BigInt(shard.term),
+    leader: shard.leader ?? '',
+    voters: [...shard.voters],
+    learners: [...shard.learners],
+    applied: BigInt(shard.applied),
+  }
+}
+
+function writeRebalance(status: RebalanceStatus): WireRebalance {
+  return {
+    state: status.state,
+    movesDone: status.movesDone,
+    movesTotal: status.movesTotal,
+    bytesDone: BigInt(status.bytesDone),
+    bytesTotal: BigInt(status.bytesTotal),
+    bytesPerSecond: status.bytesPerSecond,
+    etaS: status.etaSeconds === null ? undefined : Math.ceil(status.etaSeconds),
+    blockedBy: status.blockedBy ?? '',
+  }
+}

@@ -1,0 +1,227 @@
+/**
+ * clusterpb.ClusterNode: gRPC's way to the node's one door. Here bytes become calls and results bytes; what a command
+ * means, where it runs and whether it may, is for those below.
+ */
+import type {
+  ServerDuplexStream,
+  ServerUnaryCall,
+  sendUnaryData,
+  UntypedServiceImplementation,
+} from '@grpc/grpc-js'
+import { RoundhouseError } from '../../errors.ts'
+import {
+  ClusterNodeService,
+  CommandRequest,
+  CommandResponse,
+  HeartbeatRequest,
+  HeartbeatResponse,
+} from '../../gen/clusterpb/cluster.ts'
+import { crc32 } from '../../lib/crc.ts'
+import type { Call, CallResult, Session } from '../../node/ports.ts'
+import {
+  type RequestedCall,
+  readRequest,
+  readTransfer,
+  writeChunk,
+  writeErrorResponse,
+  writeResponse,
+} from '../../peer/call-codec.ts'
+import { readMembers, writeMember } from '../../peer/member-codec.ts'
+import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
+import { factsOf, isExpected, statusOf } from '../../peer/status.ts'
+import { type Arrived, fail, rawMethod, respond } from './method.ts'
+import { type GrpcServerOptions, grpcLimits } from './options.ts'
+import { OrderedWindow } from './ordered-window.ts'
+
+export const clusterNodeMethods = {
+  heartbeat: rawMethod(ClusterNodeService.heartbeat, HeartbeatRequest),
+  runCommand: rawMethod(ClusterNodeService.runCommand, CommandRequest),
+  // A chunk weighs in the window before it is read, so that a few large ones fill it.
+  streamCommand: rawMethod(ClusterNodeService.streamCommand, CommandRequest, it => it.transfer?.length ?? 0),
+}
+
+const windowLimits = { requestsMax: grpcLimits.windowRequestsMax, bytesMax: grpcLimits.windowBytesMax }
+
+type Unary<Message> = ServerUnaryCall<Arrived<Message>, Buffer>
+type CommandStream = ServerDuplexStream<Arrived<CommandRequest>, Buffer>
+
+export class ClusterNodeHandlers {
+  private readonly options: GrpcServerOptions
+  private readonly streams = new Set<OrderedWindow<Arrived<CommandRequest>>>()
+
+  constructor(options: GrpcServerOptions) {
+    this.options = options
+  }
+
+  handlers(): UntypedServiceImplementation {
+    return {
+      heartbeat: (call: Unary<HeartbeatRequest>, callback: sendUnaryData<Buffer>) =>
+        this.heartbeat(call, callback),
+      runCommand: (call: Unary<CommandRequest>, callback: sendUnaryData<Buffer>) =>
+        this.runCommand(call, callback),
+      streamCommand: (stream: CommandStream) => this.streamCommand(stream),
+    }
+  }
+
+  /** Open StreamCommand calls. */
+  get openStreams(): number {
+    return this.streams.size
+  }
+
+  /** Every open stream answers what it has begun, then ends with SHUTTING_DOWN. */
+  endStreams(): void {
+    const status = Object.assign(new Error(), statusOf(new RoundhouseError('SHUTTING_DOWN', {})))
+    for (const window of this.streams) window.finish(status)
+  }
+
+  private heartbeat({ request }: Unary<HeartbeatRequest>, callback: sendUnaryData<Buffer>): void {
+    respond(callback, this.options.onUnexpected, () => {
+      if (request.message === null) throw request.error
+      const { self, peers, clusterId, wallMs } = request.message
+      const greeting = {
+        clusterId,
+        view: readMembers(self, peers),
+        wallMs: toSafeInteger(wallMs, 'wall_ms'),
+      }
+      const answer = this.options.service.heartbeat(greeting)
+      return encodeMessage(HeartbeatResponse, {
+        clusterId: answer.clusterId,
+        peers: answer.view.map(writeMember),
+        wallMs: BigInt(answer.wallMs),
+      })
+    })
+  }
+
+  private runCommand(grpcCall: Unary<CommandRequest>, callback: sendUnaryData<Buffer>): void {
+    const { service, onUnexpected, isKeyed } = this.options
+    const { message, error } = grpcCall.request
+    if (message === null) {
+      fail(callback, error, onUnexpected)
+      return
+    }
+    let call: UnaryCall | null = null
+    respond(callback, onUnexpected, () => {
+      if (message.transfer !== undefined) throw misplacedTransfer()
+      call = new UnaryCall(readRequest(message, isKeyed), this.timeoutMs(grpcCall), grpcCall)
+      return service.execute(call).then(result => {
+        call!.isAnswered = true
+        return encodeResult(result, message.id)
+      })
+    })
+  }
+
+  private streamCommand(stream: CommandStream): void {
+    let use: 'commands' | 'bulk' | null = null
+    const abort = new AbortController()
+    const window = new OrderedWindow(stream, windowLimits, ({ message, error }) => {
+      if (message === null) return this.inBand(0n, error)
+      use ??= message.transfer === undefined ? 'commands' : 'bulk'
+      return use === 'bulk' ? this.chunk(message) : this.command(message, stream, abort.signal)
+    })
+    this.streams.add(window)
+    stream.once('cancelled', () => {
+      window.abandon()
+      abort.abort()
+    })
+    stream.once('close', () => this.streams.delete(window))
+  }
+
+  /** Never rejects. Invoked in request order, and so is `execute`: the node keeps the order of a shard's calls from there. */
+  private command(
+    message: CommandRequest,
+    stream: CommandStream,
+    signal: AbortSignal,
+  ): Promise<Buffer> | Buffer {
+    const { service, isKeyed } = this.options
+    try {
+      if (message.transfer !== undefined) throw misplacedTransfer()
+      const call: Call = { ...readRequest(message, isKeyed), timeoutMs: this.timeoutMs(stream), signal }
+      return service
+        .execute(call)
+        .then(result => encodeResult(result, message.id))
+        .catch((error: unknown) => this.inBand(message.id, error))
+    } catch (error) {
+      return this.inBand(message.id, error)
+    }
+  }
+
+  private chunk(message: CommandRequest): Promise<Buffer> | Buffer {
+    try {
+      if (message.transfer === undefined) throw misplacedTransfer()
+      return this.options.service
+        .readChunk(readTransfer(message.transfer))
+        .then(bytes => encodeMessage(CommandResponse, writeChunk(bytes, crc32(bytes))))
+        .catch((error: unknown) => this.inBand(message.id, error))
+    } catch (error) {
+      return this.inBand(message.id, error)
+    }
+  }
+
+  private inBand(id: bigint, error: unknown): Buffer {
+    if (!isExpected(error)) this.options.onUnexpected(error)
+    const { text, code, leader } = factsOf(error)
+    return encodeMessage(
+      CommandResponse,
+      writeErrorResponse(id, text, code === '' ? 'INTERNAL' : code, leader),
+    )
+  }
+
+  /** What is left until the caller's deadline, at most `message_timeout`. */
+  private timeoutMs(call: { getDeadline(): Date | number }): number {
+    const deadline = Number(call.getDeadline())
+    const max = this.options.messageTimeoutMs
+    return deadline === Number.POSITIVE_INFINITY ? max : Math.max(1, Math.min(max, deadline - Date.now()))
+  }
+}
+
+function encodeResult(result: CallResult, id: bigint): Buffer {
+  return encodeMessage(CommandResponse, writeResponse(result, id))
+}
+
+function misplacedTransfer(): RoundhouseError {
+  return new RoundhouseError('INVALID_ARGUMENT', {
+    what: 'transfer',
+    accepted: 'a stream that moves nothing else, from its first message on',
+  })
+}
+
+/**
+ * A call with its signal made on demand: an AbortController costs a tenth of a whole call, and most end without one
+ * having looked. (So copy it field by field: a spread would leave the signal behind.)
+ */
+class UnaryCall implements Call {
+  readonly command: string
+  readonly args: Call['args']
+  readonly session: Session | null
+  readonly read: Call['read']
+  readonly forward: boolean
+  readonly hops: number
+  readonly shard: number | null
+  readonly timeoutMs: number
+  /** grpc-js says "cancelled" at the end of every call; after an answer it means nothing. */
+  isAnswered = false
+  private readonly grpcCall: Unary<CommandRequest>
+  private controller: AbortController | null = null
+
+  constructor(requested: RequestedCall, timeoutMs: number, grpcCall: Unary<CommandRequest>) {
+    this.command = requested.command
+    this.args = requested.args
+    this.session = requested.session
+    this.read = requested.read
+    this.forward = requested.forward
+    this.hops = requested.hops
+    this.shard = requested.shard
+    this.timeoutMs = timeoutMs
+    this.grpcCall = grpcCall
+  }
+
+  get signal(): AbortSignal {
+    if (this.controller === null) {
+      const controller = new AbortController()
+      this.controller = controller
+      if (this.grpcCall.cancelled) controller.abort()
+      else this.grpcCall.once('cancelled', () => this.isAnswered || controller.abort())
+    }
+    return this.controller.signal
+  }
+}

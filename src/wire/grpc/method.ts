@@ -1,0 +1,88 @@
+/**
+ * What all methods of the server share: requests arrive with their size and their own error where they are broken, and
+ * responses leave as bytes, so that neither a decoding nor an encoding error is thrown inside grpc-js, which would answer
+ * INTERNAL and tell nobody.
+ */
+import type { MethodDefinition, sendUnaryData } from '@grpc/grpc-js'
+import { RoundhouseError } from '../../errors.ts'
+import type { Bytes } from '../../lib/bytes.ts'
+import { type Decoder, decodeMessage } from '../../peer/proto-io.ts'
+import { isExpected, statusOf } from '../../peer/status.ts'
+import { grpcLimits } from './options.ts'
+import type { Sized } from './ordered-window.ts'
+
+/** A request as it came, or why it is none. */
+export type Arrived<Message> = Sized &
+  (
+    | { readonly message: Message; readonly error: null }
+    | { readonly message: null; readonly error: RoundhouseError }
+  )
+
+/** The method with our ways in and out. `sizeOf` adds what the answer will weigh, where the request says so. */
+export function rawMethod<Message>(
+  method: { readonly path: string; readonly requestStream: boolean; readonly responseStream: boolean },
+  type: Decoder<Message>,
+  sizeOf: (message: Message) => number = () => 0,
+): MethodDefinition<Arrived<Message>, Buffer> {
+  return {
+    path: method.path,
+    requestStream: method.requestStream,
+    responseStream: method.responseStream,
+    requestSerialize: () => {
+      throw new Error(`${method.path} is served here, not called`)
+    },
+    requestDeserialize: bytes => arrive(bytes, type, method.path, sizeOf),
+    responseSerialize: bytes => bytes,
+    responseDeserialize: bytes => bytes,
+  }
+}
+
+function arrive<Message>(
+  bytes: Bytes,
+  type: Decoder<Message>,
+  path: string,
+  sizeOf: (message: Message) => number,
+): Arrived<Message> {
+  const max = grpcLimits.requestBytesMax
+  if (bytes.length > max) {
+    const error = new RoundhouseError('TOO_LARGE', { what: 'request', bytes: bytes.length, max })
+    return { message: null, error, bytes: bytes.length }
+  }
+  try {
+    const message = decodeMessage(type, bytes)
+    return { message, error: null, bytes: bytes.length + sizeOf(message) }
+  } catch {
+    const error = new RoundhouseError('INVALID_ARGUMENT', {
+      what: 'request',
+      accepted: `the protobuf message of ${path}, its strings in UTF-8`,
+    })
+    return { message: null, error, bytes: bytes.length }
+  }
+}
+
+export type OnUnexpected = (error: unknown) => void
+
+/** Ends a unary call with an error; what was not expected is reported and its text kept inside. */
+export function fail(callback: sendUnaryData<Buffer>, error: unknown, onUnexpected: OnUnexpected): void {
+  if (!isExpected(error)) onUnexpected(error)
+  callback(statusOf(error))
+}
+
+/** Runs `answer` and sends what it encodes, or its error. */
+export function respond(
+  callback: sendUnaryData<Buffer>,
+  onUnexpected: OnUnexpected,
+  answer: () => Promise<Buffer> | Buffer,
+): void {
+  try {
+    const answered = answer()
+    if (answered instanceof Promise) {
+      answered.then(
+        bytes => callback(null, bytes),
+        error => fail(callback, error, onUnexpected),
+      )
+    } else callback(null, answered)
+  } catch (error) {
+    fail(callback, error, onUnexpected)
+  }
+}

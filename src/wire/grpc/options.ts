@@ -1,0 +1,34 @@
+import type { ServerCredentials } from '@grpc/grpc-js'
+import type { Clock } from '../../lib/clock.ts'
+import type { PeerService, Service } from '../../node/ports.ts'
+
+export interface GrpcServerOptions {
+  readonly service: Service
+  readonly peerService: PeerService
+  /** Whether the command has keys: then an empty key reaches it, and it says so by name. */
+  readonly isKeyed: (command: string) => boolean
+  /** `message_timeout`: no call waits longer. */
+  readonly messageTimeoutMs: number
+  readonly clock: Clock
+  /** Called with what is no RoundhouseError: a fault of this program. The caller gets INTERNAL. */
+  readonly onUnexpected: (error: unknown) => void
+  /** Insecure where it is left out. */
+  readonly credentials?: ServerCredentials
+}
+
+export const grpcLimits = {
+  /** A request; the error says so in our words. Batches of values are why it is above the largest value (8 MiB). */
+  requestBytesMax: 16 * 1024 * 1024,
+  /** What grpc-js refuses by itself. Frames of peers come here too: one entry may be as large as a request. */
+  messageBytesMax: 20 * 1024 * 1024,
+  /** Calls at one time on one connection. */
+  concurrentStreamsMax: 1000,
+  /** Of one StreamCommand: what was read and not yet answered. Beyond it, reading stops until answers have left. */
+  windowRequestsMax: 256,
+  windowBytesMax: 8 * 1024 * 1024,
+  /** A connection that answers no ping for this long is gone. */
+  keepaliveMs: 20_000,
+  keepaliveTimeoutMs: 10_000,
+  /** How often watchers of the health service may hear of a change. */
+  healthRefreshMs: 500,
+} as const

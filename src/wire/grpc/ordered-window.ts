@@ -1,0 +1,126 @@
+/**
+ * A stream's requests in flight: read in order, begun in order, run side by side, answered in order. What was read and
+ * has not left yet is bounded in number and bytes (of the requests and of answers that wait for their turn); at a bound
+ * reading pauses, and the client's flow control window pushes back from there. Writing respects the stream in the same
+ * way: while it does not drain, answers keep their place here.
+ *
+ *   requests in →  [ answered | running | answered | running ]  → responses out, from the left, as far as answered
+ */
+import type { ServerDuplexStream } from '@grpc/grpc-js'
+
+export interface WindowLimits {
+  readonly requestsMax: number
+  readonly bytesMax: number
+}
+
+/** Requests know what they weigh. */
+export interface Sized {
+  readonly bytes: number
+}
+
+interface Slot {
+  bytes: number
+  response: Buffer | null
+}
+
+export class OrderedWindow<Request extends Sized> {
+  private readonly stream: ServerDuplexStream<Request, Buffer>
+  private readonly limits: WindowLimits
+  private readonly answer: (request: Request) => Promise<Buffer> | Buffer
+  /** Oldest first; those before `head` have left. */
+  private slots: Slot[] = []
+  private head = 0
+  private bytes = 0
+  private isPaused = false
+  private isBlocked = false
+  private isEnding = false
+  private isOver = false
+  private endError: Error | null = null
+
+  /** `answer` is called in the order of the requests and never rejects: an error is a response too. */
+  constructor(
+    stream: ServerDuplexStream<Request, Buffer>,
+    limits: WindowLimits,
+    answer: (request: Request) => Promise<Buffer> | Buffer,
+  ) {
+    this.stream = stream
+    this.limits = limits
+    this.answer = answer
+    stream.on('data', (request: Request) => this.accept(request))
+    stream.on('end', () => this.finish())
+    stream.on('drain', () => {
+      this.isBlocked = false
+      this.flush()
+    })
+  }
+
+  get requestsInFlight(): number {
+    return this.slots.length - this.head
+  }
+
+  /** Begins nothing more, answers what was begun, then ends the stream: with `error`, where there is one. */
+  finish(error: Error | null = null): void {
+    this.isEnding = true
+    this.endError ??= error
+    this.flush()
+  }
+
+  /** The client is gone: nothing is written any more. */
+  abandon(): void {
+    this.isOver = true
+    this.slots = []
+    this.head = 0
+  }
+
+  private accept(request: Request): void {
+    if (this.isEnding || this.isOver) return
+    const slot: Slot = { bytes: request.bytes, response: null }
+    this.slots.push(slot)
+    this.bytes += slot.bytes
+    const answered = this.answer(request)
+    if (answered instanceof Promise) void answered.then(response => this.fill(slot, response))
+    else this.fill(slot, answered)
+    if (!this.isPaused && !this.hasRoom()) {
+      this.isPaused = true
+      this.stream.pause()
+    }
+  }
+
+  private fill(slot: Slot, response: Buffer): void {
+    slot.response = response
+    slot.bytes += response.byteLength
+    this.bytes += response.byteLength
+    if (this.slots[this.head] === slot) this.flush()
+  }
+
+  private flush(): void {
+    if (this.isOver) return
+    while (!this.isBlocked && this.head < this.slots.length) {
+      const slot = this.slots[this.head]!
+      if (slot.response === null) break
+      this.head++
+      this.bytes -= slot.bytes
+      this.isBlocked = !this.stream.write(slot.response)
+    }
+    // Not a shift an answer: that would move the whole window each time.
+    if (this.head === this.slots.length || this.head > this.limits.requestsMax) {
+      this.slots.splice(0, this.head)
+      this.head = 0
+    }
+    if (this.isPaused && this.hasRoom()) {
+      this.isPaused = false
+      this.stream.resume()
+    }
+    if (this.isEnding && this.requestsInFlight === 0) this.end()
+  }
+
+  private end(): void {
+    this.isOver = true
+    if (this.endError === null) this.stream.end()
+    else this.stream.emit('error', this.endError)
+  }
+
+  private hasRoom(): boolean {
+    return this.requestsInFlight < this.limits.requestsMax && this.bytes < this.limits.bytesMax
+  }
+}

@@ -1,0 +1,30 @@
+/** Server reflection from the descriptors that were generated beside the code: no .proto file is read at run time. */
+
+import { BinaryReader } from '@bufbuild/protobuf/wire'
+import { ReflectionService } from '@grpc/reflection'
+import { image } from '../../gen/image.ts'
+
+/** What is listed. `roundhouse.v1.Peer` is between nodes and nobody's to explore. */
+const services = ['clusterpb.ClusterNode', 'roundhouse.v1.Admin', 'grpc.health.v1.Health']
+
+export function makeReflection(): ReflectionService {
+  // The library wants proto-loader's package definition and reads nothing of it but the files' descriptors.
+  const definition = {
+    image: { format: 'FileDescriptorSet', type: {}, fileDescriptorProtos: filesOf(image) },
+  }
+  return new ReflectionService(definition as unknown as ConstructorParameters<typeof ReflectionService>[0], {
+    services,
+  })
+}
+
+/** FileDescriptorSet { 1 file repeated FileDescriptorProto }: each file's bytes. */
+function filesOf(base64: string): Buffer[] {
+  const reader = new BinaryReader(Buffer.from(base64, 'base64'))
+  const files: Buffer[] = []
+  while (reader.pos < reader.len) {
+    const [field, wireType] = reader.tag()
+    if (field === 1) files.push(Buffer.from(reader.bytes()))
+    else reader.skip(wireType, field)
+  }
+  return files
+}

@@ -1,0 +1,76 @@
+/**
+ * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, roundhouse.v1.Admin and Peer, health, reflection.
+ * Bytes that are no HTTP/2 end their own connection and nothing else.
+ */
+import { Server, ServerCredentials } from '@grpc/grpc-js'
+import { RoundhouseError } from '../../errors.ts'
+import { PeerHandlers, peerMethods } from '../../peer/service.ts'
+import { isExpected, statusOf } from '../../peer/status.ts'
+import { adminHandlers, adminMethods } from './admin.ts'
+import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
+import { Health } from './health.ts'
+import { type GrpcServerOptions, grpcLimits } from './options.ts'
+import { makeReflection } from './reflection.ts'
+
+export type { GrpcServerOptions } from './options.ts'
+
+export interface GrpcServer {
+  /**
+   * Binds and serves; the answer is the port (asked for 0, the one that was free). Rejects with PORT_IN_USE, or with
+   * CONFIG where the address is not one of this machine or needs rights.
+   */
+  listen(host: string, port: number): Promise<number>
+  /** Answers what was begun, for at most `graceMs`, then cuts what is left. */
+  close(graceMs: number): Promise<void>
+}
+
+export function createServer(options: GrpcServerOptions): GrpcServer {
+  const server = new Server({
+    'grpc.max_receive_message_length': grpcLimits.messageBytesMax,
+    'grpc.max_send_message_length': grpcLimits.messageBytesMax,
+    'grpc.max_concurrent_streams': grpcLimits.concurrentStreamsMax,
+    'grpc.keepalive_time_ms': grpcLimits.keepaliveMs,
+    'grpc.keepalive_timeout_ms': grpcLimits.keepaliveTimeoutMs,
+    'grpc.enable_channelz': 0,
+  })
+  const clusterNode = new ClusterNodeHandlers(options)
+  const peers = new PeerHandlers(options.peerService, error => {
+    if (!isExpected(error)) options.onUnexpected(error)
+    return statusOf(error)
+  })
+  const health = new Health(() => options.service.isServing(), options.clock)
+  server.addService(clusterNodeMethods, clusterNode.handlers())
+  server.addService(adminMethods, adminHandlers(options))
+  server.addService(peerMethods, peers.handlers())
+  health.addTo(server)
+  makeReflection().addToServer(server)
+
+  return {
+    listen: (host, port) =>
+      bind(server, host, port, options.credentials ?? ServerCredentials.createInsecure()),
+    close: graceMs =>
+      new Promise(resolve => {
+        health.close()
+        clusterNode.endStreams()
+        peers.endStreams()
+        const cancel = options.clock.after(graceMs, () => server.forceShutdown())
+        server.tryShutdown(() => {
+          cancel()
+          resolve()
+        })
+      }),
+  }
+}
+
+function bind(server: Server, host: string, port: number, credentials: ServerCredentials): Promise<number> {
+  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (error, bound) => {
+      if (error === null) resolve(bound)
+      // grpc-js hands on the text of the system's error, not the error: its errno name is all there is to go by.
+      else if (error.message.includes('EADDRINUSE')) reject(new RoundhouseError('PORT_IN_USE', { address }))
+      else
+        reject(new RoundhouseError('CONFIG', { mistakes: [`can't listen on ${address}: ${error.message}`] }))
+    })
+  })
+}
