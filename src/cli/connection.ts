@@ -1,0 +1,265 @@
+/**
+ * How the shell reaches a cluster: a list of addresses, and the first node that answers. A call that broke off is made
+ * again through another node, which is safe for reads and for writes with a session (the cluster applies those once);
+ * what is still undecided when the time is up is reported as unknown, never as failed.
+ */
+import {
+  type CallOptions,
+  Channel,
+  type ChannelInterface,
+  type ClientUnaryCall,
+  connectivityState,
+  credentials,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js'
+import { formatDuration, joinAddress, parseDuration, splitAddress } from '../config.ts'
+import { type RemoteError, RoundhouseError } from '../errors.ts'
+import { ClusterNodeClient } from '../gen/clusterpb/cluster.ts'
+import { HealthClient } from '../gen/grpc/health/v1/health.ts'
+import { AdminClient } from '../gen/roundhouse/v1/admin.ts'
+import { errorOf } from './remote-error.ts'
+import { type Input, type OptionSpec, type Shell, UsageError } from './shell.ts'
+
+/** Three nodes of `npm start`, then a `serve` with its default port. */
+export const defaultNodes = '127.0.0.1:8081,8082,8083,8080'
+const defaultTimeoutMs = 15_000
+/** A node that is stopped or cut off accepts no connection in this time; the next one is asked. */
+const connectMsMax = 1_500
+/** More than a node's `message_timeout`, so that its own answer comes before we give up on it. */
+const attemptMsMax = 7_000
+/** Between two rounds over the nodes. */
+const pauseMs = 150
+/** A reply is 8 MiB at most; its frame and the status of a large cluster need some more. */
+const receiveBytesMax = 32 * 2 ** 20
+
+export const connectionOptions: Readonly<Record<string, OptionSpec>> = {
+  node: {
+    kind: 'list',
+    alias: 'n',
+    describe: `Nodes to ask, the first that answers: host:port,host:port or host:port,port [ROUNDHOUSE_NODE]`,
+    fallback: defaultNodes,
+  },
+  timeout: { kind: 'text', describe: 'How long to try', fallback: formatDuration(defaultTimeoutMs) },
+}
+
+export const outputOption: Readonly<Record<string, OptionSpec>> = {
+  output: {
+    kind: 'text',
+    alias: 'o',
+    describe: 'For people or for tools',
+    choices: ['text', 'json'],
+    fallback: 'text',
+  },
+}
+
+/** Addresses of `host:port,port,…`: a bare port is at the host before it, a bare host at port 8080. */
+export function parseNodes(text: string, where: string): string[] {
+  let host = '127.0.0.1'
+  return text.split(',').map(raw => {
+    const item = raw.trim()
+    const isPort = /^[0-9]+$/.test(item)
+    const parts = splitAddress(isPort ? joinAddress(host, Number(item)) : item)
+    if (parts === undefined) {
+      throw new UsageError([
+        `${where}: ${JSON.stringify(item)} is not host:port, host or a port from 1 to 65535`,
+      ])
+    }
+    host = parts.host
+    return joinAddress(host, parts.port ?? 8080)
+  })
+}
+
+export interface Connection {
+  readonly address: string
+  readonly cluster: ClusterNodeClient
+  readonly admin: AdminClient
+  readonly health: HealthClient
+  readonly channel: ChannelInterface
+}
+
+/** A generated client's method, bound: `connection.admin.status.bind(connection.admin)`. */
+type Method<Request, Response> = (
+  request: Request,
+  metadata: Metadata,
+  options: Partial<CallOptions>,
+  callback: (error: ServiceError | null, response: Response) => void,
+) => ClientUnaryCall
+
+/** Makes one call on the node that a `Nodes` chose. */
+export type Caller = <Request, Response>(
+  method: Method<Request, Response>,
+  request: Request,
+) => Promise<Response>
+
+export class Nodes {
+  readonly timeoutMs: number
+  private addresses: readonly string[]
+  private readonly signal: AbortSignal
+  private connection: Connection | null = null
+
+  constructor(addresses: readonly string[], timeoutMs: number, signal: AbortSignal) {
+    this.addresses = addresses
+    this.timeoutMs = timeoutMs
+    this.signal = signal
+  }
+
+  /** From `--node`, else ROUNDHOUSE_NODE, else the default list. */
+  static from(input: Input, shell: Shell): Nodes {
+    const flag = input.options.node
+    const variable = shell.env.ROUNDHOUSE_NODE ?? ''
+    const addresses =
+      flag !== undefined
+        ? parseNodes([flag].flat().join(','), '--node')
+        : variable !== ''
+          ? parseNodes(variable, 'ROUNDHOUSE_NODE')
+          : parseNodes(defaultNodes, 'default')
+    const timeout = input.options.timeout
+    const timeoutMs = timeout === undefined ? defaultTimeoutMs : parseDuration(String(timeout))
+    if (timeoutMs === undefined || timeoutMs <= 0 || timeoutMs > 3_600_000) {
+      throw new UsageError([
+        `--timeout: ${JSON.stringify(timeout)} is not a duration up to 1h, such as 500ms or 10s`,
+      ])
+    }
+    return new Nodes([...new Set(addresses)], timeoutMs, shell.signal)
+  }
+
+  /** The node that answered last. */
+  get address(): string | null {
+    return this.connection?.address ?? null
+  }
+
+  /** More places to ask, after those that were named: a node that leaves can't tell that it is gone. */
+  also(addresses: readonly string[]): void {
+    this.addresses = [...new Set([...this.addresses, ...addresses])]
+  }
+
+  /**
+   * Calls until a node gives a definite answer. Throws what it refused with, UNREACHABLE when no node could be reached,
+   * and, of a write, OUTCOME_UNKNOWN or DEADLINE when a call broke off and nothing settled it since.
+   */
+  async call<T>(
+    access: 'read' | 'write',
+    attempt: (call: Caller, connection: Connection) => Promise<T>,
+  ): Promise<T> {
+    const deadline = Date.now() + this.timeoutMs
+    let undecided: Error | null = null
+    let refusal: RemoteError | RoundhouseError | null = null
+    for (;;) {
+      const tried: string[] = []
+      let reached = 0
+      for (const address of this.inOrder()) {
+        if (Date.now() >= deadline || this.signal.aborted) break
+        const connection = await this.connect(address, deadline)
+        if (connection === null) {
+          tried.push(address)
+          continue
+        }
+        reached += 1
+        try {
+          return await attempt(this.caller(connection, deadline), connection)
+        } catch (error) {
+          if (!isTrouble(error)) throw error
+          if (error.kind === 'outcome_unknown')
+            undecided = access === 'write' ? error : unanswered(error, address)
+          else if (error.kind === 'unavailable') refusal = error
+          else throw error
+          if (error instanceof RoundhouseError) this.drop()
+        }
+      }
+      if (undecided === null && reached === 0 && refusal === null) {
+        throw this.signal.aborted
+          ? new Error('interrupted')
+          : unreachable(tried.length > 0 ? tried : this.addresses)
+      }
+      if (Date.now() + pauseMs >= deadline || this.signal.aborted)
+        throw undecided ?? refusal ?? unreachable(tried)
+      await new Promise(resolve => setTimeout(resolve, pauseMs))
+    }
+  }
+
+  close(): void {
+    this.drop()
+  }
+
+  /** The node that answered last comes first. */
+  private inOrder(): readonly string[] {
+    const first = this.connection?.address
+    return first === undefined ? this.addresses : [first, ...this.addresses.filter(each => each !== first)]
+  }
+
+  private drop(): void {
+    this.connection?.channel.close()
+    this.connection = null
+  }
+
+  /** null: no node listens at the address, or it does not answer. Then nothing was sent. */
+  private async connect(address: string, deadline: number): Promise<Connection | null> {
+    const open = this.connection
+    if (open?.address === address && open.channel.getConnectivityState(false) === connectivityState.READY)
+      return open
+    this.drop()
+    const channel = new Channel(address, credentials.createInsecure(), {
+      'grpc.max_receive_message_length': receiveBytesMax,
+      // The pool of the process remembers a failed dial and would hold back the next for a second.
+      'grpc.use_local_subchannel_pool': 1,
+    })
+    if (!(await isReady(channel, Math.min(deadline, Date.now() + connectMsMax)))) {
+      channel.close()
+      return null
+    }
+    const options = { channelOverride: channel }
+    const insecure = credentials.createInsecure()
+    this.connection = {
+      address,
+      channel,
+      cluster: new ClusterNodeClient(address, insecure, options),
+      admin: new AdminClient(address, insecure, options),
+      health: new HealthClient(address, insecure, options),
+    }
+    return this.connection
+  }
+
+  private caller(connection: Connection, deadline: number): Caller {
+    const startedMs = Date.now()
+    const until = Math.min(deadline, startedMs + attemptMsMax)
+    return (method, request) =>
+      new Promise((resolve, reject) => {
+        const call = method(request, new Metadata(), { deadline: until }, (error, response) => {
+          this.signal.removeEventListener('abort', cancel)
+          if (error === null) resolve(response)
+          else reject(errorOf(error, connection.address, until - startedMs))
+        })
+        const cancel = () => call.cancel()
+        this.signal.addEventListener('abort', cancel, { once: true })
+      })
+  }
+}
+
+function isTrouble(error: unknown): error is RemoteError | RoundhouseError {
+  return error instanceof Error && 'kind' in error
+}
+
+function unreachable(tried: readonly string[]): RoundhouseError {
+  return new RoundhouseError('UNREACHABLE', {
+    address: tried.length === 1 ? tried[0]! : 'any node',
+    why: `no node answers at ${tried.join(', ')}; "npm start" starts a cluster here, --node names one elsewhere`,
+  })
+}
+
+/** A read that broke off changed nothing: all there is to say is that nobody answered. */
+function unanswered(error: Error, address: string): RoundhouseError {
+  return new RoundhouseError('UNREACHABLE', { address, why: error.message })
+}
+
+async function isReady(channel: ChannelInterface, deadline: number): Promise<boolean> {
+  for (;;) {
+    const state = channel.getConnectivityState(true)
+    if (state === connectivityState.READY) return true
+    if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) return false
+    const changed = await new Promise<boolean>(resolve => {
+      channel.watchConnectivityState(state, deadline, error => resolve(error === undefined))
+    })
+    if (!changed) return false
+  }
+}

@@ -1,0 +1,31 @@
+import { runCommand } from './calls.ts'
+import { connectionOptions, Nodes, outputOption } from './connection.ts'
+import { jsonOf, printJson, printReply } from './print.ts'
+import { exitCodes, type Verb } from './shell.ts'
+
+export const getVerb: Verb = {
+  path: ['get'],
+  summary: 'Print the value of a key',
+  positionals: [{ name: 'key', kind: 'required', describe: 'As it was stored' }],
+  options: { ...outputOption, ...connectionOptions },
+  examples: [
+    ['get greeting', 'prints the value and a line break'],
+    ['get greeting -o json', 'tells a missing key (null) from the text (nil)'],
+  ],
+  notes: 'A missing key prints (nil) and ends with 0. Values go byte for byte to a pipe or a file.',
+  async run(input, shell) {
+    const nodes = Nodes.from(input, shell)
+    try {
+      const response = await runCommand(nodes, 'GET', input.positionals, 'read')
+      if (input.options.output === 'json') {
+        const value = response.response?.$case === 'value' ? jsonOf(response.response.value) : null
+        printJson(shell.stdout, { key: input.positionals[0], value, revision: Number(response.revision) })
+      } else {
+        printReply(shell.stdout, response)
+      }
+      return exitCodes.done
+    } finally {
+      nodes.close()
+    }
+  },
+}

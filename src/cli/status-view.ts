@@ -1,0 +1,149 @@
+/**
+ * A cluster's status, for tools (the JSON that the project promises) and for people.
+ */
+import pc from 'picocolors'
+import type { NodeStatus, RebalanceStatus, ShardStatus, StatusResponse } from '../gen/roundhouse/v1/admin.ts'
+import { bytesText, secondsText, table } from './print.ts'
+
+// --- JSON -----------------------------------------------------------------------------------------------------------
+
+export function statusJson(status: StatusResponse): Record<string, unknown> {
+  return {
+    cluster_id: status.clusterId,
+    epoch: Number(status.epoch),
+    nodes: status.nodes.map(node => ({
+      node_id: node.nodeId,
+      address: node.address,
+      client_address: node.clientAddress,
+      state: node.state,
+      zone: node.zone,
+      replicas: node.replicas,
+      leaders: node.leaders,
+    })),
+    shards: status.shards.map(shardJson),
+    meta: status.meta === undefined ? null : shardJson(status.meta),
+    rebalance: status.rebalance === undefined ? null : rebalanceJson(status.rebalance),
+  }
+}
+
+function shardJson(shard: ShardStatus): Record<string, unknown> {
+  return {
+    shard_id: shard.shardId,
+    slots: [shard.slotFrom, shard.slotTo],
+    term: Number(shard.term),
+    leader: shard.leader === '' ? null : shard.leader,
+    voters: shard.voters,
+    learners: shard.learners,
+    applied: Number(shard.applied),
+  }
+}
+
+export function rebalanceJson(rebalance: RebalanceStatus): Record<string, unknown> {
+  return {
+    state: rebalance.state,
+    moves_done: rebalance.movesDone,
+    moves_total: rebalance.movesTotal,
+    bytes_done: Number(rebalance.bytesDone),
+    bytes_total: Number(rebalance.bytesTotal),
+    bytes_per_second: rebalance.bytesPerSecond,
+    eta_s: rebalance.etaS ?? null,
+    blocked_by: rebalance.blockedBy === '' ? null : rebalance.blockedBy,
+  }
+}
+
+// --- For people -----------------------------------------------------------------------------------------------------
+
+export function statusText(status: StatusResponse, showShards: boolean): string {
+  const lines = [
+    `cluster ${status.clusterId === '' ? '(none yet)' : status.clusterId}, epoch ${status.epoch}`,
+    '',
+    nodesTable(status.nodes),
+    '',
+    `shards     ${shardsText(status.shards)}`,
+    `meta       ${status.meta === undefined ? pc.red('unknown') : metaText(status.meta)}`,
+    `rebalance  ${status.rebalance === undefined ? pc.red('unknown') : rebalanceText(status.rebalance)}`,
+  ]
+  if (showShards) lines.push('', shardsTable(status.shards))
+  return lines.join('\n')
+}
+
+export function nodesTable(nodes: readonly NodeStatus[]): string {
+  return table(
+    ['NODE', 'CLIENTS', 'PEERS', 'STATE', 'ZONE', 'REPLICAS', 'LEADERS'],
+    nodes.map(node => [
+      node.nodeId,
+      node.clientAddress,
+      node.address,
+      stateText(node.state),
+      node.zone === '' ? '-' : node.zone,
+      node.replicas,
+      node.leaders,
+    ]),
+  )
+}
+
+function stateText(state: string): string {
+  if (state === 'alive') return pc.green(state)
+  return state === 'dead' || state === 'left' ? pc.red(state) : pc.yellow(state)
+}
+
+/** `64: all have a leader; 3 voters on 64`, with what is missing in red. */
+function shardsText(shards: readonly ShardStatus[]): string {
+  if (shards.length === 0) return '0'
+  const leaderless = shards.filter(shard => shard.leader === '')
+  const byVoters = new Map<number, number>()
+  for (const shard of shards) byVoters.set(shard.voters.length, (byVoters.get(shard.voters.length) ?? 0) + 1)
+  const voters = [...byVoters].sort(([a], [b]) => b - a).map(([count, on]) => `${voterWord(count)} on ${on}`)
+  const learners = shards.reduce((sum, shard) => sum + shard.learners.length, 0)
+  return [
+    `${shards.length}: ${leaderless.length === 0 ? 'all have a leader' : pc.red(`${leaderless.length} without a leader (${listOf(leaderless)})`)}`,
+    voters.join(', '),
+    ...(learners > 0 ? [`${learners} learner${learners === 1 ? '' : 's'}`] : []),
+  ].join('; ')
+}
+
+function voterWord(count: number): string {
+  return `${count} voter${count === 1 ? '' : 's'}`
+}
+
+function listOf(shards: readonly ShardStatus[]): string {
+  const shownMax = 8
+  const ids = shards.slice(0, shownMax).map(shard => shard.shardId)
+  return shards.length > shownMax ? `${ids.join(', ')}, …` : ids.join(', ')
+}
+
+function metaText(meta: ShardStatus): string {
+  const leader = meta.leader === '' ? pc.red('no leader') : `led by ${meta.leader}`
+  return `${leader}; voters ${meta.voters.join(', ')}${meta.learners.length > 0 ? `; learners ${meta.learners.join(', ')}` : ''}`
+}
+
+/** One line: `running: 12 of 48 replicas moved, 3.1 of 12.0 MiB, 1.2 MiB/s, 8s left`. */
+export function rebalanceText(rebalance: RebalanceStatus): string {
+  if (rebalance.state === 'idle') return 'idle: nothing to move'
+  const parts = [
+    `${rebalance.movesDone} of ${rebalance.movesTotal} replicas moved`,
+    `${bytesText(Number(rebalance.bytesDone))} of ${bytesText(Number(rebalance.bytesTotal))}`,
+  ]
+  if (rebalance.state === 'running') {
+    parts.push(`${bytesText(rebalance.bytesPerSecond)}/s`)
+    if (rebalance.etaS !== undefined) parts.push(`${secondsText(rebalance.etaS)} left`)
+  }
+  if (rebalance.blockedBy !== '') parts.push(`waits for: ${rebalance.blockedBy}`)
+  const state = rebalance.state === 'running' ? rebalance.state : pc.yellow(rebalance.state)
+  return `${state}: ${parts.join(', ')}`
+}
+
+function shardsTable(shards: readonly ShardStatus[]): string {
+  return table(
+    ['SHARD', 'SLOTS', 'LEADER', 'TERM', 'APPLIED', 'VOTERS', 'LEARNERS'],
+    shards.map(shard => [
+      shard.shardId,
+      `${shard.slotFrom}-${shard.slotTo - 1}`,
+      shard.leader === '' ? pc.red('none') : shard.leader,
+      String(shard.term),
+      String(shard.applied),
+      shard.voters.join(' '),
+      shard.learners.length === 0 ? '-' : shard.learners.join(' '),
+    ]),
+  )
+}

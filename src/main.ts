@@ -1,0 +1,105 @@
+#!/usr/bin/env node
+/**
+ * The bin: the one file that names concrete adapters. It gives the verbs their process (streams, signals, exit) and
+ * `serve` its node.
+ */
+import { runCli } from './cli/cli.ts'
+import { devAddNodeVerb } from './cli/dev-add-node.ts'
+import { devStartVerb } from './cli/dev-start.ts'
+import { getVerb } from './cli/get.ts'
+import { healthVerb } from './cli/health.ts'
+import { leaveVerb } from './cli/leave.ts'
+import { rebalanceVerb } from './cli/rebalance.ts'
+import { runVerb } from './cli/run.ts'
+import { type StartNode, serveVerb } from './cli/serve.ts'
+import { setVerb } from './cli/set.ts'
+import type { Output, Shell } from './cli/shell.ts'
+import { statusVerb } from './cli/status.ts'
+import { versionVerb } from './cli/version.ts'
+import { RoundhouseError } from './errors.ts'
+
+// TEMPORARY, to be replaced by the node itself: everything of the shell works but `serve`.
+const startNode: StartNode = () =>
+  Promise.reject(new RoundhouseError('NOT_READY', { why: 'the node is not bound in main.ts yet' }))
+
+const verbs = [
+  devStartVerb,
+  devAddNodeVerb,
+  serveVerb(startNode),
+  setVerb,
+  getVerb,
+  runVerb,
+  statusVerb,
+  rebalanceVerb,
+  leaveVerb,
+  healthVerb,
+  versionVerb,
+]
+
+function outputOf(stream: NodeJS.WriteStream): Output {
+  return {
+    isTerminal: stream.isTTY === true,
+    columns: stream.columns ?? 100,
+    stream: stream.isTTY === true ? stream : null,
+    write: data => {
+      stream.write(data)
+    },
+  }
+}
+
+/** Every byte written before is handed to the system; a pipe may take its time. */
+function drained(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise(resolve => {
+    if (stream.writable) stream.write('', () => resolve())
+    else resolve()
+  })
+}
+
+/** A first signal asks the verb to end, a second one ends the process. */
+function endingSignal(): AbortSignal {
+  const controller = new AbortController()
+  const end = (name: 'SIGINT' | 'SIGTERM' | 'SIGHUP', number: number) => {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(128 + number)
+      controller.abort()
+    })
+  }
+  end('SIGHUP', 1)
+  end('SIGINT', 2)
+  end('SIGTERM', 15)
+  if (process.env.ROUNDHOUSE_SUPERVISED === '1') {
+    // Whoever started this process holds the other end: when it dies, however it dies, the pipe closes.
+    const abort = () => controller.abort()
+    process.stdin.on('end', abort).on('close', abort).on('error', abort).resume()
+  }
+  return controller.signal
+}
+
+let onFatal = (error: unknown): void => {
+  process.stderr.write(`fatal: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+}
+process.on('uncaughtException', error => {
+  try {
+    onFatal(error)
+  } finally {
+    process.exit(1)
+  }
+})
+// `roundhouse status | head -1`: the reader has what it wanted.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+
+const shell: Shell = {
+  stdout: outputOf(process.stdout),
+  stderr: outputOf(process.stderr),
+  env: process.env,
+  signal: endingSignal(),
+  program: [process.execPath, ...process.execArgv, process.argv[1]!],
+  onFatal: listener => {
+    onFatal = listener
+  },
+}
+
+const code = await runCli(process.argv.slice(2), shell, verbs)
+await Promise.all([drained(process.stdout), drained(process.stderr)])
+// Not left to the event loop: an open socket must not keep a finished command alive.
+process.exit(code)
