@@ -44,7 +44,7 @@ export interface Command {
 }
 
 export interface PrepareContext {
-  /** The leader's wall clock, ms since 1970. */
+  /** The stamp that the entry will carry, ms since 1970: the leader's wall clock, or the log clock where that is ahead. */
   readonly wallMs: number
   readonly random: Random
 }

@@ -4,7 +4,7 @@ import type { SessionUse } from '../keyspace/sessions.ts'
 import { assert } from '../lib/assert.ts'
 import { ByteReader, Malformed } from '../lib/byte-reader.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
-import { type Bytes, fromLatin1, toLatin1 } from '../lib/bytes.ts'
+import { type Bytes, toLatin1 } from '../lib/bytes.ts'
 import type { Command, PrepareContext } from './command.ts'
 
 /**
@@ -63,7 +63,7 @@ export function encodeEnvelope(envelope: Envelope): Bytes {
   }
   writer.varint(operations.length)
   for (const { command, args } of operations) {
-    writer.sized(fromLatin1(command))
+    writer.sizedLatin1(command)
     writer.varint(args.length)
     for (const arg of args) writer.sized(arg)
   }

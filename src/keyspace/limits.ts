@@ -1,4 +1,9 @@
-/** Sizes in bytes and counts that clients meet; the error that names one is TOO_LARGE, OVERLOADED or SESSION_FULL. */
+/**
+ * Sizes in bytes and counts that clients meet; the error that names one is TOO_LARGE, OVERLOADED or SESSION_FULL.
+ *
+ * Those of sessions and `rowsVisitedMax`, `replyBytesMax` are judged while entries are applied: another number is
+ * another state machine, and needs a feature level.
+ */
 export const limits = {
   keyBytesMax: 1024,
   fieldBytesMax: 512,
@@ -8,6 +13,7 @@ export const limits = {
   argumentsMax: 20_001,
   /** All arguments of one command together. */
   callBytesMax: 8 * 1024 * 1024,
+  /** Of one entry. */
   operationsMax: 1_000,
   rowsVisitedMax: 10_000,
   sweepRowsMax: 1_000,

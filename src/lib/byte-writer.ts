@@ -10,7 +10,11 @@ export class ByteWriter {
   private length = 0
 
   constructor(bytesExpected = 64) {
-    this.bytes = new Uint8Array(bytesExpected)
+    // Most writers are short-lived and one at a time: they take turns with one buffer, and only `finish` allocates.
+    if (spare !== null && bytesExpected <= spareBytes) {
+      this.bytes = spare
+      spare = null
+    } else this.bytes = new Uint8Array(bytesExpected)
   }
 
   private room(bytes: number): void {
@@ -49,14 +53,29 @@ export class ByteWriter {
     this.length += bytes.byteLength
   }
 
+  /** A varint length, then the chars 0–255 of `text`, a byte each. */
+  sizedLatin1(text: string): void {
+    this.varint(text.length)
+    this.room(text.length)
+    for (let i = 0; i < text.length; i++) this.bytes[this.length++] = text.charCodeAt(i)
+  }
+
   /** A varint length, then the bytes. */
   sized(bytes: Bytes): void {
     this.varint(bytes.byteLength)
     this.raw(bytes)
   }
 
-  /** What was written, in a buffer of its own. */
+  /** What was written, in a buffer of its own. Ends the writer. */
   finish(): Bytes {
-    return this.bytes.slice(0, this.length)
+    const written = this.bytes.slice(0, this.length)
+    if (this.bytes.byteLength === spareBytes) spare = this.bytes
+    this.bytes = nothing
+    this.length = 0
+    return written
   }
 }
+
+const spareBytes = 16 * 1024
+let spare: Uint8Array | null = new Uint8Array(spareBytes)
+const nothing = new Uint8Array(0)

@@ -101,6 +101,22 @@ describe('the state machine', () => {
     )
   })
 
+  it('forgets what it knew when its rows are replaced under it', () => {
+    const [from, to] = [new Shard(), new Shard()]
+    to.call('SET', 'a', 'old', 'PX', '5')
+    to.machine.nextExpiry()
+    from.nowMs += 1000
+    from.call('SET', 'a', 'new')
+    from.call('SET', 'b', '1')
+    for (const row of Object.keys(to.dump())) to.rows.delete(row)
+    for (const [row, value] of from.rows.range('', '\u00ff')) to.rows.put(row, value)
+    to.machine.reload()
+    assert.deepEqual(
+      [to.machine.revision, to.machine.logClockMs, to.machine.nextExpiry(), to.call('GET', 'a')],
+      [2, from.nowMs, null, 'new'],
+    )
+  })
+
   it('knows other commands by another table', () => {
     const raw: Command = {
       ...commands.get('ECHO')!,

@@ -40,6 +40,16 @@ describe('ByteWriter and ByteReader', () => {
     assert.equal(hex(Number.MAX_SAFE_INTEGER), 'ffffffffffffff0f')
   })
 
+  it('give each writer bytes of its own, also of two at once', () => {
+    const [one, two] = [new ByteWriter(), new ByteWriter()]
+    one.sizedLatin1('one')
+    two.sizedLatin1('two\u00ff')
+    const first = one.finish()
+    new ByteWriter().raw(new Uint8Array(9))
+    const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1')
+    assert.deepEqual([first, two.finish()].map(text), ['\x03one', '\x04two\u00ff'])
+  })
+
   it('refuse padded, overlong, unsafe and cut varints', () => {
     for (const hex of ['8000', 'ff00', 'ffffffffffffff10', 'ffffffffffffffff01', '80', ''])
       assert.throws(() => new ByteReader(Buffer.from(hex, 'hex')).varint(), Malformed, hex)
