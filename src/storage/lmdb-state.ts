@@ -73,6 +73,8 @@ class LmdbBase implements StateBase {
   private readonly handles = new Map<number, Handle>()
   /** The last generation that was used for a replica, be it in vain. */
   private readonly generations = new Map<number, number>()
+  /** Named by the directory, and not there. */
+  private readonly missing = new Set<number>()
   /** Of these a page or row was found corrupt; their databases are never walked by a drop. */
   private readonly broken = new Set<number>()
   private readonly writer: StateWorker
@@ -127,9 +129,9 @@ class LmdbBase implements StateBase {
         this.remember(replica, generation)
       }
     })
-    const missing = [...named].find(name => !present.includes(name))
-    assert(missing === undefined, `the state directory names ${missing}, and there is no such database`)
-    return present.length > named.size
+    const there = new Set(present)
+    for (const name of named) if (!there.has(name)) this.missing.add(parseRowsName(name)!.replica)
+    return present.some(name => !named.has(name))
   }
 
   private remember(replica: number, generation: number): void {
@@ -156,7 +158,10 @@ class LmdbBase implements StateBase {
     this.root.resetReadTxn()
     const bytes = this.directory.get(directoryKey(replica))
     if (bytes === undefined || isAbandoned(bytes)) return null
-    return this.noticing(replica, () => decodeRecord(replica, bytes))
+    return this.noticing(replica, () => {
+      if (this.missing.has(replica)) throw new Error('its database is missing')
+      return decodeRecord(replica, bytes)
+    })
   }
 
   get(replica: number, key: string): Bytes | undefined {
@@ -265,15 +270,16 @@ class LmdbBase implements StateBase {
     await this.ready()
     const id = randomBytes(16).toString('hex')
     const directory = join(this.snapshots, id)
-    const copied = await this.during(
+    const copying = this.bulk.request<{ record: CheckpointRecord; parts: SnapshotPart[] }>({
+      kind: 'snapshot',
       replica,
-      this.bulk.request<{ record: CheckpointRecord; parts: SnapshotPart[] }>({
-        kind: 'snapshot',
-        replica,
-        directory,
-        partBytes: this.partBytes,
-      }),
-    )
+      directory,
+      partBytes: this.partBytes,
+    })
+    const copied = await this.during(replica, copying).catch(error => {
+      if (isError(error, 'CORRUPT')) this.condemn(replica)
+      throw error
+    })
     const { index, term, configuration } = copied.record
     const manifest = { id, index, term, configuration, parts: copied.parts }
     return new FileSnapshot(manifest, directory, () => this.removeLater(directory))
