@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { closeSync, mkdirSync, openSync, readdirSync, readSync } from 'node:fs'
+import { mkdirSync, readdirSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -25,6 +25,7 @@ import {
 } from './lmdb-env.ts'
 import type { Memtable } from './memtable.ts'
 import { keyBytesMax, packedBytes, packRow } from './row-codec.ts'
+import { FileSnapshot } from './snapshot-files.ts'
 import { partBytesDefault } from './snapshot-format.ts'
 import { StagedFiles } from './staged-files.ts'
 import { type BaseStaged, LayeredStateStore, type StateBase } from './state.ts'
@@ -425,50 +426,6 @@ function* packSlices(rows: Memtable): Generator<Uint8Array<ArrayBuffer>> {
     length = packRow(slice, length, key, value, 0)
   }
   if (length > 0) yield new Uint8Array(slice.buffer as ArrayBuffer, 0, length)
-}
-
-/** A copied checkpoint, read by position. */
-class FileSnapshot implements Snapshot {
-  readonly manifest: SnapshotManifest
-  private readonly directory: string
-  private readonly remove: () => void
-  private readonly files = new Map<string, number>()
-  private released = false
-
-  constructor(manifest: SnapshotManifest, directory: string, remove: () => void) {
-    this.manifest = manifest
-    this.directory = directory
-    this.remove = remove
-  }
-
-  /** Up to `length` bytes, fewer at the part's end. */
-  read(part: string, position: number, length: number): Bytes {
-    assert(!this.released, `snapshot ${this.manifest.id} is read after it was released`)
-    const known = this.manifest.parts.find(({ name }) => name === part)
-    assert(known !== undefined, `snapshot ${this.manifest.id} has no part ${part}`)
-    let file = this.files.get(part)
-    if (file === undefined) {
-      file = openSync(join(this.directory, part), 'r')
-      this.files.set(part, file)
-    }
-    const bytes = new Uint8Array(Math.max(0, Math.min(length, known.bytes - position)))
-    let filled = 0
-    while (filled < bytes.byteLength) {
-      const got = readSync(file, bytes, filled, bytes.byteLength - filled, position + filled)
-      if (got === 0)
-        throw new RoundhouseError('CORRUPT', { where: `snapshot part ${part}`, what: 'it is cut' })
-      filled += got
-    }
-    return bytes
-  }
-
-  release(): void {
-    if (this.released) return
-    this.released = true
-    for (const file of this.files.values()) closeSync(file)
-    this.files.clear()
-    this.remove()
-  }
 }
 
 /** A node's state in `options.directory`. Opens synchronously; reads the directory, no rows. */
