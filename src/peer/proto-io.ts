@@ -43,13 +43,18 @@ export function encodeMessage<T>(type: Encoder<T>, message: T): Buffer {
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const decodeStrictly = (bytes: Uint8Array) => strict.decode(bytes)
 
+/** Text that is not UTF-8 throws. */
 export function strictReader(bytes: Bytes): BinaryReader {
   return new BinaryReader(bytes, decodeStrictly)
 }
 
 /** Throws what protobuf throws where `bytes` is no such message or its text is not UTF-8. */
 export function decodeMessage<T>(type: Decoder<T>, bytes: Bytes): T {
-  return type.decode(strictReader(bytes))
+  const reader = strictReader(bytes)
+  const message = type.decode(reader)
+  // The generated code takes a zero tag for the end, wherever it stands.
+  if (reader.pos !== reader.len) throw new RangeError(`${reader.len - reader.pos} bytes after the message`)
+  return message
 }
 
 /** A protobuf uint64 as the safe integer that everything inside uses. Throws INVALID_ARGUMENT beyond 2^53 - 1. */

@@ -29,6 +29,8 @@ export const grpcLimits = {
   /** A connection that answers no ping for this long is gone. */
   keepaliveMs: 20_000,
   keepaliveTimeoutMs: 10_000,
+  /** How long a connection that was cut at shutdown may take to go. */
+  cutMs: 500,
   /** How often watchers of the health service may hear of a change. */
   healthRefreshMs: 500,
 } as const

@@ -2,7 +2,7 @@
  * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, roundhouse.v1.Admin and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
-import { Server, ServerCredentials } from '@grpc/grpc-js'
+import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import { PeerHandlers, peerMethods } from '../../peer/service.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
@@ -24,6 +24,9 @@ export interface GrpcServer {
   close(graceMs: number): Promise<void>
 }
 
+// grpc-js prints errors that it also returns: what is worth a line is logged where it is handled.
+setLogVerbosity(logVerbosity.NONE)
+
 export function createServer(options: GrpcServerOptions): GrpcServer {
   const server = new Server({
     'grpc.max_receive_message_length': grpcLimits.messageBytesMax,
@@ -42,18 +45,25 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   server.addService(clusterNodeMethods, clusterNode.handlers())
   server.addService(adminMethods, adminHandlers(options))
   server.addService(peerMethods, peers.handlers())
+  const bound: string[] = []
   health.addTo(server)
   makeReflection().addToServer(server)
 
   return {
-    listen: (host, port) =>
-      bind(server, host, port, options.credentials ?? ServerCredentials.createInsecure()),
+    listen: async (host, port) => {
+      const found = await bind(server, host, port, options.credentials ?? ServerCredentials.createInsecure())
+      bound.push(addressOf(host, found))
+      return found
+    },
     close: graceMs =>
       new Promise(resolve => {
         health.close()
         clusterNode.endStreams()
         peers.endStreams()
-        const cancel = options.clock.after(graceMs, () => server.forceShutdown())
+        // forceShutdown would find no session: grpc-js keeps that list for channelz only, which is off here.
+        for (const address of bound) server.drain(address, graceMs)
+        // A client that is stopped never closes its side: nobody waits for it.
+        const cancel = options.clock.after(graceMs + grpcLimits.cutMs, resolve)
         server.tryShutdown(() => {
           cancel()
           resolve()
@@ -63,7 +73,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
 }
 
 function bind(server: Server, host: string, port: number, credentials: ServerCredentials): Promise<number> {
-  const address = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+  const address = addressOf(host, port)
   return new Promise((resolve, reject) => {
     server.bindAsync(address, credentials, (error, bound) => {
       if (error === null) resolve(bound)
@@ -73,4 +83,8 @@ function bind(server: Server, host: string, port: number, credentials: ServerCre
         reject(new RoundhouseError('CONFIG', { mistakes: [`can't listen on ${address}: ${error.message}`] }))
     })
   })
+}
+
+function addressOf(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
