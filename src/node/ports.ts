@@ -18,6 +18,8 @@ export interface Call {
   readonly forward: boolean
   /** How often this call was forwarded already. */
   readonly hops: number
+  /** Between nodes: the shard that this part of a scattered call is for; null from clients. */
+  readonly shard: number | null
   /** How long the caller waits, ms from now; the node's message_timeout bounds it. */
   readonly timeoutMs: number
   readonly signal?: AbortSignal
@@ -38,13 +40,21 @@ export interface CallResult {
   readonly lagMs: number
 }
 
+/** A heartbeat and its answer. The sender's own record comes first. */
+export interface Greeting {
+  readonly clusterId: string
+  readonly view: readonly MemberRecord[]
+  /** The sender's wall clock, ms since 1970; 0 from a foreign client. */
+  readonly wallMs: number
+}
+
 // --- What wires see -------------------------------------------------------------------------------------------------
 
 export interface Service {
   readonly nodeId: string
   execute(call: Call): Promise<CallResult>
   /** Merges a view and answers with ours; a sender that is not registered is answered and never added. */
-  heartbeat(clusterId: string, view: readonly MemberRecord[]): { clusterId: string; view: readonly MemberRecord[] }
+  heartbeat(greeting: Greeting): Greeting
   /** Bytes of a snapshot that this node holds. Throws NO_SUCH_TRANSFER. */
   readChunk(transfer: Transfer): Promise<Bytes>
   status(): ClusterStatus
@@ -130,12 +140,7 @@ export interface PeerService {
 export interface Peers extends Outbox {
   /** Rejects with UNREACHABLE (nothing arrived), DEADLINE (unknown), or the callee's error as RemoteError. */
   ask(address: string, method: string, body: string, timeoutMs: number): Promise<string>
-  heartbeat(
-    address: string,
-    clusterId: string,
-    view: readonly MemberRecord[],
-    timeoutMs: number,
-  ): Promise<{ clusterId: string; view: readonly MemberRecord[] }>
+  heartbeat(address: string, greeting: Greeting, timeoutMs: number): Promise<Greeting>
   /** Forwards a call; `hops` is already raised. UNREACHABLE only when it certainly was not executed. */
   execute(address: string, call: Call): Promise<CallResult>
   fetchChunk(address: string, transfer: Transfer, timeoutMs: number): Promise<Bytes>

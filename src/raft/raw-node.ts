@@ -320,6 +320,11 @@ export class RawNode {
     return this.raft.hardState()
   }
 
+  /** What this leader knows of a replica; undefined elsewhere, and for one that is not in the configuration. Not a copy. */
+  progressOf(id: number): Readonly<Progress> | undefined {
+    return this.isLeader ? this.raft.tracker.progress.get(id) : undefined
+  }
+
   basicStatus(): BasicStatus {
     const { raft } = this
     return {

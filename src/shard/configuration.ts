@@ -11,6 +11,8 @@ export interface Configuration {
   readonly group: number
   /** Index of the entry that made it: what an operation expects, and compares at apply. */
   readonly index: number
+  /** The highest operation that made a step here: an older one, driven by a leader with old news, changes nothing. */
+  readonly operation: number
   readonly members: readonly Member[]
   readonly confState: ConfState
 }
@@ -39,7 +41,7 @@ export const noConfState: ConfState = {
 
 /** What a replica knows that was created to be a learner and has heard of nobody yet. */
 export function blankConfiguration(group: number): Configuration {
-  return { group, index: 0, members: [], confState: noConfState }
+  return { group, index: 0, operation: 0, members: [], confState: noConfState }
 }
 
 /** After a change: the members that the new ConfState still names, and those it brings in. */
@@ -47,7 +49,7 @@ export function nextConfiguration(
   current: Configuration,
   index: number,
   confState: ConfState,
-  added: readonly Member[],
+  context: ChangeContext | null,
 ): Configuration {
   const named = new Set([
     ...confState.voters,
@@ -55,9 +57,12 @@ export function nextConfiguration(
     ...confState.learners,
     ...confState.learnersNext,
   ])
-  const known = new Map([...current.members, ...added].map(member => [member.replica, member]))
+  const known = new Map(
+    [...current.members, ...(context?.added ?? [])].map(member => [member.replica, member]),
+  )
   const members = [...named].sort((a, b) => a - b).map(replica => known.get(replica) ?? { replica, node: '' })
-  return { group: current.group, index, members, confState }
+  const operation = Math.max(current.operation, context?.operation ?? 0)
+  return { group: current.group, index, operation, members, confState }
 }
 
 export function isJoint(configuration: Configuration): boolean {
@@ -106,10 +111,11 @@ function parse(bytes: Bytes, where: string): unknown {
 
 function isConfiguration(value: unknown): value is Configuration {
   if (typeof value !== 'object' || value === null) return false
-  const { group, index, members, confState } = value as Configuration
+  const { group, index, operation, members, confState } = value as Configuration
   return (
     Number.isSafeInteger(group) &&
     Number.isSafeInteger(index) &&
+    Number.isSafeInteger(operation) &&
     isMembers(members) &&
     typeof confState === 'object' &&
     confState !== null &&

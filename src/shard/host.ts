@@ -181,7 +181,13 @@ export class Host {
   async found(group: number, id: number): Promise<void> {
     const { nodeId, state } = this.options
     const confState = { voters: [id], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false }
-    const configuration = { group, index: 1, members: [{ replica: id, node: nodeId }], confState }
+    const configuration = {
+      group,
+      index: 1,
+      operation: 0,
+      members: [{ replica: id, node: nodeId }],
+      confState,
+    }
     const bytes = encodeConfiguration(configuration)
     await state.open(id).checkpoint({ index: 1, term: 1, configuration: bytes })
     const hardState = { term: 1, vote: 0, commit: 1 }
@@ -268,15 +274,24 @@ export class Host {
     this.wake()
   }
 
-  stop(): void {
+  /** Settles everybody who waits, and resolves when no write is under way any more: the ports may then be closed. */
+  async stop(): Promise<void> {
     this.isStopped = true
     const error = new RoundhouseError('SHUTTING_DOWN', {})
     for (const replica of this.replicas.values()) replica.close(error)
+    if (this.isWriting || this.isCheckpointing) await new Promise<void>(resolve => (this.onQuiet = resolve))
   }
 
+  private onQuiet: (() => void) | null = null
+
   private complete(work: () => void): void {
-    this.completions.push(work)
-    this.wake()
+    if (!this.isStopped) {
+      this.completions.push(work)
+      this.wake()
+      return
+    }
+    work()
+    if (!this.isWriting && !this.isCheckpointing) this.onQuiet?.()
   }
 
   private wake(): void {
@@ -416,8 +431,8 @@ export class Host {
     }
     const node = replica.nodeOf(message.to)
     if (node === null) return
-    let frame = this.frames.get(node)
-    if (frame === undefined) this.frames.set(node, (frame = { appends: [], control: [] }))
+    const frame = this.frames.get(node) ?? { appends: [], control: [] }
+    this.frames.set(node, frame)
     const lane = message.kind === 'MsgApp' || message.kind === 'MsgSnap' ? frame.appends : frame.control
     lane.push({ group: replica.group, message })
   }

@@ -28,7 +28,8 @@ export class RaftStorage implements Storage {
     return this.initial
   }
 
-  entries(from: number, to: number, bytesMax: number): Entry[] {
+  entries(from: number, to: number, bytesMax: number): Entry[] | null {
+    if (from < this.journal.firstIndex(this.replica)) return null
     return this.journal.entries(this.replica, from, to, bytesMax)
   }
 

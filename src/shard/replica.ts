@@ -1,3 +1,4 @@
+import type { Command, Reply } from '../commands/command.ts'
 import { type Envelope, encodeEnvelope } from '../commands/envelope.ts'
 import {
   type Applied,
@@ -8,7 +9,7 @@ import {
 } from '../commands/machine.ts'
 import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
-import { fromLatin1 } from '../lib/bytes.ts'
+import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Random } from '../lib/prng.ts'
 import { RawNode } from '../raft/raw-node.ts'
@@ -171,6 +172,21 @@ export class Replica {
     return this.machine.logClockMs
   }
 
+  /** The rows as they are here, however old: for what must not wait for a leader. */
+  peek(command: Command, args: readonly Uint8Array[]): Reply | null {
+    if (this.halted !== null) return null
+    const result = this.machine.read(command, args, { wallNowMs: null })
+    return result.kind === 'reply' ? result.reply : null
+  }
+
+  get waitsForDeadlines(): boolean {
+    return this.proposed.size + this.asked.size + this.confirmed.length + this.awaitingClock.length > 0
+  }
+
+  get hasQueued(): boolean {
+    return this.queuedWrites.length > 0 || this.queuedReads.length > 0
+  }
+
   /** How many callers wait for a write. */
   get waitingWrites(): number {
     return this.queuedWrites.length + this.proposed.size
@@ -208,8 +224,14 @@ export class Replica {
     return false
   }
 
-  /** Reads this replica's state as it is. Throws NOT_READY before it knows to be no older than its own last life. */
-  readStale(read: Read): { readonly lagMs: number } {
+  /**
+   * Answers from this replica's state as it is; `lagMs` is how long ago it knew to have all that its leader had. Throws
+   * NOT_READY before it knows to be no older than in its own last life, and what the command refuses with.
+   */
+  readStale(
+    command: Command,
+    args: readonly Bytes[],
+  ): { readonly reply: Reply; readonly index: number; readonly lagMs: number } {
     const { group, toldCommit } = this
     if (this.halted !== null) throw new RoundhouseError('QUARANTINED', { shard: group, why: this.halted })
     // After a restart the state may be older than what this node has served: it waits for a commit index of a leader.
@@ -217,19 +239,20 @@ export class Replica {
       throw new RoundhouseError('NOT_READY', {
         why: `its replica of shard ${group} has not caught up since its start`,
       })
-    const result = this.machine.read(read.command, read.args, { wallNowMs: null })
+    const result = this.machine.read(command, args, { wallNowMs: null })
     assert(result.kind !== 'clock-wanted', 'a stale read asked for the clock')
-    if (result.kind === 'refused') read.settle({ ok: false, error: result.error, isDefinite: true })
-    else read.settle({ ok: true, replies: [result.reply], index: result.revision })
-    return {
-      lagMs: this.isLeader ? 0 : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs)),
-    }
+    if (result.kind === 'refused') throw result.error
+    const lagMs = this.isLeader ? 0 : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs))
+    return { reply: result.reply, index: result.revision, lagMs }
   }
 
   // --- A turn of the loop, in its order -----------------------------------------------------------------------------
 
   step(message: Message): void {
-    this.raft.step(message)
+    if (this.raft.step(message) === 'lostEntries') {
+      this.halt('a leader proved that it has lost entries it had acknowledged')
+      return
+    }
     if ((message.kind === 'MsgApp' || message.kind === 'MsgHeartbeat') && message.from === this.raft.lead) {
       this.toldCommit ??= message.commit
       if (this.appliedIndex >= message.commit) this.caughtUpAtMs = this.options.clock.now()
@@ -250,7 +273,7 @@ export class Replica {
       this.askedCount++
       const context = `${this.id}:${this.askedCount}`
       this.asked.set(context, reads)
-      this.raft.readIndex(fromLatin1(context))
+      if (this.raft.readIndex(fromLatin1(context)) === 'dropped') this.failReads()
     }
   }
 
@@ -376,12 +399,12 @@ export class Replica {
     const context = decodeChange(change.context)
     // An operation names the configuration it was made for; one that comes late (its step was done by another leader,
     // or the wish has changed) changes nothing. Leaving a joint configuration has no context and always counts.
-    if (context !== null && context.expectedIndex !== this.configuration.index) {
-      this.raft.rejectConfChange()
+    const { index, operation } = this.configuration
+    if (context !== null && (context.expectedIndex !== index || context.operation < operation)) {
       return
     }
     const confState = this.raft.applyConfChange(change)
-    this.configuration = nextConfiguration(this.configuration, entry.index, confState, context?.added ?? [])
+    this.configuration = nextConfiguration(this.configuration, entry.index, confState, context)
   }
 
   /** Serves the reads whose index is applied. */
@@ -514,6 +537,12 @@ export class Replica {
       write?.settle({ ok: false, error: unknown, isDefinite: false })
     this.proposed.clear()
     this.failReads()
+  }
+
+  /** As far as this leader knows: the replica is being sent entries, and lacks no more than so many. */
+  isCaughtUp(replica: number, lagEntriesMax: number): boolean {
+    const progress = this.raft.progressOf(replica)
+    return progress?.state === 'replicate' && progress.match + lagEntriesMax >= this.raft.lastIndex
   }
 
   proposeChange(change: ConfChange): boolean {

@@ -1,0 +1,326 @@
+import { RemoteError, RoundhouseError } from '../errors.ts'
+import { fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Logger } from '../lib/logger.ts'
+import type { Hash64 } from '../ring/ring.ts'
+import { encodeChange } from '../shard/configuration.ts'
+import type { Host } from '../shard/host.ts'
+import type { Settled } from '../shard/proposal.ts'
+import type { Replica } from '../shard/replica.ts'
+import { type CloseRequest, metaCommands, RegisterReader } from './meta-commands.ts'
+import { isOut, membersOf, metaGroup, type Register } from './meta-register.ts'
+import { nextStep } from './next-step.ts'
+import type { Peers } from './ports.ts'
+import { planRebalance, type RebalancePlan, wishOf } from './rebalancer.ts'
+
+/**
+ * What turns the meta shard's wishes into what is. Three roles, each decided anew at every look, none with state that a
+ * crash could lose:
+ *
+ *   every node           makes the replicas that operations give to it, destroys those that are out
+ *   a shard's leader     takes the next step of the shard's operation
+ *   the meta's leader    plans: opens operations, admits joiners, lets leavers go, spreads leadership
+ */
+export interface ControllerOptions {
+  readonly nodeId: string
+  readonly host: Host
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly log: Logger
+  readonly hash64: Hash64
+  readonly isDown: (node: string) => boolean
+  readonly leaderOf: (shard: number) => string | null
+  readonly addressOf: (node: string) => string | null
+  /** The register changed. */
+  readonly onRegister: (register: Register) => void
+  readonly onFatal: (error: Error) => void
+}
+
+/** A follower this close behind the commit index counts as caught up. */
+const lagEntriesMax = 128
+const metaTimeoutMs = 5_000
+/** Leaders asked to hand over in one look. */
+const transfersMax = 8
+const transferPauseMs = 1_000
+
+export class Controller {
+  private readonly options: ControllerOptions
+  private readonly reader = new RegisterReader()
+  private known: Register | null = null
+  private lastPlan: RebalancePlan | null = null
+  private readonly busy = new Set<string>()
+  private isPlanning = false
+  private lastTransferMs = Number.NEGATIVE_INFINITY
+
+  constructor(options: ControllerOptions) {
+    this.options = options
+  }
+
+  get register(): Register | null {
+    return this.known
+  }
+
+  /** What this node, looking at its own copy of the register, takes for the plan. */
+  plan(): RebalancePlan | null {
+    const { hash64, isDown } = this.options
+    if (this.known === null) return null
+    this.lastPlan ??= planRebalance({ register: this.known, isDown, hash64 })
+    return this.lastPlan
+  }
+
+  /** The meta replica applied something. */
+  refresh(): void {
+    const replica = this.options.host.group(metaGroup)
+    if (replica === undefined) return
+    const command = metaCommands.get('META.READ')!
+    const register = this.reader.read(key => {
+      const reply = replica.peek(command, [key])
+      return reply?.kind === 'value' ? reply.value : undefined
+    })
+    if (register === null || register === this.known) return
+    this.known = register
+    this.lastPlan = null
+    this.options.onRegister(register)
+    this.look()
+  }
+
+  /** Now and then, and whenever something changed. */
+  look(): void {
+    const register = this.known
+    if (register === null) return
+    this.lastPlan = null
+    this.reconcile(register)
+    for (const replica of this.options.host.all()) if (replica.isLeader) this.drive(register, replica)
+    if (this.options.host.group(metaGroup)?.isLeader) void this.lead(register)
+  }
+
+  // --- Every node ---------------------------------------------------------------------------------------------------
+
+  private reconcile(register: Register): void {
+    const { host, nodeId, log } = this.options
+    for (const [group, { operation }] of register.shards) {
+      if (operation === null) continue
+      for (const { node, replica } of [...operation.voters, ...operation.learners]) {
+        if (node !== nodeId || host.replica(replica) !== undefined) continue
+        this.once(`create ${replica}`, async () => {
+          await host.create(group, replica)
+          log.debug('replica made', { group, replica })
+        })
+      }
+    }
+    for (const replica of [...host.all()]) {
+      if (!isOut(register, replica.group, replica.id)) continue
+      // The register says that the id is out, and ids are never reused: nobody counts this replica any more.
+      this.once(`destroy ${replica.id}`, async () => {
+        await host.destroy(replica.id)
+        log.info('replica removed', { group: replica.group, replica: replica.id })
+      })
+    }
+  }
+
+  /** Runs `work` unless the same is under way. A failure is logged; the next look tries again. */
+  private once(name: string, work: () => Promise<void>): void {
+    if (this.busy.has(name)) return
+    this.busy.add(name)
+    work()
+      .catch((error: Error) => this.options.log.warn(`${name} failed`, { error: error.message }))
+      .finally(() => this.busy.delete(name))
+  }
+
+  // --- A shard's leader ---------------------------------------------------------------------------------------------
+
+  private drive(register: Register, replica: Replica): void {
+    const operation = register.shards.get(replica.group)?.operation
+    if (operation === undefined || operation === null) return
+    // An older wish than the last that made a step here: this node's copy of the register is behind.
+    if (operation.id < replica.configuration.operation) return
+    const isCaughtUp = (id: number) => id === replica.id || replica.isCaughtUp(id, lagEntriesMax)
+    const step = nextStep(operation, replica.configuration, replica.id, isCaughtUp)
+    switch (step.kind) {
+      case 'wait':
+        return
+      case 'transfer': {
+        const heir = step.to.find(isCaughtUp)
+        if (heir !== undefined) replica.raft.transferLeader(heir)
+        break
+      }
+      case 'change': {
+        const context = encodeChange({
+          operation: operation.id,
+          expectedIndex: replica.configuration.index,
+          added: step.added,
+        })
+        replica.proposeChange({ transition: 'auto', changes: step.changes, context })
+        break
+      }
+      case 'close': {
+        const { confState, index, members } = replica.configuration
+        const named = (ids: readonly number[]) => members.filter(member => ids.includes(member.replica))
+        const { group } = replica
+        const request: CloseRequest = {
+          group,
+          operation: operation.id,
+          voters: named(confState.voters),
+          learners: named(confState.learners),
+          index,
+        }
+        this.once(`close ${operation.id}`, async () => {
+          await this.execute('META.CLOSE', request)
+          const nodes = request.voters.map(member => member.node)
+          this.options.log.info('operation done', { group, operation: operation.id, voters: nodes })
+        })
+        return
+      }
+    }
+    this.options.host.touch(replica)
+  }
+
+  // --- The meta shard's leader --------------------------------------------------------------------------------------
+
+  private async lead(register: Register): Promise<void> {
+    if (this.isPlanning) return
+    this.isPlanning = true
+    try {
+      await this.admit(register)
+      await this.openOperations(register)
+      this.spreadLeaders(register)
+    } catch (error) {
+      this.options.log.debug('planning interrupted', { error: (error as Error).message })
+    } finally {
+      this.isPlanning = false
+    }
+    // What was opened meanwhile may already be done.
+    if (this.known !== register) this.options.clock.after(1, () => this.look())
+  }
+
+  private async admit(register: Register): Promise<void> {
+    const meta = register.shards.get(metaGroup)
+    if (meta === undefined) return
+    const present = new Set(membersOf(meta).map(member => member.replica))
+    for (const { nodeId, state, metaReplica } of register.nodes) {
+      if (state === 'joining' && present.has(metaReplica)) {
+        await this.execute('META.STATE', { nodeId, state: 'member' })
+        this.options.log.info('member joined', { member: nodeId })
+      }
+      if (state === 'leaving' && this.isDrained(register, nodeId)) {
+        await this.execute('META.STATE', { nodeId, state: 'left' })
+        this.options.log.info('member left', { member: nodeId })
+      }
+    }
+  }
+
+  private isDrained(register: Register, nodeId: string): boolean {
+    const meta = register.shards.get(metaGroup)
+    if (meta?.voters.some(member => member.node === nodeId)) return false
+    for (const [group, record] of register.shards) {
+      if (group === metaGroup) continue
+      const wished =
+        record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
+      if ([...membersOf(record), ...wished].some(member => member.node === nodeId)) return false
+    }
+    return true
+  }
+
+  private async openOperations(register: Register): Promise<void> {
+    const { hash64, isDown } = this.options
+    const plan = planRebalance({ register, isDown, hash64 })
+    await Promise.all(plan.operations.map(request => this.execute('META.OPEN', request)))
+  }
+
+  /** Leaders go where the ring would have them, a few at a time, and only while no replicas move. */
+  private spreadLeaders(register: Register): void {
+    const { hash64, clock, leaderOf, isDown, peers, addressOf, nodeId } = this.options
+    if (register.isPaused || clock.now() - this.lastTransferMs < transferPauseMs) return
+    this.lastTransferMs = clock.now()
+    const { shardCount } = register.settings
+    const leaders = Array.from({ length: shardCount }, (_, shard) => leaderOf(shard))
+    const wish = wishOf(register, hash64, leaders)
+    let asked = 0
+    for (let shard = 0; shard < shardCount && asked < transfersMax; shard++) {
+      const record = register.shards.get(shard)
+      const [from, to] = [leaders[shard] ?? null, wish.shards[shard]?.leader ?? null]
+      if (record === undefined || record.operation !== null || from === null || to === null || from === to)
+        continue
+      if (isDown(to) || !record.voters.some(member => member.node === to)) continue
+      asked++
+      if (from === nodeId) this.transfer(shard, to)
+      else {
+        const address = addressOf(from)
+        if (address === null) continue
+        peers
+          .ask(address, 'transfer', JSON.stringify({ group: shard, to }), metaTimeoutMs)
+          .catch((error: Error) => {
+            this.options.log.debug('transfer not asked', { group: shard, to, error: error.message })
+          })
+      }
+    }
+  }
+
+  /** Hands the leadership of a group to that node's replica, if it is a voter that has caught up. */
+  transfer(group: number, to: string): void {
+    const replica = this.options.host.group(group)
+    if (replica === undefined || !replica.isLeader) return
+    const { confState, members } = replica.configuration
+    const heir = members.find(member => member.node === to && confState.voters.includes(member.replica))
+    if (heir === undefined || !replica.isCaughtUp(heir.replica, lagEntriesMax)) return
+    replica.raft.transferLeader(heir.replica)
+    this.options.host.touch(replica)
+  }
+
+  /** A stopping node hands over all that it leads, to whoever is nearest. */
+  handOver(): number {
+    let led = 0
+    for (const replica of this.options.host.all()) {
+      if (!replica.isLeader) continue
+      const { voters } = replica.configuration.confState
+      if (voters.length < 2) continue
+      led++
+      const heir = voters.find(id => id !== replica.id && replica.isCaughtUp(id, lagEntriesMax))
+      if (heir === undefined) continue
+      replica.raft.transferLeader(heir)
+      this.options.host.touch(replica)
+    }
+    return led
+  }
+
+  // --- The way to the meta shard ------------------------------------------------------------------------------------
+
+  /** Runs a command of the meta shard, wherever it is led. Rejects with the command's refusal or NO_META_LEADER. */
+  async execute<Answer>(command: string, request: unknown, hops = 0): Promise<Answer> {
+    const { host, peers, clock, addressOf } = this.options
+    const replica = host.group(metaGroup)
+    if (replica?.isLeader) return this.executeHere(replica, command, request)
+    const leader = replica?.leaderNode ?? null
+    const address = leader === null ? null : addressOf(leader)
+    if (address === null || hops > 0) throw new RoundhouseError('NO_META_LEADER', { waitedMs: 0 })
+    const startedMs = clock.now()
+    const body = JSON.stringify({ command, request })
+    const answer = await peers.ask(
+      address,
+      'meta',
+      body,
+      Math.max(1, metaTimeoutMs - (clock.now() - startedMs)),
+    )
+    return JSON.parse(answer) as Answer
+  }
+
+  private executeHere<Answer>(replica: Replica, command: string, request: unknown): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const settle = (result: Settled) => {
+        if (!result.ok) return reject(result.error)
+        const reply = result.replies[0]
+        resolve(JSON.parse(reply?.kind === 'value' ? toUtf8(reply.value) : '{}') as Answer)
+      }
+      const operations = [{ command, args: [fromUtf8(JSON.stringify(request))] }]
+      const deadline = this.options.clock.now() + metaTimeoutMs
+      replica.enqueueWrite({ operations, session: null, deadline, settle })
+      this.options.host.touch(replica)
+    })
+  }
+}
+
+/** Errors after which another try, perhaps at another node, makes sense. */
+export function isPassing(error: unknown): boolean {
+  if (!(error instanceof RoundhouseError) && !(error instanceof RemoteError)) return false
+  return error.kind === 'unavailable' || error.kind === 'outcome_unknown'
+}

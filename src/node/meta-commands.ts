@@ -1,0 +1,271 @@
+import type { Command, Reply } from '../commands/command.ts'
+import type { CommandTable } from '../commands/machine.ts'
+import { RoundhouseError } from '../errors.ts'
+import type { Keyspace } from '../keyspace/keyspace.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import type { Member } from '../shard/configuration.ts'
+import {
+  type ClusterSettings,
+  metaGroup,
+  type Operation,
+  type Register,
+  type RegisteredNode,
+  type RegisteredState,
+  type ShardRecord,
+} from './meta-register.ts'
+
+/**
+ * The commands of the meta shard: its state machine is the same as any shard's, with this table instead of the clients'.
+ * Each takes one JSON argument and answers JSON. They are decided where they are applied, on every replica alike, so two
+ * that were proposed at once can't both get the same replica id or both open an operation on one shard.
+ *
+ * Rows: `cluster` (id, settings, counters), `nodes`, and `shard:<group>`.
+ */
+
+interface ClusterRow {
+  readonly clusterId: string
+  readonly settings: ClusterSettings
+  readonly epoch: number
+  readonly isPaused: boolean
+  readonly nextReplica: number
+  readonly nextOperation: number
+  readonly movesDone: number
+}
+
+export interface FoundRequest {
+  readonly clusterId: string
+  readonly settings: ClusterSettings
+  readonly node: Omit<RegisteredNode, 'state'>
+  /** First replicas: shard i is replica firstReplica + i. */
+  readonly firstReplica: number
+}
+
+export interface JoinRequest {
+  readonly nodeId: string
+  readonly storeId: string
+  readonly peerAddress: string
+  readonly clientAddress: string
+  readonly zone: string
+}
+
+export interface OpenRequest {
+  readonly group: number
+  /** The operation that this one replaces, 0 for none: another one meanwhile and nothing is opened. */
+  readonly replaces: number
+  /** A member without replica id gets a new one. */
+  readonly voters: readonly { readonly node: string; readonly replica: number | null }[]
+  readonly learners: readonly { readonly node: string; readonly replica: number | null }[]
+}
+
+export interface CloseRequest {
+  readonly group: number
+  readonly operation: number
+  readonly voters: readonly Member[]
+  readonly learners: readonly Member[]
+  readonly index: number
+}
+
+const clusterKey = fromUtf8('cluster')
+const nodesKey = fromUtf8('nodes')
+const shardKey = (group: number) => fromUtf8(`shard:${group}`)
+
+function load<Row>(keyspace: Keyspace, key: Bytes): Row | undefined {
+  const bytes = keyspace.getString(key)
+  return bytes === undefined ? undefined : (JSON.parse(toUtf8(bytes)) as Row)
+}
+
+function store(keyspace: Keyspace, key: Bytes, row: unknown): void {
+  keyspace.putString(key, fromUtf8(JSON.stringify(row)), null)
+}
+
+function loadCluster(keyspace: Keyspace): ClusterRow {
+  const row = load<ClusterRow>(keyspace, clusterKey)
+  if (row === undefined) throw new RoundhouseError('NOT_READY', { why: 'the cluster is being founded' })
+  return row
+}
+
+const loadNodes = (keyspace: Keyspace) => load<RegisteredNode[]>(keyspace, nodesKey) ?? []
+
+function storeCluster(keyspace: Keyspace, row: ClusterRow): void {
+  store(keyspace, clusterKey, { ...row, epoch: row.epoch + 1 })
+}
+
+const json = (value: unknown): Reply => ({ kind: 'value', value: fromUtf8(JSON.stringify(value)) })
+
+function define<Request>(name: string, run: (keyspace: Keyspace, request: Request) => Reply): Command {
+  return {
+    name,
+    summary: 'Of the meta shard',
+    usage: 'json',
+    arity: { min: 1, max: 1 },
+    keys: 'none',
+    access: 'write',
+    isInternal: true,
+    run: (keyspace, args) => run(keyspace, JSON.parse(toUtf8(args[0]!)) as Request),
+  }
+}
+
+const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
+  if (load(keyspace, clusterKey) !== undefined) return json({})
+  const { clusterId, settings, node, firstReplica } = request
+  const { shardCount } = settings
+  for (let shard = 0; shard < shardCount; shard++) {
+    const voters = [{ replica: firstReplica + shard, node: node.nodeId }]
+    store(keyspace, shardKey(shard), {
+      voters,
+      learners: [],
+      index: 1,
+      operation: null,
+    } satisfies ShardRecord)
+  }
+  const voters = [{ replica: node.metaReplica, node: node.nodeId }]
+  store(keyspace, shardKey(metaGroup), {
+    voters,
+    learners: [],
+    index: 1,
+    operation: null,
+  } satisfies ShardRecord)
+  store(keyspace, nodesKey, [{ ...node, state: 'member' } satisfies RegisteredNode])
+  const nextReplica = Math.max(node.metaReplica, firstReplica + shardCount - 1) + 1
+  storeCluster(keyspace, {
+    clusterId,
+    settings,
+    epoch: 0,
+    isPaused: false,
+    nextReplica,
+    nextOperation: 1,
+    movesDone: 0,
+  })
+  return json({})
+})
+
+/** Registers a node, or takes its new addresses. The same store may ask again and gets the same replica id. */
+const join = define<JoinRequest>('META.JOIN', (keyspace, request) => {
+  const cluster = loadCluster(keyspace)
+  const nodes = loadNodes(keyspace)
+  const known = nodes.find(node => node.nodeId === request.nodeId)
+  if (known !== undefined && known.state !== 'left') {
+    const { nodeId: node, storeId: registered } = known
+    if (registered !== request.storeId)
+      throw new RoundhouseError('STORE_MISMATCH', { node, registered, offered: request.storeId })
+    const updated = { ...known, ...request }
+    if (JSON.stringify(updated) === JSON.stringify(known)) return json(updated)
+    store(
+      keyspace,
+      nodesKey,
+      nodes.map(each => (each === known ? updated : each)),
+    )
+    storeCluster(keyspace, cluster)
+    return json(updated)
+  }
+  if (known !== undefined && known.storeId === request.storeId)
+    throw new RoundhouseError('NOT_MEMBER', { node: known.nodeId })
+  const node: RegisteredNode = { ...request, state: 'joining', metaReplica: cluster.nextReplica }
+  store(keyspace, nodesKey, [...nodes.filter(each => each !== known), node])
+  storeCluster(keyspace, { ...cluster, nextReplica: cluster.nextReplica + 1 })
+  return json(node)
+})
+
+const setState = define<{ nodeId: string; state: RegisteredState }>(
+  'META.STATE',
+  (keyspace, { nodeId, state }) => {
+    const cluster = loadCluster(keyspace)
+    const nodes = loadNodes(keyspace)
+    const known = nodes.find(node => node.nodeId === nodeId)
+    if (known === undefined)
+      throw new RoundhouseError('UNKNOWN_NODE', {
+        node: nodeId,
+        known: nodes.map(node => node.nodeId).join(' '),
+      })
+    if (known.state === state || known.state === 'left') return json(known)
+    store(
+      keyspace,
+      nodesKey,
+      nodes.map(node => (node === known ? { ...node, state } : node)),
+    )
+    storeCluster(keyspace, cluster)
+    return json({ ...known, state })
+  },
+)
+
+const open = define<OpenRequest>('META.OPEN', (keyspace, request) => {
+  const cluster = loadCluster(keyspace)
+  const record = load<ShardRecord>(keyspace, shardKey(request.group))
+  if (record === undefined || (record.operation?.id ?? 0) !== request.replaces)
+    return json({ operation: null })
+  let { nextReplica } = cluster
+  const named = (members: OpenRequest['voters']): Member[] =>
+    members.map(({ node, replica }) => ({ node, replica: replica ?? nextReplica++ }))
+  const operation: Operation = {
+    id: cluster.nextOperation,
+    voters: named(request.voters),
+    learners: named(request.learners),
+  }
+  store(keyspace, shardKey(request.group), { ...record, operation } satisfies ShardRecord)
+  storeCluster(keyspace, { ...cluster, nextReplica, nextOperation: cluster.nextOperation + 1 })
+  return json({ operation })
+})
+
+const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
+  const cluster = loadCluster(keyspace)
+  const record = load<ShardRecord>(keyspace, shardKey(request.group))
+  if (record?.operation?.id !== request.operation) return json({})
+  const { voters, learners, index } = request
+  const before = new Set([...record.voters, ...record.learners].map(member => member.replica))
+  const added = [...voters, ...learners].filter(member => !before.has(member.replica)).length
+  store(keyspace, shardKey(request.group), { voters, learners, index, operation: null } satisfies ShardRecord)
+  const isShard = request.group !== metaGroup
+  storeCluster(keyspace, { ...cluster, movesDone: cluster.movesDone + (isShard ? added : 0) })
+  return json({})
+})
+
+const pause = define<{ isPaused: boolean }>('META.PAUSE', (keyspace, { isPaused }) => {
+  const cluster = loadCluster(keyspace)
+  if (cluster.isPaused !== isPaused) storeCluster(keyspace, { ...cluster, isPaused })
+  return json({})
+})
+
+/** Answers the whole register; what each node's copy of it is made from. */
+const read: Command = {
+  name: 'META.READ',
+  summary: 'Of the meta shard',
+  usage: 'row',
+  arity: { min: 1, max: 1 },
+  keys: 'none',
+  access: 'read',
+  isInternal: true,
+  run: (keyspace, args) => {
+    const value = keyspace.getString(args[0]!)
+    return value === undefined ? { kind: 'nil' } : { kind: 'value', value }
+  },
+}
+
+export const metaCommands: CommandTable = new Map(
+  [found, join, setState, open, close, pause, read].map(command => [command.name, command]),
+)
+
+/** Reads the register through `get`, which answers the bytes of a row. Shards whose bytes are the same keep their record. */
+export class RegisterReader {
+  private readonly seen = new Map<number, { readonly bytes: Bytes; readonly record: ShardRecord }>()
+  private last: Register | null = null
+
+  read(get: (key: Bytes) => Bytes | undefined): Register | null {
+    const bytes = get(clusterKey)
+    if (bytes === undefined) return null
+    const cluster = JSON.parse(toUtf8(bytes)) as ClusterRow
+    if (this.last?.epoch === cluster.epoch) return this.last
+    const nodes = JSON.parse(toUtf8(get(nodesKey) ?? fromUtf8('[]'))) as RegisteredNode[]
+    const groups = [...Array.from({ length: cluster.settings.shardCount }, (_, shard) => shard), metaGroup]
+    const shards = new Map<number, ShardRecord>()
+    for (const group of groups) {
+      const row = get(shardKey(group))
+      if (row === undefined) continue
+      const seen = this.seen.get(group)
+      const record = seen?.bytes === row ? seen.record : (JSON.parse(toUtf8(row)) as ShardRecord)
+      this.seen.set(group, { bytes: row, record })
+      shards.set(group, record)
+    }
+    this.last = { ...cluster, nodes, shards }
+    return this.last
+  }
+}

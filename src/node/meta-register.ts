@@ -1,0 +1,77 @@
+import type { Member } from '../shard/configuration.ts'
+
+/**
+ * What the meta shard holds: who the members are, the settings of the cluster, what each shard's replicas were when its
+ * last operation closed, and the operations under way. It is replicated like any shard, as rows of its keyspace; every
+ * node follows it as a learner, so each has the register at hand and needs no protocol of its own to read it.
+ */
+export const metaGroup = 4096
+
+export interface ClusterSettings {
+  readonly shardCount: number
+  readonly replicationFactor: number
+  readonly vNodeCount: number
+}
+
+/** joining: registered, its meta replica is on its way · member · leaving: being drained · left: gone for good. */
+export type RegisteredState = 'joining' | 'member' | 'leaving' | 'left'
+
+export interface RegisteredNode {
+  readonly nodeId: string
+  readonly storeId: string
+  readonly peerAddress: string
+  readonly clientAddress: string
+  readonly zone: string
+  readonly state: RegisteredState
+  /** Its replica of the meta shard. */
+  readonly metaReplica: number
+}
+
+/**
+ * A wish for one group: whatever its configuration is now, these are to be its voters and learners. The group's leader
+ * works towards it step by step; a new leader goes on from the configuration it finds.
+ */
+export interface Operation {
+  /** Rises over all groups: a configuration never takes a step of an older operation than its last. */
+  readonly id: number
+  readonly voters: readonly Member[]
+  readonly learners: readonly Member[]
+}
+
+export interface ShardRecord {
+  /** As reported when the last operation closed; the group itself knows better. */
+  readonly voters: readonly Member[]
+  readonly learners: readonly Member[]
+  /** Index of that configuration. */
+  readonly index: number
+  readonly operation: Operation | null
+}
+
+export interface Register {
+  readonly clusterId: string
+  readonly settings: ClusterSettings
+  /** Rises with every change. */
+  readonly epoch: number
+  readonly isPaused: boolean
+  readonly nextReplica: number
+  readonly nextOperation: number
+  readonly nodes: readonly RegisteredNode[]
+  /** By group: the shards, and metaGroup. */
+  readonly shards: ReadonlyMap<number, ShardRecord>
+  /** Operations that brought a replica in, closed since the cluster was made. */
+  readonly movesDone: number
+}
+
+/** Whether the replica is out of its group for good, so that its data may go. */
+export function isOut(register: Register, group: number, replica: number): boolean {
+  // An id that this register has not given out yet belongs to an operation that it has not heard of: it says nothing.
+  if (replica >= register.nextReplica) return false
+  const record = register.shards.get(group)
+  if (record === undefined) return false
+  const wished = record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
+  return ![...record.voters, ...record.learners, ...wished].some(member => member.replica === replica)
+}
+
+export function membersOf(record: ShardRecord): readonly Member[] {
+  return [...record.voters, ...record.learners]
+}

@@ -1,0 +1,650 @@
+import { commands } from '../commands/table.ts'
+import { RoundhouseError } from '../errors.ts'
+import { Detector, defaultSettings } from '../gossip/detector.ts'
+import type { Leadership, Load } from '../gossip/member.ts'
+import type { Change } from '../gossip/view.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import type { Clock } from '../lib/clock.ts'
+import { type Deferred, deferred } from '../lib/deferred.ts'
+import type { Logger } from '../lib/logger.ts'
+import type { Random } from '../lib/prng.ts'
+import type { Hash64 } from '../ring/ring.ts'
+import { Host } from '../shard/host.ts'
+import type { Journal, PeerMessage, ReplicaRecovery, StateStore } from '../shard/ports.ts'
+import type { RaftSettings } from '../shard/replica.ts'
+import { Controller, isPassing } from './controller.ts'
+import { type FoundRequest, type JoinRequest, metaCommands } from './meta-commands.ts'
+import { type ClusterSettings, metaGroup, type Register, type RegisteredNode } from './meta-register.ts'
+import type {
+  Call,
+  CallResult,
+  ClusterStatus,
+  Greeting,
+  Identity,
+  PeerService,
+  Peers,
+  RebalanceStatus,
+  Service,
+  Transfer,
+} from './ports.ts'
+import { Router } from './router.ts'
+import { ClusterView } from './status.ts'
+
+/**
+ * One node: its replicas' host, its place in the cluster, its two sides (`Service` for wires, `PeerService` for peers).
+ * It takes all that touches the world through its options, so that a simulation runs many of them in one process.
+ */
+export interface NodeOptions {
+  readonly nodeId: string
+  readonly storeId: string
+  /** null in a directory that belongs to no cluster yet. */
+  readonly clusterId: string | null
+  /** Rises with every start of this directory: gossip's incarnation. */
+  readonly startCount: number
+  readonly peerAddress: string
+  readonly clientAddress: string
+  readonly zone: string
+  /** Addresses of nodes to ask for a cluster. */
+  readonly seeds: readonly string[]
+  readonly isBootstrap: boolean
+  /** Of a cluster that this node would found; a joiner takes the cluster's. */
+  readonly cluster: ClusterSettings
+  readonly raft: RaftSettings
+  readonly tickMs: number
+  readonly heartbeatIntervalMs: number
+  readonly gossipPeerCount: number
+  readonly cleanupIntervalMs: number
+  readonly messageTimeoutMs: number
+
+  readonly journal: Journal
+  readonly recovered: readonly ReplicaRecovery[]
+  readonly state: StateStore
+  readonly peers: Peers
+  readonly clock: Clock
+  readonly random: Random
+  readonly hash64: Hash64
+  readonly log: Logger
+  readonly schedule: (run: () => void) => void
+  /** Durably notes which cluster this directory belongs to. */
+  readonly setClusterId: (clusterId: string) => void
+  /** Bytes that the state of all replicas takes on disk, about. */
+  readonly storedBytes: () => number
+  /** Figures of this process for Stats, e.g. CPU seconds. */
+  readonly processStats: () => Readonly<Record<string, number>>
+}
+
+/** How a node's life ends by itself. */
+export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; readonly error: Error }
+
+const lookIntervalMs = 200
+const joinPauseMs = 300
+const askTimeoutMs = 3_000
+const stopTimeoutMs = 5_000
+const firstMetaReplica = 1
+const firstShardReplica = 2
+
+export class Node implements Service, PeerService {
+  readonly nodeId: string
+  readonly host: Host
+  readonly controller: Controller
+  readonly router: Router
+  readonly detector: Detector
+  /** Settled when the node left the cluster or can't go on. */
+  readonly ended: Promise<NodeEnd>
+  private readonly options: NodeOptions
+  private readonly end: Deferred<NodeEnd> = deferred<NodeEnd>()
+  private readonly view: ClusterView
+  private readonly timers = new Set<() => void>()
+  /** Other nodes' wall clocks minus this one's, ms, as their last greeting showed. */
+  private readonly clockOffsets = new Map<string, number>()
+  private readonly addresses = new Map<string, { readonly peer: string; readonly client: string }>()
+  private clusterId: string | null
+  private isStopping = false
+  private isReady = false
+  private isAnnounced = false
+
+  constructor(options: NodeOptions) {
+    this.options = options
+    this.nodeId = options.nodeId
+    this.clusterId = options.clusterId
+    this.ended = this.end.promise
+    const { clock, random, peers, log, nodeId } = options
+    const self = {
+      nodeId,
+      storeId: options.storeId,
+      peerAddress: options.peerAddress,
+      clientAddress: options.clientAddress,
+      zone: options.zone,
+      incarnation: options.startCount,
+    }
+    const gossip = defaultSettings(options.heartbeatIntervalMs, options.gossipPeerCount)
+    this.detector = new Detector(self, gossip, random, clock.now())
+    this.host = new Host({
+      nodeId,
+      journal: options.journal,
+      state: options.state,
+      outbox: peers,
+      clock,
+      random,
+      log,
+      raft: options.raft,
+      schedule: options.schedule,
+      tableOf: group => (group === metaGroup ? metaCommands : commands),
+      medianWallMs: nodes => this.medianWallMs(nodes),
+      fetch: (node, request) => this.fetch(node, request),
+      onFatal: error => this.fail(error),
+      onProgress: replicas => {
+        for (const replica of replicas) if (replica.group === metaGroup) this.controller.refresh()
+      },
+    })
+    this.controller = new Controller({
+      nodeId,
+      host: this.host,
+      peers,
+      clock,
+      log,
+      hash64: options.hash64,
+      isDown: node => this.isDown(node),
+      leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
+      addressOf: node => this.addressOf(node),
+      onRegister: register => this.onRegister(register),
+      onFatal: error => this.fail(error),
+    })
+    this.view = new ClusterView(this.host, this.controller, this.detector, clock)
+    this.router = new Router({
+      nodeId,
+      host: this.host,
+      peers,
+      clock,
+      random,
+      shardCount: () => this.controller.register?.settings.shardCount ?? null,
+      candidates: shard => this.view.candidates(shard),
+      addressOf: node => this.addressOf(node),
+      clientAddressOf: node => this.addresses.get(node)?.client ?? null,
+      timeoutMsMax: options.messageTimeoutMs,
+    })
+    peers.onRefused(node => this.host.refused(node))
+  }
+
+  // --- Life ---------------------------------------------------------------------------------------------------------
+
+  /** Brings back what is on disk, then founds, joins or resumes. Resolves when the node is a member; rejects when it can't be. */
+  async start(): Promise<void> {
+    const { options } = this
+    this.host.recover(options.recovered)
+    this.every(options.tickMs, () => this.host.tick())
+    this.every(options.heartbeatIntervalMs, () => this.gossip())
+    this.every(lookIntervalMs, () => this.controller.look())
+    this.every(options.cleanupIntervalMs, () => this.host.sweep())
+    if (this.host.group(metaGroup) === undefined || this.clusterId === null) await this.enter()
+    while (!this.isStopping && !this.isMember()) await this.pause(20)
+    this.isReady = true
+    void this.announce()
+  }
+
+  private async enter(): Promise<void> {
+    const { log } = this.options
+    if (this.clusterId === null && this.options.isBootstrap && (await this.mayFound())) {
+      await this.found()
+      return
+    }
+    const node = await this.join()
+    if (node === null) return
+    await this.host.create(metaGroup, node.metaReplica)
+    log.info('joined', { cluster: this.clusterId, metaReplica: node.metaReplica })
+  }
+
+  /**
+   * A cluster is founded only after every seed said that it knows of none. Silence means wait: the seed may be a member of
+   * the cluster that this node belonged to before it lost its volume.
+   */
+  private async mayFound(): Promise<boolean> {
+    const silent = new Set(this.options.seeds.filter(seed => seed !== this.options.peerAddress))
+    for (let round = 0; silent.size > 0 && !this.isStopping; round++) {
+      for (const seed of [...silent]) {
+        try {
+          const answer = await this.options.peers.ask(seed, 'cluster', '{}', askTimeoutMs)
+          const { clusterId } = JSON.parse(answer) as { clusterId: string | null }
+          if (clusterId !== null) return false
+          silent.delete(seed)
+        } catch (error) {
+          if (round % 20 === 0)
+            this.options.log.info('waiting for a seed before founding a cluster', {
+              seed,
+              why: (error as Error).message,
+            })
+        }
+      }
+      if (silent.size > 0) await this.pause(joinPauseMs)
+    }
+    return true
+  }
+
+  private async found(): Promise<void> {
+    const { options, host } = this
+    const clusterId = hex(options.random.bytes(16))
+    const { shardCount } = options.cluster
+    const groups = [
+      { group: metaGroup, replica: firstMetaReplica },
+      ...Array.from({ length: shardCount }, (_, shard) => ({
+        group: shard,
+        replica: firstShardReplica + shard,
+      })),
+    ]
+    // A crash on the way leaves replicas without a cluster id; the next start goes on where this one was.
+    await Promise.all(
+      groups
+        .filter(({ replica }) => host.replica(replica) === undefined)
+        .map(each => host.found(each.group, each.replica)),
+    )
+    const request: FoundRequest = {
+      clusterId,
+      settings: options.cluster,
+      firstReplica: firstShardReplica,
+      node: { ...this.joinRequest(), metaReplica: firstMetaReplica },
+    }
+    await this.retry(() => this.controller.execute('META.FOUND', request))
+    while (this.controller.register === null && !this.isStopping) await this.pause(5)
+    this.setCluster(this.controller.register?.clusterId ?? clusterId)
+    options.log.info('founded a cluster', { cluster: this.clusterId, shards: shardCount })
+  }
+
+  private async join(): Promise<RegisteredNode | null> {
+    const { options } = this
+    const seeds = options.seeds.filter(seed => seed !== options.peerAddress)
+    if (seeds.length === 0)
+      throw new RoundhouseError('NOT_READY', {
+        why: 'this directory belongs to no cluster: start with --bootstrap to found one, or with --seed HOST:PORT to join one',
+      })
+    for (let round = 0; !this.isStopping; round++) {
+      for (const seed of seeds) {
+        try {
+          const answer = await options.peers.ask(
+            seed,
+            'join',
+            JSON.stringify(this.joinRequest()),
+            askTimeoutMs,
+          )
+          const { clusterId, node } = JSON.parse(answer) as { clusterId: string; node: RegisteredNode }
+          if (this.clusterId !== null && this.clusterId !== clusterId)
+            throw new RoundhouseError('WRONG_CLUSTER', { ours: this.clusterId, theirs: clusterId })
+          this.setCluster(clusterId)
+          return node
+        } catch (error) {
+          if (!isPassing(error)) throw error
+          if (round % 20 === 0) options.log.info('waiting to join', { seed, why: (error as Error).message })
+        }
+      }
+      await this.pause(joinPauseMs)
+    }
+    return null
+  }
+
+  private joinRequest(): JoinRequest {
+    const { nodeId, storeId, peerAddress, clientAddress, zone } = this.options
+    return { nodeId, storeId, peerAddress, clientAddress, zone }
+  }
+
+  private setCluster(clusterId: string): void {
+    this.clusterId = clusterId
+    this.options.setClusterId(clusterId)
+  }
+
+  /** Tells the register when this node's addresses are not those that it holds. */
+  private async announce(): Promise<void> {
+    const own = this.controller.register?.nodes.find(node => node.nodeId === this.nodeId)
+    const request = this.joinRequest()
+    if (own === undefined || this.isAnnounced) return
+    this.isAnnounced = true
+    const isSame =
+      own.peerAddress === request.peerAddress &&
+      own.clientAddress === request.clientAddress &&
+      own.zone === request.zone
+    if (isSame) return
+    await this.retry(() => this.controller.execute('META.JOIN', request)).catch((error: Error) =>
+      this.fail(error),
+    )
+  }
+
+  private isMember(): boolean {
+    const own = this.controller.register?.nodes.find(node => node.nodeId === this.nodeId)
+    return own !== undefined && own.state !== 'joining'
+  }
+
+  private async retry<Answer>(work: () => Promise<Answer>): Promise<Answer | null> {
+    while (!this.isStopping) {
+      try {
+        return await work()
+      } catch (error) {
+        if (!isPassing(error)) throw error
+        await this.pause(50)
+      }
+    }
+    return null
+  }
+
+  /** Hands over what it leads, then stops. Journal, state and peers are closed by whoever opened them. */
+  async stop(): Promise<void> {
+    if (this.isStopping) return
+    const { clock } = this.options
+    const untilMs = clock.now() + stopTimeoutMs
+    this.isReady = false
+    // Alone or without followers there is nobody to hand over to, and nothing to wait for.
+    while (this.controller.handOver() > 0 && clock.now() < untilMs) await this.pause(50)
+    this.isStopping = true
+    for (const cancel of this.timers) cancel()
+    await this.host.stop()
+  }
+
+  private fail(error: Error): void {
+    if (this.isStopping) return
+    this.options.log.error('this node can not go on', { error })
+    this.isReady = false
+    this.isStopping = true
+    for (const cancel of this.timers) cancel()
+    void this.host.stop()
+    this.end.resolve({ kind: 'failed', error })
+  }
+
+  private every(ms: number, run: () => void): void {
+    const again = () => {
+      const cancel = this.options.clock.after(ms, () => {
+        this.timers.delete(cancel)
+        if (this.isStopping) return
+        run()
+        again()
+      })
+      this.timers.add(cancel)
+    }
+    again()
+  }
+
+  private pause(ms: number): Promise<void> {
+    return new Promise(resolve => void this.options.clock.after(ms, resolve))
+  }
+
+  // --- Members, addresses, clocks -----------------------------------------------------------------------------------
+
+  private onRegister(register: Register): void {
+    const known = new Set(register.nodes.filter(node => node.state !== 'left').map(node => node.nodeId))
+    for (const node of register.nodes) {
+      if (node.state === 'left') {
+        this.noteChanges(this.detector.unregister(node.nodeId))
+        if (node.nodeId === this.nodeId && node.storeId === this.options.storeId) {
+          this.options.log.info('left the cluster', {})
+          this.end.resolve({ kind: 'left' })
+        }
+        continue
+      }
+      this.addresses.set(node.nodeId, { peer: node.peerAddress, client: node.clientAddress })
+      this.noteChanges(this.detector.register(node))
+      if (node.nodeId === this.nodeId)
+        this.noteChanges(this.detector.update({ state: node.state === 'leaving' ? 'leaving' : 'alive' }))
+    }
+    for (const node of this.addresses.keys()) if (!known.has(node)) this.addresses.delete(node)
+    if (this.isReady) void this.announce()
+  }
+
+  private noteChanges(changes: readonly Change[]): void {
+    for (const change of changes) {
+      if (change.kind !== 'state') continue
+      const { nodeId, from, to } = change
+      if (to === 'dead' || to === 'suspect')
+        this.options.log.warn('member state', { member: nodeId, from, to })
+      else this.options.log.info('member state', { member: nodeId, from, to })
+    }
+  }
+
+  /** For peers' transport too: where a node is reached by other nodes. */
+  addressOf(node: string): string | null {
+    return this.addresses.get(node)?.peer ?? this.detector.view.member(node)?.peerAddress ?? null
+  }
+
+  private isDown(node: string): boolean {
+    const state = this.detector.view.member(node)?.state
+    return state === 'dead' || state === 'left'
+  }
+
+  private gossip(): void {
+    const { clock, peers } = this.options
+    this.noteChanges(this.detector.update({ load: this.load(), leads: this.leads() }))
+    const { probe, changes } = this.detector.tick(clock.now())
+    this.noteChanges(changes)
+    for (const nodeId of probe) {
+      const address = this.addressOf(nodeId)
+      if (address === null) continue
+      peers.heartbeat(address, this.greeting(), this.options.heartbeatIntervalMs * 2).then(
+        answer => {
+          this.detector.noteCall(nodeId, true)
+          this.hear(answer)
+        },
+        () => this.detector.noteCall(nodeId, false),
+      )
+    }
+  }
+
+  private greeting(): Greeting {
+    return {
+      clusterId: this.clusterId ?? '',
+      view: this.detector.payload(),
+      wallMs: this.options.clock.wall(),
+    }
+  }
+
+  private hear({ clusterId, view, wallMs }: Greeting): void {
+    const sender = view[0]
+    if (sender === undefined || clusterId === '' || clusterId !== this.clusterId) return
+    if (wallMs > 0 && this.detector.view.member(sender.nodeId)?.storeId === sender.storeId)
+      this.clockOffsets.set(sender.nodeId, wallMs - this.options.clock.wall())
+    this.noteChanges(this.detector.receive(view, this.options.clock.now()))
+  }
+
+  /** The median of these nodes' clocks, of those that were heard; this node's own always counts. */
+  private medianWallMs(nodes: readonly string[]): number {
+    const offsets = [0]
+    for (const node of nodes) {
+      const offset = node === this.nodeId ? undefined : this.clockOffsets.get(node)
+      if (offset !== undefined) offsets.push(offset)
+    }
+    offsets.sort((a, b) => a - b)
+    return this.options.clock.wall() + offsets[(offsets.length - 1) >> 1]!
+  }
+
+  private leads(): Leadership[] {
+    const leads: Leadership[] = []
+    for (const replica of this.host.all())
+      if (replica.isLeader && replica.group !== metaGroup)
+        leads.push({ shard: replica.group, term: replica.raft.term })
+    return leads.sort((a, b) => a.shard - b.shard)
+  }
+
+  private load(): Load {
+    let replicas = 0
+    let leaders = 0
+    for (const replica of this.host.all()) {
+      if (replica.group === metaGroup) continue
+      replicas++
+      if (replica.isLeader) leaders++
+    }
+    return {
+      replicas,
+      leaders,
+      storedBytes: this.options.storedBytes(),
+      freeBytes: 0,
+      operationsPerSecond: 0,
+    }
+  }
+
+  private fetch(node: string, request: Transfer): Promise<Bytes> {
+    const address = this.addressOf(node)
+    if (address === null)
+      return Promise.reject(
+        new RoundhouseError('UNREACHABLE', { address: node, why: 'its address is not known' }),
+      )
+    return this.options.peers.fetchChunk(address, request, askTimeoutMs * 3)
+  }
+
+  // --- Service: what wires call -------------------------------------------------------------------------------------
+
+  execute(call: Call): Promise<CallResult> {
+    if (this.isStopping) return Promise.reject(new RoundhouseError('SHUTTING_DOWN', {}))
+    return this.router.execute(call)
+  }
+
+  heartbeat(greeting: Greeting): Greeting {
+    this.hear(greeting)
+    return this.greeting()
+  }
+
+  async readChunk({ snapshot, part, position, length }: Transfer): Promise<Bytes> {
+    return this.host.snapshotter.read(snapshot, part, position, length)
+  }
+
+  status(): ClusterStatus {
+    return this.view.status()
+  }
+
+  stats(): Readonly<Record<string, number>> {
+    const { turns, messagesIn, messagesDropped, checkpoints, applied } = this.host.counters
+    return {
+      ...this.options.processStats(),
+      loop_turns: turns,
+      messages_in: messagesIn,
+      messages_dropped: messagesDropped,
+      checkpoints,
+      entries_applied: applied,
+      calls: this.router.counters.calls,
+      calls_forwarded: this.router.counters.forwarded,
+      calls_retried: this.router.counters.retried,
+      calls_refused: this.router.counters.refused,
+      snapshots_sent: this.host.snapshotter.counters.sent,
+      snapshots_received: this.host.snapshotter.counters.received,
+      snapshot_bytes_sent: this.host.snapshotter.counters.bytesSent,
+      snapshot_bytes_received: this.host.snapshotter.counters.bytesReceived,
+    }
+  }
+
+  async leave(node: string, allowUnderReplicated: boolean): Promise<void> {
+    const { register } = this.controller
+    if (register === null) throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
+    const members = register.nodes.filter(each => each.state === 'member')
+    const known = register.nodes.find(each => each.nodeId === node && each.state !== 'left')
+    if (known === undefined)
+      throw new RoundhouseError('UNKNOWN_NODE', { node, known: members.map(each => each.nodeId).join(' ') })
+    const left = members.filter(each => each !== known).length
+    if (left === 0) throw new RoundhouseError('LEAVE_REFUSED', { node, why: 'it is the last member' })
+    const { replicationFactor } = register.settings
+    if (left < replicationFactor && members.length >= replicationFactor && !allowUnderReplicated)
+      throw new RoundhouseError('LEAVE_REFUSED', {
+        node,
+        why: `${left} members would be left for a replication factor of ${replicationFactor} (--allow-under-replicated lets it go)`,
+      })
+    await this.retryBriefly(() => this.controller.execute('META.STATE', { nodeId: node, state: 'leaving' }))
+  }
+
+  async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {
+    if (action !== 'show')
+      await this.retryBriefly(() => this.controller.execute('META.PAUSE', { isPaused: action === 'pause' }))
+    return this.view.rebalance()
+  }
+
+  /** An operator's command waits out an election, no longer. */
+  private async retryBriefly(work: () => Promise<unknown>): Promise<void> {
+    const untilMs = this.options.clock.now() + this.options.messageTimeoutMs
+    for (;;) {
+      try {
+        await work()
+        return
+      } catch (error) {
+        if (!isPassing(error) || this.options.clock.now() > untilMs) throw error
+        await this.pause(100)
+      }
+    }
+  }
+
+  isServing(): boolean {
+    return this.isReady
+  }
+
+  // --- PeerService: what peers call ---------------------------------------------------------------------------------
+
+  admit({ clusterId, nodeId, storeId }: Identity): void {
+    if (this.clusterId === null || clusterId !== this.clusterId)
+      throw new RoundhouseError('WRONG_CLUSTER', { ours: this.clusterId ?? 'none yet', theirs: clusterId })
+    const { register } = this.controller
+    // A joiner has no register before its first messages: the cluster's secret-free id is all that it can check.
+    if (register === null) return
+    const known = register.nodes.find(node => node.nodeId === nodeId)
+    if (known === undefined) {
+      // This copy of the register may be behind the one that admitted the caller.
+      if (this.isReady) throw new RoundhouseError('NOT_MEMBER', { node: nodeId })
+      return
+    }
+    if (known.state === 'left') throw new RoundhouseError('NOT_MEMBER', { node: nodeId })
+    if (known.storeId !== storeId)
+      throw new RoundhouseError('STORE_MISMATCH', {
+        node: nodeId,
+        registered: known.storeId,
+        offered: storeId,
+      })
+  }
+
+  receive(_from: string, messages: readonly PeerMessage[]): void {
+    this.host.receive(messages)
+  }
+
+  async ask(from: Identity, method: string, body: string): Promise<string> {
+    const request = parse(body)
+    if (method === 'cluster') return JSON.stringify({ clusterId: this.clusterId })
+    if (method === 'join') return this.admitJoiner(request as JoinRequest & { hops?: number })
+    if (from.clusterId !== this.clusterId)
+      throw new RoundhouseError('WRONG_CLUSTER', {
+        ours: this.clusterId ?? 'none yet',
+        theirs: from.clusterId,
+      })
+    if (method === 'meta') {
+      const { command, request: inner } = request as { command: string; request: unknown }
+      if (!metaCommands.has(command)) throw new RoundhouseError('UNKNOWN_COMMAND', { command })
+      return JSON.stringify(await this.controller.execute(command, inner, 1))
+    }
+    if (method === 'transfer') {
+      const { group, to } = request as { group: number; to: string }
+      this.controller.transfer(group, to)
+      return '{}'
+    }
+    throw new RoundhouseError('UNKNOWN_COMMAND', { command: method })
+  }
+
+  private async admitJoiner(request: JoinRequest): Promise<string> {
+    if (this.clusterId === null)
+      throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
+    const fields = [request.nodeId, request.storeId, request.peerAddress, request.clientAddress, request.zone]
+    if (!fields.every(field => typeof field === 'string' && field.length <= 300))
+      throw new RoundhouseError('INVALID_ARGUMENT', {
+        what: 'join request',
+        accepted: 'node, store, addresses, zone',
+      })
+    const [nodeId, storeId, peerAddress, clientAddress, zone] = fields as [
+      string,
+      string,
+      string,
+      string,
+      string,
+    ]
+    const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone }
+    const node = await this.controller.execute<RegisteredNode>('META.JOIN', joiner)
+    return JSON.stringify({ clusterId: this.clusterId, node })
+  }
+}
+
+function parse(body: string): unknown {
+  try {
+    const value: unknown = JSON.parse(body)
+    if (typeof value === 'object' && value !== null) return value
+  } catch {}
+  throw new RoundhouseError('INVALID_ARGUMENT', { what: 'question', accepted: 'a JSON object' })
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
+}
