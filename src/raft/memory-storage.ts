@@ -42,6 +42,11 @@ export class MemoryStorage implements Storage {
     return this.dummy.index + this.log.length
   }
 
+  /** What a restart begins with. */
+  get saved(): Snapshot {
+    return this.latest
+  }
+
   snapshot(_to: number): Snapshot | null {
     return this.latest
   }
