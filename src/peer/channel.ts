@@ -144,6 +144,10 @@ export class Channels {
     this.now = now
   }
 
+  get size(): number {
+    return this.byAddress.size
+  }
+
   to(address: string): Channel {
     let channel = this.byAddress.get(address)
     if (channel === undefined) {

@@ -118,7 +118,12 @@ export class GrpcPeers implements Peers {
   stats(): Readonly<Record<string, number>> {
     let queuedBytes = 0
     for (const link of this.links.values()) queuedBytes += link.queued
-    return { ...this.counters, queuedBytes, links: this.links.size }
+    return {
+      ...this.counters,
+      queuedBytes,
+      links: this.links.size,
+      channels: this.channels.size + this.bulkChannels.size,
+    }
   }
 
   close(): Promise<void> {
