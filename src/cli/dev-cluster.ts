@@ -235,6 +235,7 @@ export class DevCluster {
       })
       child.on('close', (code, signal) => {
         const restart = this.serveArguments(number, this.seedsFor(id))
+        if (isBootstrap) restart.push('--bootstrap')
         this.forget(id, log, resolve)
         if (this.isStopping) return
         const work = this.explain(id, dir, code, signal, restart).finally(() => this.settling.delete(work))
