@@ -14,7 +14,7 @@ import { RoundhouseError } from './errors.ts'
 
 /** How a value is written. `parse` answers undefined for what it does not accept; `accepted` completes "is not …". */
 export interface Form<T> {
-  readonly name: 'string' | 'integer' | 'number' | 'duration' | 'size' | 'list' | 'boolean' | 'address'
+  readonly name: 'string' | 'integer' | 'duration' | 'size' | 'list' | 'boolean' | 'address'
   readonly accepted: string
   parse(text: string): T | undefined
   /** The inverse of `parse`, as a person would write it. */
@@ -56,15 +56,6 @@ function powerOfTwo(min: number, max: number): Form<number> {
       const number = integer(min, max).parse(value)
       return number !== undefined && Number.isInteger(Math.log2(number)) ? number : undefined
     },
-    format: String,
-  }
-}
-
-function decimal(min: number, max: number): Form<number> {
-  return {
-    name: 'number',
-    accepted: `a number from ${min} to ${max}`,
-    parse: value => within(/^[0-9]{1,9}(\.[0-9]{1,6})?$/.test(value) ? Number(value) : undefined, min, max),
     format: String,
   }
 }
@@ -270,12 +261,6 @@ const table = {
     'What fails together with this node: replicas of a shard go to different zones where there are several.',
     { fallbackText: 'none' },
   ),
-  weight: setting(
-    'weight',
-    decimal(0.1, 100),
-    1,
-    'Share of the data beside other nodes: 2 holds twice that of 1.',
-  ),
   shardCount: setting(
     'shard_count',
     powerOfTwo(1, 4096),
@@ -308,12 +293,6 @@ const table = {
     10_000,
     'Between two sweeps of expired keys.',
   ),
-  nodeDownAfterMs: setting(
-    'node_down_after',
-    duration('10s', '30h', 'never'),
-    900_000,
-    'A node silent for longer is replaced where spare nodes exist.',
-  ),
   raftTickMs: setting('raft_tick', duration('5ms', '5s'), 50, 'The step in which Raft counts time.'),
   raftHeartbeatTicks: setting(
     'raft_heartbeat_interval',
@@ -333,13 +312,11 @@ const table = {
     512 * 2 ** 20,
     'Journal kept for followers that are behind; beyond it they get a snapshot. Unapplied entries stay regardless.',
   ),
-  valueBytesMax: setting('value_max', size('1KiB', '8MiB'), 2 ** 20, 'Longest value accepted.'),
-  rebalanceMovesMax: setting('rebalance_moves', integer(1, 64), 4, 'Replicas that move at the same time.'),
-  rebalanceBytesPerSecond: setting(
-    'rebalance_bandwidth',
-    size('64KiB', '64GiB'),
-    64 * 2 ** 20,
-    'Bytes a second that moving replicas may take from a node.',
+  rebalanceMovesMax: setting(
+    'rebalance_moves',
+    integer(1, 256),
+    24,
+    'Shards that move replicas at the same time.',
   ),
   logLevel: setting(
     'log_level',

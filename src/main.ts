@@ -11,16 +11,12 @@ import { healthVerb } from './cli/health.ts'
 import { leaveVerb } from './cli/leave.ts'
 import { rebalanceVerb } from './cli/rebalance.ts'
 import { runVerb } from './cli/run.ts'
-import { type StartNode, serveVerb } from './cli/serve.ts'
+import { serveVerb } from './cli/serve.ts'
 import { setVerb } from './cli/set.ts'
 import type { Output, Shell } from './cli/shell.ts'
 import { statusVerb } from './cli/status.ts'
 import { versionVerb } from './cli/version.ts'
-import { RoundhouseError } from './errors.ts'
-
-// TEMPORARY, to be replaced by the node itself: everything of the shell works but `serve`.
-const startNode: StartNode = () =>
-  Promise.reject(new RoundhouseError('NOT_READY', { why: 'the node is not bound in main.ts yet' }))
+import { startNode } from './start-node.ts'
 
 const verbs = [
   devStartVerb,

@@ -9,6 +9,13 @@ export interface Random {
   bytes(length: number): Uint8Array
 }
 
+/** The platform's: not to be repeated, good enough for ids. */
+export const systemRandom: Random = {
+  next: () => Math.random(),
+  below: bound => Math.floor(Math.random() * bound),
+  bytes: length => crypto.getRandomValues(new Uint8Array(length)),
+}
+
 /** xoshiro128** (Blackman, Vigna 2018), seeded through splitmix32: small, fast, the same on every machine. */
 export class Prng implements Random {
   private a: number

@@ -321,7 +321,8 @@ export class Store {
   private checksum(offset: number, data: Bytes): number {
     const high = Math.floor(offset / 2 ** 32)
     const seed = (this.salt ^ (offset >>> 0) ^ Math.imul(high, 0x9e3779b1)) >>> 0
-    return crc32(data, seed) || 1
+    // zlib forgets the seed when an empty array has no memory behind it.
+    return (data.byteLength === 0 ? seed : crc32(data, seed)) || 1
   }
 
   private corrupt(place: StorePlace, what: string): RoundhouseError<'CORRUPT'> {

@@ -28,6 +28,8 @@ export interface ControllerOptions {
   readonly clock: Clock
   readonly log: Logger
   readonly hash64: Hash64
+  /** Operations open at one time. */
+  readonly movesMax: number
   readonly isDown: (node: string) => boolean
   readonly leaderOf: (shard: number) => string | null
   readonly addressOf: (node: string) => string | null
@@ -62,9 +64,9 @@ export class Controller {
 
   /** What this node, looking at its own copy of the register, takes for the plan. */
   plan(): RebalancePlan | null {
-    const { hash64, isDown } = this.options
+    const { hash64, isDown, movesMax } = this.options
     if (this.known === null) return null
-    this.lastPlan ??= planRebalance({ register: this.known, isDown, hash64 })
+    this.lastPlan ??= planRebalance({ register: this.known, isDown, hash64, movesMax })
     return this.lastPlan
   }
 
@@ -222,8 +224,8 @@ export class Controller {
   }
 
   private async openOperations(register: Register): Promise<void> {
-    const { hash64, isDown } = this.options
-    const plan = planRebalance({ register, isDown, hash64 })
+    const { hash64, isDown, movesMax } = this.options
+    const plan = planRebalance({ register, isDown, hash64, movesMax })
     await Promise.all(plan.operations.map(request => this.execute('META.OPEN', request)))
   }
 

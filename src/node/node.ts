@@ -55,6 +55,8 @@ export interface NodeOptions {
   readonly gossipPeerCount: number
   readonly cleanupIntervalMs: number
   readonly messageTimeoutMs: number
+  /** Operations open at one time. */
+  readonly rebalanceMovesMax: number
 
   readonly journal: Journal
   readonly recovered: readonly ReplicaRecovery[]
@@ -75,6 +77,12 @@ export interface NodeOptions {
 
 /** How a node's life ends by itself. */
 export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; readonly error: Error }
+
+interface JoinAnswer {
+  readonly clusterId: string
+  readonly node: RegisteredNode
+  readonly nodes: readonly RegisteredNode[]
+}
 
 const lookIntervalMs = 200
 const joinPauseMs = 300
@@ -145,6 +153,7 @@ export class Node implements Service, PeerService {
       log,
       hash64: options.hash64,
       isDown: node => this.isDown(node),
+      movesMax: options.rebalanceMovesMax,
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
       addressOf: node => this.addressOf(node),
       onRegister: register => this.onRegister(register),
@@ -177,7 +186,13 @@ export class Node implements Service, PeerService {
     this.every(lookIntervalMs, () => this.controller.look())
     this.every(options.cleanupIntervalMs, () => this.host.sweep())
     if (this.host.group(metaGroup) === undefined || this.clusterId === null) await this.enter()
-    while (!this.isStopping && !this.isMember()) await this.pause(20)
+    this.controller.refresh()
+    for (let waited = 0; !this.isStopping && !this.isMember(); waited++) {
+      await this.pause(20)
+      // A start after a crash in the middle of joining knows nobody: whoever is asked again tells the addresses.
+      if (waited % 150 === 149 && this.controller.register === null && this.options.seeds.length > 0)
+        await this.join()
+    }
     this.isReady = true
     void this.announce()
   }
@@ -265,10 +280,13 @@ export class Node implements Service, PeerService {
             JSON.stringify(this.joinRequest()),
             askTimeoutMs,
           )
-          const { clusterId, node } = JSON.parse(answer) as { clusterId: string; node: RegisteredNode }
+          const { clusterId, node, nodes } = JSON.parse(answer) as JoinAnswer
           if (this.clusterId !== null && this.clusterId !== clusterId)
             throw new RoundhouseError('WRONG_CLUSTER', { ours: this.clusterId, theirs: clusterId })
           this.setCluster(clusterId)
+          // Until the register is here, these are the ways to the others.
+          for (const { nodeId, peerAddress, clientAddress } of nodes)
+            this.addresses.set(nodeId, { peer: peerAddress, client: clientAddress })
           return node
         } catch (error) {
           if (!isPassing(error)) throw error
@@ -589,8 +607,8 @@ export class Node implements Service, PeerService {
       })
   }
 
-  receive(_from: string, messages: readonly PeerMessage[]): void {
-    this.host.receive(messages)
+  receive(from: string, messages: readonly PeerMessage[]): void {
+    this.host.receive(from, messages)
   }
 
   async ask(from: Identity, method: string, body: string): Promise<string> {
@@ -633,7 +651,8 @@ export class Node implements Service, PeerService {
     ]
     const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone }
     const node = await this.controller.execute<RegisteredNode>('META.JOIN', joiner)
-    return JSON.stringify({ clusterId: this.clusterId, node })
+    const nodes = this.controller.register?.nodes.filter(each => each.state !== 'left') ?? []
+    return JSON.stringify({ clusterId: this.clusterId, node, nodes } satisfies JoinAnswer)
   }
 }
 

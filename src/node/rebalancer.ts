@@ -13,6 +13,8 @@ export interface RebalanceInput {
   /** Nodes that are not there to give or take data now. */
   readonly isDown: (node: string) => boolean
   readonly hash64: Hash64
+  /** Operations open at one time. Each costs its nodes a snapshot's worth of I/O. */
+  readonly movesMax: number
 }
 
 export interface RebalancePlan {
@@ -24,8 +26,7 @@ export interface RebalancePlan {
   readonly blockedBy: string | null
 }
 
-/** Operations open at one time, in all and for one node that receives. Each costs its nodes a snapshot's worth of I/O. */
-export const operationsMax = 24
+/** Of these, how many one node may receive. */
 const receivingMax = 12
 /** Voters of the meta shard. */
 const metaVotersMax = 5
@@ -58,7 +59,7 @@ export function wishOf(
   return place({ members, shardCount, replicationFactor, today, hash64, vNodeCount })
 }
 
-export function planRebalance({ register, isDown, hash64 }: RebalanceInput): RebalancePlan {
+export function planRebalance({ register, isDown, hash64, movesMax }: RebalanceInput): RebalancePlan {
   const wish = wishOf(register, hash64)
   const operations: OpenRequest[] = []
   const meta = planMeta(register, isDown)
@@ -98,7 +99,7 @@ export function planRebalance({ register, isDown, hash64 }: RebalanceInput): Reb
       blocked.push(`shard ${shard} would go to ${down.node}, which is down`)
       continue
     }
-    if (register.isPaused || open >= operationsMax) continue
+    if (register.isPaused || open >= movesMax) continue
     if (added.some(member => (receiving.get(member.node) ?? 0) >= receivingMax)) continue
     for (const member of added) receiving.set(member.node, (receiving.get(member.node) ?? 0) + 1)
     open++

@@ -64,7 +64,7 @@ export class Host {
   private readonly groups = new Map<number, Replica>()
   private readonly dirty = new Set<Replica>()
   private progressed = new Set<Replica>()
-  private inbox: PeerMessage[] = []
+  private inbox: { readonly from: string; readonly message: Message }[] = []
   private completions: (() => void)[] = []
   private batch = new JournalBatch()
   private isWriting = false
@@ -245,13 +245,13 @@ export class Host {
   // --- What comes in ------------------------------------------------------------------------------------------------
 
   /** Frames of a peer. */
-  receive(messages: readonly PeerMessage[]): void {
-    for (const message of messages) {
+  receive(from: string, messages: readonly PeerMessage[]): void {
+    for (const { message } of messages) {
       if (this.inbox.length >= inboxMax) {
         this.counters.messagesDropped++
         continue
       }
-      this.inbox.push(message)
+      this.inbox.push({ from, message })
     }
     this.wake()
   }
@@ -333,10 +333,11 @@ export class Host {
     const inbox = this.inbox
     this.inbox = []
     this.counters.messagesIn += inbox.length
-    for (const { message } of inbox) {
+    for (const { from, message } of inbox) {
       const replica = this.replicas.get(message.to)
       // Not one of ours (any more): dropped. A replica is never made because a message arrived.
       if (replica === undefined || replica.halted !== null) continue
+      replica.noteSender(message.from, from)
       if (message.kind === 'MsgSnap') this.snapshotter.receive(replica, message)
       else replica.step(message)
       this.dirty.add(replica)

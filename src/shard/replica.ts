@@ -115,6 +115,7 @@ export class Replica {
   private sweepEntryIndex: number | null = null
   private readonly applyQueue: ApplyBatch[] = []
   private askedCount = 0
+  private readonly senders = new Map<number, string>()
   private wasLeader = false
   /** The first commit index that a leader told since this start; stale reads wait until it is applied. */
   private toldCommit: number | null = null
@@ -165,7 +166,7 @@ export class Replica {
   get leaderNode(): string | null {
     const { lead } = this.raft
     if (lead === 0 || this.halted !== null) return null
-    return this.configuration.members.find(member => member.replica === lead)?.node ?? null
+    return this.nodeOf(lead)
   }
 
   get logClockMs(): number {
@@ -193,7 +194,17 @@ export class Replica {
   }
 
   nodeOf(replica: number): string | null {
-    return this.configuration.members.find(member => member.replica === replica)?.node || null
+    return (
+      this.configuration.members.find(member => member.replica === replica)?.node ??
+      this.senders.get(replica) ??
+      null
+    )
+  }
+
+  /** A replica that has no configuration yet answers where it was spoken to from. */
+  noteSender(replica: number, node: string): void {
+    if (this.configuration.index === 0) this.senders.set(replica, node)
+    else if (this.senders.size > 0) this.senders.clear()
   }
 
   // --- What callers bring -------------------------------------------------------------------------------------------

@@ -194,7 +194,13 @@ export function frameBytes(records: readonly FrameRecord<Entry>[]): number {
   return align(bytes)
 }
 
-export function entrySeed(incarnation: number, replica: number, index: number): number {
+/** Of the data of an entry. zlib forgets the seed when an empty array has no memory behind it. */
+export function entryChecksum(data: Bytes, incarnation: number, replica: number, index: number): number {
+  const seed = entrySeed(incarnation, replica, index)
+  return data.byteLength === 0 ? seed : crc32(data, seed)
+}
+
+function entrySeed(incarnation: number, replica: number, index: number): number {
   return (low(incarnation) ^ low(index) ^ Math.imul(low(replica), 0x9e3779b1)) >>> 0
 }
 
@@ -227,7 +233,7 @@ export function encodeFrame(
     head = writeHead(view, meta, head, record)
     let index = record.kind === 'append' || record.kind === 'copy' ? record.first : 0
     for (const entry of entriesOf(record)) {
-      const crc = crc32(entry.data, entrySeed(at.incarnation, record.replica, index))
+      const crc = entryChecksum(entry.data, at.incarnation, record.replica, index)
       positions[entryNumber] = at.position + data.length
       crcs[entryNumber++] = crc
       view.setFloat64(head, entry.term, true)
@@ -447,8 +453,8 @@ function decodeRecord(
     for (let i = 0; i < about.count; i++, at += entryRowBytes) {
       const length = view.getUint32(at + 8, true)
       const crc = view.getUint32(at + 12, true)
-      const isIntact =
-        crc32(bytes.subarray(position, position + length), entrySeed(incarnation, replica, first + i)) === crc
+      const entryData = bytes.subarray(position, position + length)
+      const isIntact = entryChecksum(entryData, incarnation, replica, first + i) === crc
       const kind = kindOfNumber(view.getUint32(at + 16, true))
       entries.push({ term: view.getFloat64(at, true), kind, position, length, crc, isIntact })
       position += length

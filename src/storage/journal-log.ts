@@ -72,8 +72,13 @@ export class ReplicaLog {
     }
   }
 
-  /** The log goes on, or begins anew, after `index`. */
+  /** The log goes on, or begins anew, after `index`: of another term there, it is not the log that was checkpointed. */
   compact(index: number, term: number): void {
+    const known = this.term(index)
+    if (known !== undefined && known !== term) {
+      this.index.truncate(index + 1)
+      this.cached.truncate(index + 1)
+    }
     this.snapshotPoint = { index, term }
     this.index.compact(index)
     this.cached.compact(index)

@@ -11,13 +11,12 @@ import { RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
-import { crc32 } from '../lib/crc.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Disk } from '../log/ports.ts'
 import type { Entry, HardState } from '../raft/types.ts'
 import {
   encodeFrame,
-  entrySeed,
+  entryChecksum,
   type FrameRecord,
   frameBytes,
   kindNumber,
@@ -171,7 +170,8 @@ export class Journal {
     const { disk, directory, segmentBytes = 32 * 1024 * 1024, budgetBytes = 512 * 1024 * 1024 } = options
     assert(segmentBytes % 4096 === 0 && segmentBytes > 0, `journal: segments of ${segmentBytes} bytes`)
     disk.makeDirectory(directory)
-    disk.syncDirectory(parentOf(directory))
+    const parts = directory.split('/')
+    for (let depth = 0; depth < parts.length; depth++) disk.syncDirectory(parts.slice(0, depth).join('/'))
     const pins = new Pins()
     const cache = new JournalCache(options.cacheBytes ?? 64 * 1024 * 1024)
     const files = new SegmentFiles(disk, directory, segmentBytes, budgetBytes)
@@ -621,7 +621,7 @@ export class Journal {
     for (let i = from; i < next; i++) {
       const at = index.positionAt(i) - start
       const data = bytes.subarray(at, at + index.lengthAt(i))
-      if (crc32(data, entrySeed(segment.incarnation, log.replica, i)) !== index.crcAt(i)) {
+      if (entryChecksum(data, segment.incarnation, log.replica, i) !== index.crcAt(i)) {
         throw this.corrupt(log, i, `a wrong checksum in ${segment.file.path} at ${index.positionAt(i)}`)
       }
       entries.push({ term: index.termAt(i), index: i, kind: kindOfNumber(index.kindAt(i)), data })
@@ -637,10 +637,6 @@ export class Journal {
 function recoveryOf(log: ReplicaLog): ReplicaRecovery {
   const { replica, hardState, configuration, snapshotPoint, lastIndex } = log
   return { replica, hardState, configuration, snapshotPoint, lastIndex, damaged: log.damaged() }
-}
-
-function parentOf(directory: string): string {
-  return directory.split('/').slice(0, -1).join('/')
 }
 
 function isFromTheDisk(error: unknown): boolean {

@@ -1,0 +1,173 @@
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import xxhash from 'xxhash-wasm'
+import type { RunningNode, StartNode } from './cli/serve.ts'
+import { commands } from './commands/table.ts'
+import type { Settings } from './config.ts'
+import { RoundhouseError } from './errors.ts'
+import { systemClock } from './lib/clock.ts'
+import type { Logger } from './lib/logger.ts'
+import { systemRandom } from './lib/prng.ts'
+import { FileDisk } from './log/file-disk.ts'
+import { Node } from './node/node.ts'
+import { GrpcPeers } from './peer/transport.ts'
+import { defaultRaftSettings } from './shard/replica.ts'
+import { type DataDirectory, openDataDirectory } from './storage/data-directory.ts'
+import { Journal } from './storage/journal.ts'
+import { LmdbStateStore } from './storage/lmdb-state.ts'
+import { createServer, type GrpcServer } from './wire/grpc/server.ts'
+
+/**
+ * A node on the real world: disk, network, clock. With main.ts, which it is a part of, the one place where ports meet
+ * their adapters; `test/sim` is the other.
+ */
+
+/** What a stopping server grants calls that are under way, ms. */
+const graceMs = 1_000
+
+export const startNode: StartNode = async (settings, log) => {
+  const directory = await openDataDirectory({
+    path: settings.dataDir,
+    nodeId: settings.nodeId,
+    random: systemRandom,
+  })
+  const opened: (() => Promise<void> | void)[] = [() => directory.close()]
+  /** Closes what was opened, the last first. */
+  const close = async () => {
+    for (const each of opened.reverse()) await each()
+  }
+  try {
+    return await bind(settings, log, directory, opened, close)
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+async function bind(
+  settings: Settings,
+  log: Logger,
+  directory: DataDirectory,
+  opened: (() => Promise<void> | void)[],
+  close: () => Promise<void>,
+): Promise<RunningNode> {
+  const { h64 } = await xxhash()
+  const { path } = directory
+  const { journal, recovered, damage, torn } = Journal.open({
+    disk: new FileDisk(path),
+    directory: 'journal',
+    clock: systemClock,
+    random: systemRandom,
+    budgetBytes: settings.journalBudgetBytes,
+  })
+  opened.push(() => new Promise<void>(resolve => journal.close(() => resolve())))
+  if (torn !== null)
+    log.warn('journal: a torn last frame was cut', { path: torn.path, position: torn.position })
+  for (const each of damage) log.error('journal: damaged', { ...each })
+  const state = new LmdbStateStore({ directory: path })
+  opened.push(() => state.close())
+
+  const identity = () => ({
+    clusterId: directory.identity.clusterId ?? '',
+    nodeId: directory.identity.nodeId,
+    storeId: directory.identity.storeId,
+  })
+  let node: Node | null = null
+  const peers = new GrpcPeers({
+    identity,
+    addressOf: id => node?.addressOf(id) ?? null,
+    clock: systemClock,
+    random: systemRandom,
+  })
+  opened.push(() => peers.close())
+  node = new Node({
+    ...directory.identity,
+    peerAddress: settings.advertiseAddr,
+    clientAddress: settings.advertiseClientAddr,
+    zone: settings.zone,
+    seeds: settings.seed,
+    isBootstrap: settings.bootstrap,
+    cluster: {
+      shardCount: settings.shardCount,
+      replicationFactor: settings.replicationFactor,
+      vNodeCount: settings.vNodeCount,
+    },
+    raft: {
+      ...defaultRaftSettings,
+      electionTicks: settings.raftElectionTicks,
+      heartbeatTicks: settings.raftHeartbeatTicks,
+    },
+    tickMs: settings.raftTickMs,
+    heartbeatIntervalMs: settings.heartbeatIntervalMs,
+    gossipPeerCount: settings.gossipPeerCount,
+    cleanupIntervalMs: settings.cleanupIntervalMs,
+    messageTimeoutMs: settings.messageTimeoutMs,
+    rebalanceMovesMax: settings.rebalanceMovesMax,
+    journal,
+    recovered,
+    state,
+    peers,
+    clock: systemClock,
+    random: systemRandom,
+    hash64: text => h64(text),
+    log,
+    schedule: run => void setImmediate(run),
+    setClusterId: id => directory.setClusterId(id),
+    storedBytes: () => statSync(join(path, 'state', 'data.mdb'), { throwIfNoEntry: false })?.size ?? 0,
+    processStats: () => ({ ...processStats(), ...journalStats(journal) }),
+  })
+  const server = createServer({
+    service: node,
+    peerService: node,
+    isKeyed: name => (commands.get(name.toUpperCase())?.keys ?? 'none') !== 'none',
+    messageTimeoutMs: settings.messageTimeoutMs,
+    clock: systemClock,
+    onUnexpected: error => log.error('a call met a fault of this program', { error }),
+  })
+  await server.listen(settings.host, settings.port)
+  opened.push(() => server.close(graceMs))
+  return run(node, server, log, close)
+}
+
+function run(node: Node, _server: GrpcServer, log: Logger, close: () => Promise<void>): RunningNode {
+  let isStopping = false
+  const stop = async () => {
+    isStopping = true
+    await node.stop()
+    await close()
+  }
+  const finished = new Promise<{ readonly code: number }>(resolve => {
+    node.start().then(
+      () => log.info('ready'),
+      (error: Error) => {
+        if (isStopping) return
+        log.error(error.message, error instanceof RoundhouseError ? { code: error.code } : { error })
+        void stop().finally(() => resolve({ code: 1 }))
+      },
+    )
+    void node.ended.then(async end => {
+      if (isStopping) return
+      // After a failed write nothing more is written: the process ends as it is, and the next start recovers.
+      if (end.kind === 'failed') resolve({ code: 1 })
+      else await stop().finally(() => resolve({ code: 0 }))
+    })
+  })
+  return { stop, finished }
+}
+
+function processStats(): Record<string, number> {
+  const { user, system } = process.cpuUsage()
+  return { uptime_s: process.uptime(), cpu_s: (user + system) / 1e6, rss_bytes: process.memoryUsage.rss() }
+}
+
+function journalStats(journal: Journal): Record<string, number> {
+  const { frames, seals, bytesWritten, slowestSyncMs, segments, usedBytes } = journal.stats()
+  return {
+    journal_fsyncs: frames,
+    journal_seals: seals,
+    journal_bytes_written: bytesWritten,
+    journal_slowest_sync_ms: slowestSyncMs,
+    journal_segments: segments,
+    journal_used_bytes: usedBytes,
+  }
+}
