@@ -51,15 +51,15 @@ export function serveVerb(
       'Every flag has a variable, in brackets; the flag wins. SIGTERM stops the node cleanly within 8 s, a second one at once.',
     async run(input, shell) {
       const settings = readSettings(input.options, shell.env, input.mistakes)
-      const logger = makeLogger({ level: settings.logLevel, pretty: shell.stdout.isTerminal })
+      const log = { level: settings.logLevel, pretty: shell.stdout.isTerminal }
+      const logger = makeLogger(log)
       shell.onFatal(error => {
-        logger.error('fatal: this is a bug, the process ends', { error, node: settings.nodeId })
-        logger.flush()
+        makeLogger({ ...log, sync: true }).error('fatal: the process ends', { error, node: settings.nodeId })
       })
       try {
         return await serve(settings, logger.child({ node: settings.nodeId }), startNode, shell.signal)
       } finally {
-        logger.flush()
+        await logger.flush()
       }
     },
   }

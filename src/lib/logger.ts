@@ -21,15 +21,17 @@ export interface Logger {
 
 /** The logger of a process: whoever ends the process flushes it first. */
 export interface RootLogger extends Logger {
-  /** Writes what is still in memory; returns when it is out. */
-  flush(): void
+  /** Resolves when all that was logged is written, in its order; or after a second, where nobody takes it. */
+  flush(): Promise<void>
 }
+
+const flushMsMax = 1_000
 
 export interface LoggerOptions {
   readonly level: LogLevel
   /** For a person at a terminal instead of one JSON object a line. */
   readonly pretty: boolean
-  /** Write each line before returning. Short commands need it; a node must not wait for whoever reads its log. */
+  /** Write each line before returning: for last words. A node at work must not wait for whoever reads its log. */
   readonly sync?: boolean
   /** File descriptor. */
   readonly descriptor?: number
@@ -57,11 +59,20 @@ export function createLogger({
       singleLine: true,
       errorLikeObjectKeys: ['error'],
     })
-    return { ...adapt(pino(options, stream)), flush: () => {} }
+    return { ...adapt(pino(options, stream)), flush: () => Promise.resolve() }
   }
-  // A descriptor is open from the start: unlike a path, it can be flushed before the first turn of the event loop.
-  const destination = pino.destination({ dest: descriptor, sync, minLength: 0 })
-  return { ...adapt(pino(options, destination)), flush: () => destination.flushSync() }
+  // A length of 1, not 0, is written as soon as the one before is out; with 0 flush would not wait.
+  const destination = pino.destination({ dest: descriptor, sync, minLength: sync ? 0 : 1 })
+  const flush = () =>
+    new Promise<void>(resolve => {
+      const timer = setTimeout(resolve, flushMsMax)
+      // Not flushSync: it would overtake the line that is just being written.
+      destination.flush(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  return { ...adapt(pino(options, destination)), flush: sync ? () => Promise.resolve() : flush }
 }
 
 function adapt(target: Pino): Logger {
@@ -82,5 +93,5 @@ export const silentLogger: RootLogger = {
   warn: nothing,
   error: nothing,
   child: () => silentLogger,
-  flush: nothing,
+  flush: () => Promise.resolve(),
 }

@@ -23,7 +23,7 @@ function recorder(lines: Line[]): RootLogger {
     info: at('info'),
     warn: at('warn'),
     error: at('error'),
-    flush: () => {},
+    flush: () => Promise.resolve(),
   }
   return { ...logger, child: () => ({ ...logger, child: () => silentLogger }) }
 }

@@ -5,13 +5,16 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { createLogger, type LoggerOptions, type RootLogger } from '../../src/lib/logger.ts'
 
-function written(options: Omit<LoggerOptions, 'descriptor'>, use: (logger: RootLogger) => void): string {
+async function written(
+  options: Omit<LoggerOptions, 'descriptor'>,
+  use: (logger: RootLogger) => void,
+): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'roundhouse-logger-'))
   const descriptor = openSync(join(folder, 'log'), 'w')
   try {
     const logger = createLogger({ ...options, descriptor })
     use(logger)
-    logger.flush()
+    await logger.flush()
     return readFileSync(join(folder, 'log'), 'utf8')
   } finally {
     closeSync(descriptor)
@@ -21,8 +24,8 @@ function written(options: Omit<LoggerOptions, 'descriptor'>, use: (logger: RootL
 
 describe('a logger', () => {
   for (const sync of [true, false]) {
-    it(`writes one JSON object a line, with its child's facts, ${sync ? 'at once' : 'once flushed'}`, () => {
-      const text = written({ level: 'info', pretty: false, sync }, logger => {
+    it(`writes one JSON object a line, with its child's facts, ${sync ? 'at once' : 'once flushed'}`, async () => {
+      const text = await written({ level: 'info', pretty: false, sync }, logger => {
         logger.child({ node: 'n1' }).warn('slow sync', { ms: 12 })
         logger.debug('not shown')
         logger.error('failed', { error: new Error('why') })
@@ -40,8 +43,24 @@ describe('a logger', () => {
     })
   }
 
-  it('writes for people when asked', () => {
-    const text = written({ level: 'info', pretty: true }, logger => logger.info('joined', { node: 'n1' }))
+  it('keeps the order of many lines up to its flush', async () => {
+    const text = await written({ level: 'info', pretty: false }, logger => {
+      for (let i = 0; i < 1_000; i++) logger.info('event', { i })
+    })
+    const order = text
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line).i)
+    assert.deepEqual(
+      order,
+      Array.from({ length: 1_000 }, (_, i) => i),
+    )
+  })
+
+  it('writes for people when asked', async () => {
+    const text = await written({ level: 'info', pretty: true }, logger =>
+      logger.info('joined', { node: 'n1' }),
+    )
     assert.match(text, /INFO.*joined.*"node":"n1"/)
   })
 })
