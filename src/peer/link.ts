@@ -107,7 +107,6 @@ export class Link {
 
   private open(): void {
     this.options.counters.connects++
-    this.queuedBytes = 0
     this.streams = { appends: this.openLane('appends'), control: this.openLane('control') }
     for (const lane of lanes) this.write(this.streams[lane], encodeHandshake(this.options.identity(), lane))
   }
@@ -144,6 +143,7 @@ export class Link {
   private cancelStreams(): void {
     const streams = this.streams
     this.streams = null
+    this.queuedBytes = 0
     for (const lane of lanes) streams?.[lane].cancel()
   }
 

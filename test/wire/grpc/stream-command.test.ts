@@ -148,21 +148,25 @@ describe('StreamCommand', () => {
     assert.equal((await ended)?.code, status.CANCELLED)
   })
 
-  it('stops reading when its window of requests is full, and goes on when answers leave', async () => {
+  it('stops reading when its window of requests is full, holds up no other call, and goes on when answers leave', async () => {
     const waiting: Deferred<CallResult>[] = []
-    h.service.onExecute = () => {
+    h.service.onExecute = call => {
+      if (call.command === 'PING') return Promise.resolve(nothing)
       const d = deferred<CallResult>()
       waiting.push(d)
       return d.promise
     }
     const { stream, responses, ended, send } = open()
     const total = 5 * grpcLimits.windowRequestsMax
-    for (let i = 0; i < total; i++) send({ command: 'GET', key: `${i}`, id: BigInt(i) })
+    const args = [Buffer.alloc(1000)]
+    for (let i = 0; i < total; i++) send({ command: 'SET', key: `${i}`, args, id: BigInt(i) })
     stream.end()
     await until('the window is full', () => waiting.length === grpcLimits.windowRequestsMax)
-    // A second stream over the same connection would pass anything still on its way.
+    // A call over the same connection: it comes after whatever was still on its way.
     await new Promise<void>((resolve, reject) =>
-      h.admin.stats({}, error => (error === null ? resolve() : reject(error))),
+      h.client.runCommand(CommandRequest.create({ command: 'PING' }), error =>
+        error === null ? resolve() : reject(error),
+      ),
     )
     assert.equal(waiting.length, grpcLimits.windowRequestsMax)
     for (let settled = 0; settled < total; ) {
