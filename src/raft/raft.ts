@@ -27,7 +27,6 @@ import {
   type Entry,
   entriesBytes,
   type HardState,
-  isEmptyHardState,
   isResponse,
   type Message,
   type MessageKind,
@@ -141,6 +140,12 @@ export class Raft {
    * two changes under way at once could have quorums that don't meet (thesis §4.1).
    */
   private pendingConfIndex = 0
+  /**
+   * The index of the entry by which this leader takes itself out of the voters. Once it is applied here nobody tells the
+   * others that it is committed, and they elect by the configuration before it: those who don't vote in the new one would
+   * refuse any candidate whose log is shorter than theirs. So it is the last entry of this leader: no log is longer.
+   */
+  private ownRemovalIndex = 0
   private uncommittedBytes = 0
   private readonly readOnly = new ReadOnly()
   /** Reads that came before this leader's first commit. */
@@ -166,16 +171,15 @@ export class Raft {
     this.tracker = new ProgressTracker(config.maxInflightMsgs, config.maxInflightBytes)
     const { hardState, confState } = storage.initialState()
     restore(this.tracker, this.log.lastIndex(), confState)
-    if (!isEmptyHardState(hardState)) {
-      const { term, vote, commit } = hardState
-      assert(
-        commit >= this.log.committed && commit <= this.log.lastIndex(),
-        `commit ${commit} outside the log [${this.log.committed}, ${this.log.lastIndex()}]`,
-      )
-      this.term = term
-      this.vote = vote
-      this.log.committed = commit
-    }
+    this.term = hardState.term
+    this.vote = hardState.vote
+    // The stored commit index is a hint that may lag (it is written without a sync); what was compacted or applied was
+    // committed whatever it says.
+    this.log.committed = Math.max(this.log.committed, hardState.commit, config.applied)
+    assert(
+      this.log.committed <= this.log.lastIndex(),
+      `commit ${this.log.committed} beyond the last entry ${this.log.lastIndex()}: the log was lost`,
+    )
     if (config.applied > 0) this.log.appliedTo(config.applied, 0)
     this.becomeFollower(this.term, none)
   }
@@ -373,6 +377,7 @@ export class Raft {
       this.tracker.progress.set(id, progress)
     }
     this.pendingConfIndex = 0
+    this.ownRemovalIndex = 0
     this.uncommittedBytes = 0
     this.readOnly.reset()
     this.postponedReads = []
@@ -735,6 +740,7 @@ export class Raft {
     if (!this.tracker.progress.has(this.id)) return 'removed'
     // The transferee must catch up with a log that stands still.
     if (this.leadTransferee !== none) return 'transferring'
+    if (this.ownRemovalIndex > this.log.applied) return 'removed'
     const index = this.log.lastIndex() + 1
     let appendedKind = kind
     let appended = data
@@ -750,7 +756,11 @@ export class Raft {
       }
     }
     if (!this.appendOwn(appendedKind, appended)) return 'uncommittedFull'
-    if (appendedKind === 'confChange') this.pendingConfIndex = index
+    if (appendedKind === 'confChange') {
+      this.pendingConfIndex = index
+      if (this.config.stepDownOnRemoval && this.isOwnRemoval(decodeConfChange(appended[0]!)))
+        this.ownRemovalIndex = index
+    }
     this.broadcastAppend()
     return 'ok'
   }
@@ -762,6 +772,11 @@ export class Raft {
     message.entries = data.map(bytes => ({ term: 0, index: 0, kind, data: bytes }))
     this.messages.push(message)
     return 'forwarded'
+  }
+
+  private isOwnRemoval(wanted: ConfChange): boolean {
+    const result = change(this.tracker, this.log.lastIndex(), wanted)
+    return result.kind === 'changed' && result.progress.get(this.id)?.isLearner !== false
   }
 
   private confChangeRefusal(wanted: ConfChange): DropReason | null {

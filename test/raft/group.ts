@@ -57,8 +57,11 @@ class Member {
   /** What a crash may throw the commit index back to. */
   syncedCommit: number
 
-  constructor(id: number, confState: ConfState | null) {
+  private readonly preVote: boolean
+
+  constructor(id: number, confState: ConfState | null, preVote: boolean) {
     this.id = id
+    this.preVote = preVote
     if (confState !== null) {
       this.storage.applySnapshot({ meta: { index: 1, term: 1, confState }, data: fromUtf8('start') })
       this.storage.hardState = { term: 1, vote: 0, commit: 1 }
@@ -80,6 +83,8 @@ class Member {
       {
         ...productionConfig,
         id: this.id,
+        preVote: this.preVote,
+        checkQuorum: this.preVote,
         electionTick,
         heartbeatTick: 2,
         random: new Prng(this.id * 1_000 + this.life),
@@ -109,11 +114,11 @@ export class Group {
   readsServed = 0
   snapshotsInstalled = 0
 
-  constructor(size: number, voters: readonly number[]) {
+  constructor(size: number, voters: readonly number[], preVote: boolean) {
     const confState = { ...emptyConfState, voters }
     this.members = Array.from(
       { length: size },
-      (_, i) => new Member(i + 1, voters.includes(i + 1) ? confState : null),
+      (_, i) => new Member(i + 1, voters.includes(i + 1) ? confState : null, preVote),
     )
   }
 
@@ -167,6 +172,13 @@ export class Group {
       else if (message.to === localAppendThread) member.appends.push(message)
       else member.applies.push(message)
     }
+  }
+
+  /** A replica with a fast disk. */
+  turn(id: number): void {
+    this.ready(id)
+    this.append(id)
+    this.apply(id)
   }
 
   /** The oldest write becomes durable, and its responses leave. */
