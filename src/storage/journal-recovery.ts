@@ -224,18 +224,22 @@ class Replay {
   }
 
   segment(life: Life, frames: readonly ScannedFrame[]): void {
-    if (this.lastNumber !== 0 && life.number !== this.lastNumber + 1) this.unreadable(life, 0, 'segment')
+    let isKnown = this.lastNumber !== 0 && life.number !== this.lastNumber + 1
+    if (isKnown) this.unreadable(life, 0, 'segment')
     this.lastNumber = life.number
     for (const frame of frames) {
       const { header } = frame
       const isNext = header.sequence === this.sequence + 1
       if (frame.gapFrom !== null) {
         this.unreadable(life, frame.gapFrom, 'frame')
+      } else if (isKnown) {
+        // The frames that are missing before this one went with their segment.
       } else if (this.sequence > 0 && (!isNext || header.previousCrc !== this.previousCrc)) {
         this.unreadable(life, header.position, 'frame')
       } else if (this.frames === 0 && (header.flags & openingFlag) === 0) {
         this.unreadable(life, 0, 'segment')
       }
+      isKnown = false
       this.sequence = header.sequence
       this.previousCrc = header.crc
       this.frames++
