@@ -143,16 +143,17 @@ export class RaftLog {
     return stable.concat(this.unstable.slice(offset, to, rest))
   }
 
-  /** Is one of the committed, not yet applied entries a change of configuration? */
-  hasUnappliedConfChange(pageBytes: number): boolean {
-    for (let from = this.applied + 1; from <= this.committed; ) {
-      const page = this.slice(from, this.committed + 1, pageBytes)
+  /** The first change of configuration in [from, to), null when there is none. */
+  findConfChange(from: number, to: number, pageBytes: number): Entry | null {
+    while (from < to) {
+      const page = this.slice(from, to, pageBytes)
       // A snapshot being installed stands where they were; it carries its configuration with it.
-      if (page === null) return false
-      if (page.some(entry => entry.kind === 'confChange')) return true
+      if (page === null) return null
+      const found = page.find(entry => entry.kind !== 'normal')
+      if (found !== undefined) return found
       from += page.length
     }
-    return false
+    return null
   }
 
   // Handing out committed entries.

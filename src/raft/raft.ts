@@ -417,6 +417,7 @@ export class Raft {
     }
     // A change of configuration may be anywhere in the log it inherited: none is accepted before all of it is applied.
     this.pendingConfIndex = this.log.lastIndex()
+    this.noticeInheritedRemoval()
     // An entry of its own term: without one it could not commit what it inherited (Raft §5.4.2, §8).
     const isAppended = this.appendOwn('normal', [emptyBytes])
     assert(isAppended, 'an empty entry always fits')
@@ -436,7 +437,8 @@ export class Raft {
     if (this.role === 'leader' || !this.isPromotable()) return
     // A configuration counts from its apply on. With one committed but not applied, this replica would ask the wrong
     // voters, and two majorities of the same term might not meet.
-    if (this.log.hasUnappliedConfChange(this.config.maxSizePerMsg)) return
+    const { applied, committed } = this.log
+    if (this.log.findConfChange(applied + 1, committed + 1, this.config.maxSizePerMsg) !== null) return
     this.startCampaign(kind)
   }
 
@@ -772,6 +774,14 @@ export class Raft {
     message.entries = data.map(bytes => ({ term: 0, index: 0, kind, data: bytes }))
     this.messages.push(message)
     return 'forwarded'
+  }
+
+  /** It may have inherited the entry that takes it out; there is one change at most, since none was pending twice. */
+  private noticeInheritedRemoval(): void {
+    if (!this.config.stepDownOnRemoval) return
+    const { committed } = this.log
+    const entry = this.log.findConfChange(committed + 1, this.log.lastIndex() + 1, this.config.maxSizePerMsg)
+    if (entry !== null && this.isOwnRemoval(decodeConfChange(entry.data))) this.ownRemovalIndex = entry.index
   }
 
   private isOwnRemoval(wanted: ConfChange): boolean {

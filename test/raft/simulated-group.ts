@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { Prng } from '../../src/lib/prng.ts'
 import type { ConfChange, ConfChangeSingle, Message, Snapshot } from '../../src/raft/types.ts'
-import { SimulatedNode } from './simulated-node.ts'
+import { type Settings, SimulatedNode } from './simulated-node.ts'
 import { Truth } from './truth.ts'
 
 const ids = [1, 2, 3, 4, 5]
@@ -13,7 +13,7 @@ const networkMax = 400
 
 /** How often each op comes, of 100. */
 const weights = {
-  deliver: 30,
+  deliver: 27,
   sync: 16,
   apply: 10,
   tick: 10,
@@ -22,10 +22,10 @@ const weights = {
   duplicate: 3,
   crash: 2,
   restart: 5,
-  changeConfiguration: 3,
+  changeConfiguration: 5,
   transfer: 1,
   checkpoint: 3,
-  partition: 1,
+  partition: 2,
   read: 3,
   forgetLeader: 1,
 }
@@ -40,7 +40,7 @@ export class SimulatedGroup {
   private sideOf = new Map<number, number>()
   private proposals = 0
 
-  constructor() {
+  constructor(settings: Settings) {
     const none = { votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false }
     const founded: Snapshot = {
       meta: { index: 1, term: 1, confState: { voters: [1, 2, 3], ...none } },
@@ -55,6 +55,7 @@ export class SimulatedGroup {
       id =>
         new SimulatedNode(
           id,
+          settings,
           id <= 3 ? founded : empty,
           this.truth,
           message => this.network.push(message),
@@ -67,7 +68,8 @@ export class SimulatedGroup {
   run(op: number, a: number, b: number): void {
     const random = new Prng(a * 65_537 + b)
     const node = this.nodes[a % this.nodes.length]!
-    const leader = this.nodes.find(each => each.isAlive && each.raft.isLeader) ?? node
+    const leaders = this.nodes.filter(each => each.isAlive && each.raft.isLeader)
+    const leader = leaders[a % (leaders.length || 1)] ?? node
     switch (ops[op % ops.length]!) {
       case 'deliver':
         for (let i = b % 24; i >= 0; i--) this.deliver(random.below(this.network.length || 1))
@@ -116,7 +118,10 @@ export class SimulatedGroup {
         if (node.isAlive) node.checkpoint(b % 4)
         break
       case 'partition':
-        this.sideOf = new Map(ids.map(id => [id, b % 3 > 0 ? 0 : random.below(2)]))
+        // Whole again, or a leader alone, or any two sides.
+        this.sideOf = new Map(
+          ids.map(id => [id, [0, 0, id === leader.id ? 1 : 0, random.below(2)][b % 4]!] as const),
+        )
         break
       case 'read':
         if (leader.isAlive) leader.read()
@@ -209,7 +214,7 @@ export class SimulatedGroup {
     for (const node of this.nodes) if (!node.isAlive) node.start()
     const target = this.truth.commitIndex
     let proposedAt: number | null = null
-    for (let round = 0; round < 600; round++) {
+    for (let round = 0; round < 2_000; round++) {
       if (round % 3 === 0) for (const node of this.nodes) this.tick(node)
       for (let i = this.network.length; i > 0; i--) this.deliver(0)
       for (const node of this.nodes) {

@@ -42,6 +42,12 @@ class NodeStorage extends MemoryStorage {
   }
 }
 
+export interface Settings {
+  readonly preVote: boolean
+  /** Without it a leader that was cut off goes on believing: the hardest case for reads and for old terms. */
+  readonly checkQuorum: boolean
+}
+
 export class SimulatedNode {
   readonly id: number
   raft!: RawNode
@@ -57,12 +63,14 @@ export class SimulatedNode {
   /** Where the latest snapshot ends that was handed out to be installed. */
   private snapshotIndex = 0
   private life = 0
+  private readonly settings: Settings
   private readonly truth: Truth
   private readonly send: (message: Message) => void
   private readonly installed: (snapshot: Snapshot) => void
 
   constructor(
     id: number,
+    settings: Settings,
     checkpoint: Snapshot,
     truth: Truth,
     send: (message: Message) => void,
@@ -71,6 +79,7 @@ export class SimulatedNode {
     const { index, term } = checkpoint.meta
     this.id = id
     this.disk = { hardState: { term, vote: 0, commit: index }, start: { index, term }, log: [], checkpoint }
+    this.settings = settings
     this.truth = truth
     this.send = send
     this.installed = installed
@@ -110,8 +119,8 @@ export class SimulatedNode {
         maxInflightBytes: 0,
         maxUncommittedEntriesSize: 400,
         maxCommittedSizePerReady: 80,
-        preVote: true,
-        checkQuorum: true,
+        preVote: this.settings.preVote,
+        checkQuorum: this.settings.checkQuorum,
         asyncStorageWrites: true,
         disableProposalForwarding: true,
         stepDownOnRemoval: true,
