@@ -5,6 +5,7 @@ import type { RunningNode, StartNode } from './cli/serve.ts'
 import { commands } from './commands/table.ts'
 import type { Settings } from './config.ts'
 import { RoundhouseError } from './errors.ts'
+import { BrokenInvariant } from './lib/assert.ts'
 import { systemClock } from './lib/clock.ts'
 import type { Logger } from './lib/logger.ts'
 import { systemRandom } from './lib/prng.ts'
@@ -119,10 +120,17 @@ async function bind(
   const server = createServer({
     service: node,
     peerService: node,
-    isKeyed: name => (commands.get(name.toUpperCase())?.keys ?? 'none') !== 'none',
+    isKeyed: name => ['first', 'all', 'alternate'].includes(commands.get(name.toUpperCase())?.keys ?? ''),
     messageTimeoutMs: settings.messageTimeoutMs,
     clock: systemClock,
-    onUnexpected: error => log.error('a call met a fault of this program', { error }),
+    onUnexpected: error => {
+      log.error('a call met a fault of this program', { error })
+      // A broken invariant is not the caller's: going on could lose data, so it ends the process like anywhere else.
+      if (error instanceof BrokenInvariant)
+        setImmediate(() => {
+          throw error
+        })
+    },
   })
   await server.listen(settings.host, settings.port)
   opened.push(() => server.close(graceMs))

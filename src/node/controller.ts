@@ -86,6 +86,11 @@ export class Controller {
     this.look()
   }
 
+  /** A replica applied something: perhaps the step that the next one of its operation waits for. */
+  progressed(replica: Replica): void {
+    if (this.known !== null && replica.isLeader) this.drive(this.known, replica)
+  }
+
   /** Now and then, and whenever something changed. */
   look(): void {
     const register = this.known

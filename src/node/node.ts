@@ -84,7 +84,7 @@ interface JoinAnswer {
   readonly nodes: readonly RegisteredNode[]
 }
 
-const lookIntervalMs = 200
+const lookIntervalMs = 50
 const joinPauseMs = 300
 const askTimeoutMs = 3_000
 const stopTimeoutMs = 5_000
@@ -140,9 +140,13 @@ export class Node implements Service, PeerService {
       tableOf: group => (group === metaGroup ? metaCommands : commands),
       medianWallMs: nodes => this.medianWallMs(nodes),
       fetch: (node, request) => this.fetch(node, request),
+      reportFailure: (node, group, receiver) => this.reportFailure(node, group, receiver),
       onFatal: error => this.fail(error),
       onProgress: replicas => {
-        for (const replica of replicas) if (replica.group === metaGroup) this.controller.refresh()
+        for (const replica of replicas) {
+          if (replica.group === metaGroup) this.controller.refresh()
+          else this.controller.progressed(replica)
+        }
       },
     })
     this.controller = new Controller({
@@ -502,6 +506,15 @@ export class Node implements Service, PeerService {
     return this.options.peers.fetchChunk(address, request, askTimeoutMs * 3)
   }
 
+  private reportFailure(node: string, group: number, receiver: number): void {
+    const address = this.addressOf(node)
+    if (address === null) return
+    const body = JSON.stringify({ group, receiver })
+    this.options.peers.ask(address, 'snapshot-failed', body, askTimeoutMs).catch(() => {
+      // The sender finds out by itself when nobody has asked for the copy for a while.
+    })
+  }
+
   // --- Service: what wires call -------------------------------------------------------------------------------------
 
   execute(call: Call): Promise<CallResult> {
@@ -628,6 +641,12 @@ export class Node implements Service, PeerService {
     if (method === 'transfer') {
       const { group, to } = request as { group: number; to: string }
       this.controller.transfer(group, to)
+      return '{}'
+    }
+    if (method === 'snapshot-failed') {
+      const { group, receiver } = request as { group: number; receiver: number }
+      const replica = this.host.group(group)
+      if (replica?.isLeader) this.host.snapshotter.failed(replica, receiver)
       return '{}'
     }
     throw new RoundhouseError('UNKNOWN_COMMAND', { command: method })

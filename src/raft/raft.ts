@@ -734,6 +734,14 @@ export class Raft {
     progress.isPausedByFlow = true
   }
 
+  /** What the host had to prepare for this replica (a snapshot) is ready: no need to wait for its next heartbeat. */
+  retry(id: number): void {
+    const progress = this.tracker.progress.get(id)
+    if (this.role !== 'leader' || progress?.state !== 'probe') return
+    progress.isPausedByFlow = false
+    this.sendAppend(id, progress, true)
+  }
+
   // Proposals.
 
   propose(kind: Entry['kind'], data: readonly Uint8Array[]): ProposeResult {

@@ -209,6 +209,11 @@ export class RawNode {
     this.raft.reportSnapshot(id, isDelivered)
   }
 
+  /** Tries again at once to bring a replica up to date, after `Storage.snapshot` had answered null for it. */
+  retry(id: number): void {
+    this.raft.retry(id)
+  }
+
   hasReady(): boolean {
     const { raft } = this
     return (

@@ -42,6 +42,8 @@ export interface HostOptions {
   readonly tableOf: (group: number) => CommandTable
   readonly medianWallMs: (nodes: readonly string[]) => number
   readonly fetch: SnapshotFetch
+  /** Tells the node that offered a snapshot that its receiver could not get it. */
+  readonly reportFailure: (node: string, group: number, receiver: number) => void
   /** A durable promise can't be kept any more (failed sync, failed commit): the node must stop serving. */
   readonly onFatal: (error: Error) => void
   /** After a turn: replicas that applied entries or whose leadership or configuration changed. */
@@ -79,7 +81,17 @@ export class Host {
 
   constructor(options: HostOptions) {
     this.options = options
-    this.snapshotter = new Snapshotter(options, work => this.complete(work))
+    this.snapshotter = new Snapshotter(
+      {
+        ...options,
+        touch: replica => this.touch(replica),
+        onIdle: (id, receiver) => {
+          const replica = this.replicas.get(id)
+          if (replica !== undefined) this.snapshotter.failed(replica, receiver)
+        },
+      },
+      work => this.complete(work),
+    )
   }
 
   // --- Replicas come and go -----------------------------------------------------------------------------------------
@@ -221,7 +233,7 @@ export class Host {
     this.dirty.delete(replica)
     this.campaigns.delete(replica)
     if (this.groups.get(replica.group) === replica) this.groups.delete(replica.group)
-    this.snapshotter.forget(id)
+    this.snapshotter.forget(replica)
     await new Promise<void>((resolve, reject) => {
       this.removals.push({ id, done: error => (error === null ? resolve() : reject(error)) })
       this.wake()
@@ -584,6 +596,7 @@ export class Host {
       const term = this.options.journal.term(replica.id, index)
       if (term !== undefined && this.replicas.get(replica.id) === replica)
         this.options.journal.compact(replica.id, index, term)
+      this.snapshotter.checkpointed(replica)
       this.touch(replica)
     })
   }

@@ -1,4 +1,4 @@
-import { RoundhouseError } from '../errors.ts'
+import { isError, RemoteError, RoundhouseError } from '../errors.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
@@ -32,6 +32,11 @@ interface SnapshotterOptions {
   readonly clock: Clock
   readonly log: Logger
   readonly fetch: SnapshotFetch
+  /** Tells the node that offered a snapshot that its receiver could not get it. */
+  readonly reportFailure: (node: string, group: number, receiver: number) => void
+  /** The copy that was offered to `receiver` is gone. */
+  readonly onIdle: (replica: number, receiver: number) => void
+  readonly touch: (replica: Replica) => void
   readonly onFatal: (error: Error) => void
 }
 
@@ -65,9 +70,12 @@ export class Snapshotter {
   private readonly options: SnapshotterOptions
   /** Hands work back to the loop. */
   private readonly complete: (work: () => void) => void
-  private readonly outgoing = new Map<number, Outgoing>()
-  /** Replicas for which a copy is wanted; the host checkpoints them. */
-  private readonly wanted = new Map<number, Replica>()
+  /** By replica, the oldest first. An older copy lives on while somebody pulls it. */
+  private readonly outgoing = new Map<number, readonly Outgoing[]>()
+  /** Replicas of which a copy is wanted, and for whom; the host checkpoints them. */
+  private readonly wanted = new Map<Replica, Set<number>>()
+  /** Destroyed here. */
+  private readonly gone = new WeakSet<Replica>()
   private readonly taking = new Set<number>()
   private readonly incoming = new Map<number, Incoming>()
   readonly counters = { sent: 0, received: 0, bytesSent: 0, bytesReceived: 0 }
@@ -79,10 +87,10 @@ export class Snapshotter {
 
   // --- Sender -------------------------------------------------------------------------------------------------------
 
-  /** Raft's question: a snapshot for that follower, or null and another question at the next heartbeat. */
+  /** Raft's question: a snapshot for that follower, or null: it is being prepared, and `onReady` will tell. */
   offer(replica: Replica, to: number): RaftSnapshot | null {
-    const ready = this.outgoing.get(replica.id)
-    if (ready !== undefined && this.isGoodFor(replica, ready, to)) {
+    const ready = this.newestGoodFor(replica, to)
+    if (ready !== null) {
       ready.receivers.add(to)
       ready.usedAtMs = this.options.clock.now()
       const { manifest } = ready.snapshot
@@ -92,39 +100,57 @@ export class Snapshotter {
       const meta = { index: manifest.index, term: manifest.term, confState }
       return { meta, data: fromUtf8(JSON.stringify(offer)) }
     }
-    if (!this.taking.has(replica.id)) this.wanted.set(replica.id, replica)
-    this.takeIfCheckpointed(replica, to)
+    const waiting = this.wanted.get(replica)
+    if (waiting === undefined) this.wanted.set(replica, new Set([to]))
+    else waiting.add(to)
+    this.takeIfCheckpointed(replica)
     return null
   }
 
   /** It must name the receiver (Raft ignores one that does not), and the log must go on where it ends. */
-  private isGoodFor(replica: Replica, { snapshot }: Outgoing, to: number): boolean {
-    const { configuration, index } = snapshot.manifest
-    return namesReplica(configuration, to) && replica.raft.firstIndex <= index + 1
+  private newestGoodFor(replica: Replica, to: number): Outgoing | null {
+    for (const outgoing of [...this.outgoingOf(replica.id)].reverse()) {
+      const { configuration, index } = outgoing.snapshot.manifest
+      if (namesReplica(configuration, to) && replica.raft.firstIndex <= index + 1) return outgoing
+    }
+    return null
+  }
+
+  private outgoingOf(replica: number): readonly Outgoing[] {
+    return this.outgoing.get(replica) ?? []
   }
 
   /** The host checkpoints these soon, whatever their memtables hold. */
   wantsCheckpoint(replica: Replica): boolean {
-    return this.wanted.has(replica.id)
+    return this.wanted.size > 0 && this.wanted.has(replica) && !this.taking.has(replica.id)
   }
 
-  private takeIfCheckpointed(replica: Replica, to: number): void {
+  /** The host finished a checkpoint. */
+  checkpointed(replica: Replica): void {
+    if (this.wanted.has(replica)) this.takeIfCheckpointed(replica)
+  }
+
+  private takeIfCheckpointed(replica: Replica): void {
     const meta = replica.state.checkpointed
-    if (meta === null || this.taking.has(replica.id) || !namesReplica(meta.configuration, to)) return
+    const receivers = this.wanted.get(replica)
+    if (meta === null || receivers === undefined || this.taking.has(replica.id)) return
+    if (![...receivers].some(to => namesReplica(meta.configuration, to))) return
     if (replica.raft.firstIndex > meta.index + 1) return
-    this.wanted.delete(replica.id)
+    this.wanted.delete(replica)
     this.taking.add(replica.id)
     replica.state.takeSnapshot().then(
       snapshot =>
         this.complete(() => {
           this.taking.delete(replica.id)
-          this.outgoing.get(replica.id)?.snapshot.release()
-          this.outgoing.set(replica.id, {
-            snapshot,
-            usedAtMs: this.options.clock.now(),
-            receivers: new Set(),
-          })
+          if (this.isGone(replica)) {
+            snapshot.release()
+            return
+          }
+          const outgoing = { snapshot, usedAtMs: this.options.clock.now(), receivers: new Set<number>() }
+          this.outgoing.set(replica.id, [...this.outgoingOf(replica.id), outgoing])
           this.counters.sent++
+          for (const to of receivers) replica.raft.retry(to)
+          this.options.touch(replica)
         }),
       (error: Error) =>
         this.complete(() => {
@@ -138,10 +164,15 @@ export class Snapshotter {
     )
   }
 
+  private isGone(replica: Replica): boolean {
+    return this.gone.has(replica)
+  }
+
   /** Bytes of a copy that this node holds. */
   read(id: string, part: string, position: number, length: number): Bytes {
-    for (const outgoing of this.outgoing.values()) {
-      if (outgoing.snapshot.manifest.id !== id) continue
+    for (const each of this.outgoing.values()) {
+      const outgoing = each.find(({ snapshot }) => snapshot.manifest.id === id)
+      if (outgoing === undefined) continue
       outgoing.usedAtMs = this.options.clock.now()
       const bytes = outgoing.snapshot.read(part, position, length)
       this.counters.bytesSent += bytes.byteLength
@@ -152,26 +183,39 @@ export class Snapshotter {
 
   /** The index behind which the journal must keep the replica's entries, null when nothing is on its way. */
   pinnedIndex(replica: Replica): number | null {
-    return this.outgoing.get(replica.id)?.snapshot.manifest.index ?? null
+    const indexes = this.outgoingOf(replica.id).map(({ snapshot }) => snapshot.manifest.index)
+    return indexes.length === 0 ? null : Math.min(...indexes)
+  }
+
+  /** A receiver could not get what was offered: its leader probes it anew, and offers again. */
+  failed(replica: Replica, receiver: number): void {
+    replica.raft.reportSnapshot(receiver, false)
+    replica.raft.retry(receiver)
+    this.options.touch(replica)
   }
 
   tick(): void {
     const now = this.options.clock.now()
-    for (const [id, outgoing] of this.outgoing) {
-      if (now - outgoing.usedAtMs < idleMsMax) continue
-      this.outgoing.delete(id)
-      outgoing.snapshot.release()
-      this.onIdle(id, outgoing.receivers)
+    for (const [id, each] of this.outgoing) {
+      const idle = each.filter(({ usedAtMs }) => now - usedAtMs >= idleMsMax)
+      if (idle.length === 0) continue
+      const left = each.filter(outgoing => !idle.includes(outgoing))
+      if (left.length === 0) this.outgoing.delete(id)
+      else this.outgoing.set(id, left)
+      for (const { snapshot, receivers } of idle) {
+        snapshot.release()
+        // Whoever was to have it and has not answered yet is probed again; for the others this changes nothing.
+        for (const receiver of receivers) this.options.onIdle(id, receiver)
+      }
     }
   }
 
-  /** Set by the host: tells Raft that those followers are to be probed again. */
-  onIdle: (replica: number, receivers: ReadonlySet<number>) => void = () => {}
-
-  forget(id: number): void {
-    this.outgoing.get(id)?.snapshot.release()
+  forget(replica: Replica): void {
+    const { id } = replica
+    this.gone.add(replica)
+    for (const { snapshot } of this.outgoingOf(id)) snapshot.release()
     this.outgoing.delete(id)
-    this.wanted.delete(id)
+    this.wanted.delete(replica)
     const incoming = this.incoming.get(id)
     if (incoming !== undefined) {
       incoming.isCancelled = true
@@ -229,7 +273,9 @@ export class Snapshotter {
           node,
           error: message,
         })
-        if (!incoming.isCancelled) this.incoming.delete(replica.id)
+        if (incoming.isCancelled) return
+        this.incoming.delete(replica.id)
+        this.options.reportFailure(node, replica.group, replica.id)
       })
     }
   }
@@ -248,7 +294,7 @@ export class Snapshotter {
         this.counters.bytesReceived += bytes.byteLength
         failures = 0
       } catch (error) {
-        if (++failures >= fetchAttemptsMax) throw error
+        if (++failures >= fetchAttemptsMax || isGoneAtSender(error)) throw error
         await new Promise<void>(resolve => this.options.clock.after(fetchPauseMs, resolve))
       }
     }
@@ -281,6 +327,10 @@ export class Snapshotter {
     this.incoming.delete(replica.id)
     incoming.staged.discard()
   }
+}
+
+function isGoneAtSender(error: unknown): boolean {
+  return (isError(error) || error instanceof RemoteError) && error.code === 'NO_SUCH_TRANSFER'
 }
 
 function namesReplica(configuration: Bytes, replica: number): boolean {

@@ -157,6 +157,8 @@ export class SimCluster {
   readonly network: SimNetwork
   readonly settings: SimSettings
   readonly machines: SimMachine[] = []
+  /** Found by the cluster's own checks. */
+  readonly violations: string[] = []
   private readonly logs: ((node: string) => Logger) | null
 
   constructor(
@@ -189,6 +191,40 @@ export class SimCluster {
         .catch(() => {})
     }
     return this.world.run(this.world.nowMs + 120_000, () => this.isSettled(count))
+  }
+
+  /** For a failure's text: who leads, who votes, what is open. */
+  describe(): unknown {
+    return this.machines.map(({ nodeId, node, ended }) => {
+      if (node === null) return { nodeId, ended }
+      const status = node.status()
+      const shards = status.shards.map(({ shardId, leader, term, voters, learners, applied }) =>
+        [shardId, leader, term, voters.join(), learners.join(), applied].join(' '),
+      )
+      const nodes = status.nodes.map(each => `${each.nodeId} ${each.state}`)
+      const halted = [...node.host.all()]
+        .filter(each => each.halted !== null)
+        .map(each => `${each.group}: ${each.halted}`)
+      return { nodeId, nodes, shards, meta: status.meta, rebalance: status.rebalance, halted }
+    })
+  }
+
+  /** Replicas of a group with the same applied index must hold the same rows (state machine safety, Raft figure 3). */
+  compareReplicas(): void {
+    const seen = new Map<string, { readonly text: string; readonly by: string }>()
+    for (const { nodeId, node } of this.machines) {
+      if (node === null) continue
+      for (const replica of node.host.all()) {
+        if (replica.halted !== null || replica.isInstalling) continue
+        const place = `group ${replica.group} at ${replica.appliedIndex}`
+        const rows = [...replica.state.range('', '\u00ff'.repeat(8))]
+        const text = rows.map(([key, value]) => `${key}=${Buffer.from(value).toString('latin1')}`).join('\n')
+        const other = seen.get(place)
+        if (other === undefined) seen.set(place, { text, by: nodeId })
+        else if (other.text !== text)
+          this.violations.push(`${place}: ${nodeId} and ${other.by} hold different rows`)
+      }
+    }
   }
 
   /** Every member alive, nothing to move, every shard with its voters and a leader that all agree on. */
