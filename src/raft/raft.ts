@@ -102,11 +102,11 @@ export type DropReason =
 export type ProposeResult = 'ok' | 'forwarded' | DropReason
 
 /**
- * unknownPeer, localMessage: ignored. dropped: a forwarded proposal or read that can't be served here. lostEntries: a
+ * unknownPeer, localMessage, malformed: ignored. dropped: a forwarded proposal or read that can't be served here. lostEntries: a
  * leader proved that this replica once acknowledged entries it no longer has; nothing was changed, and it must be
  * quarantined: its votes and acknowledgements may be lies.
  */
-export type StepResult = 'ok' | 'unknownPeer' | 'localMessage' | 'dropped' | 'lostEntries'
+export type StepResult = 'ok' | 'unknownPeer' | 'localMessage' | 'malformed' | 'dropped' | 'lostEntries'
 
 /** postponed: answered after the leader's first commit. dropped: no leader, or too many wait. */
 export type ReadIndexResult = 'ok' | 'postponed' | 'dropped'
@@ -679,6 +679,8 @@ export class Raft {
       }
       return
     }
+    // Nobody has acknowledged what was never sent: within a term a leader's log only grows.
+    if (message.index > this.log.lastIndex()) return
     // A probe answered with what was known still tells that the logs agree there.
     const isNews =
       progress.maybeUpdate(message.index) || (progress.match === message.index && progress.state === 'probe')

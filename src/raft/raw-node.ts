@@ -29,6 +29,7 @@
  */
 import { assert } from '../lib/assert.ts'
 import { decodeConfChange, encodeConfChange } from './conf-change.ts'
+import { isWellFormed } from './message-shape.ts'
 import { type Config, type ProposeResult, Raft, type ReadIndexResult, type StepResult } from './raft.ts'
 import type { ReadState } from './read-only.ts'
 import type { Storage } from './storage.ts'
@@ -145,7 +146,11 @@ export class RawNode {
 
   /** From a peer, or a response of this replica's own storage. */
   step(message: Message): StepResult {
-    if (isStorageKind(message.kind) && !isLocalTarget(message.from)) return 'localMessage'
+    if (isStorageKind(message.kind)) {
+      if (!isLocalTarget(message.from)) return 'localMessage'
+    } else if (message.to !== this.id || !isWellFormed(message)) {
+      return 'malformed'
+    }
     return this.raft.step(message)
   }
 
