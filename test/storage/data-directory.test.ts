@@ -446,6 +446,21 @@ describe('the lock of a data directory', () => {
     if (lock.kind === 'locked') lock.release()
   })
 
+  it('is taken by the starter that waited when the other one dies, and what it left is swept', async () => {
+    const path = newDirectory()
+    const higher = await listening(join(path, 'socket'))
+    // A second name stays behind when the socket closes, as after a kill.
+    linkSync(join(path, 'socket'), join(path, `LOCK.${'f'.repeat(32)}`))
+    higher.once('connection', socket => {
+      higher.close()
+      socket.destroy()
+    })
+    const lock = await lockDirectory(path, random)
+    assert.equal(lock.kind, 'locked')
+    assert.deepEqual(readdirSync(path), ['LOCK'])
+    if (lock.kind === 'locked') lock.release()
+  })
+
   it('that is not a socket is refused and kept', async () => {
     const path = await usedDirectory()
     writeFileSync(join(path, 'LOCK'), 'somebody’s')
