@@ -108,6 +108,7 @@ export function recoverJournal(files: readonly File[], pins: Pins, cache: Journa
   const replay = new Replay(pins, cache)
   const oldest = lastScan.frames.reduce((sum, frame) => Math.max(sum, frame.header.oldestSegment), 0)
   const segments: Recovered['segments'] = []
+  replay.expect(Math.max(1, oldest))
   for (const life of ours) {
     if (life.number < oldest) continue
     const { frames, end, gapFrom } = scan(life)
@@ -223,8 +224,13 @@ class Replay {
     this.cache = cache
   }
 
+  /** The number of the first segment that must be there. */
+  expect(number: number): void {
+    this.lastNumber = number - 1
+  }
+
   segment(life: Life, frames: readonly ScannedFrame[]): void {
-    let isKnown = this.lastNumber !== 0 && life.number !== this.lastNumber + 1
+    let isKnown = life.number !== this.lastNumber + 1
     if (isKnown) this.unreadable(life, 0, 'segment')
     this.lastNumber = life.number
     for (const frame of frames) {

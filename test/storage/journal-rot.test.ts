@@ -241,6 +241,19 @@ describe('a segment of the journal that is gone or whose first frame is rotten',
     assert.equal(journal.entries(1, one!.damaged.to, 21, 1e9).length, 21 - one!.damaged.to)
   })
 
+  it('is reported when it was the oldest that is wanted', () => {
+    const { harness } = many()
+    const disk = harness.disk.clone()
+    disk.unlink(harness.paths()[0]!)
+    const { damage, recovered } = new Harness(1, harness.options).restart(disk)
+    assert.deepEqual(
+      damage.map(({ segment, what }) => [segment, what]),
+      [[2, 'segment']],
+    )
+    const one = recovered.find(found => found.replica === 1)!
+    assert.deepEqual([one.lastIndex, one.damaged!.from], [20, 1])
+  })
+
   it('still says its later entries', () => {
     const { harness } = many()
     const disk = harness.disk.clone()
