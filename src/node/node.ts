@@ -78,6 +78,13 @@ export interface NodeOptions {
 /** How a node's life ends by itself. */
 export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; readonly error: Error }
 
+interface ClusterAnswer {
+  /** null: the node that answers belongs to none. */
+  readonly clusterId: string | null
+  /** The asker was let go: what happened after that does not reach it any more. */
+  readonly hasLeft: boolean
+}
+
 interface JoinAnswer {
   readonly clusterId: string
   readonly node: RegisteredNode
@@ -85,6 +92,8 @@ interface JoinAnswer {
 }
 
 const lookIntervalMs = 50
+/** A member asks now and then whether it was let go while it was away; a leaving one with every heartbeat. */
+const heartbeatsBetweenQuestions = 10
 const joinPauseMs = 300
 const askTimeoutMs = 3_000
 const stopTimeoutMs = 5_000
@@ -223,7 +232,7 @@ export class Node implements Service, PeerService {
       for (const seed of [...silent]) {
         try {
           const answer = await this.options.peers.ask(seed, 'cluster', '{}', askTimeoutMs)
-          const { clusterId } = JSON.parse(answer) as { clusterId: string | null }
+          const { clusterId } = JSON.parse(answer) as ClusterAnswer
           if (clusterId !== null) return false
           silent.delete(seed)
         } catch (error) {
@@ -392,10 +401,7 @@ export class Node implements Service, PeerService {
     for (const node of register.nodes) {
       if (node.state === 'left') {
         this.noteChanges(this.detector.unregister(node.nodeId))
-        if (node.nodeId === this.nodeId && node.storeId === this.options.storeId) {
-          this.options.log.info('left the cluster', {})
-          this.end.resolve({ kind: 'left' })
-        }
+        if (node.nodeId === this.nodeId && node.storeId === this.options.storeId) this.left()
         continue
       }
       this.addresses.set(node.nodeId, { peer: node.peerAddress, client: node.clientAddress })
@@ -435,6 +441,7 @@ export class Node implements Service, PeerService {
     for (const nodeId of probe) {
       const address = this.addressOf(nodeId)
       if (address === null) continue
+      this.askWhetherLeft(address)
       peers.heartbeat(address, this.greeting(), this.options.heartbeatIntervalMs * 2).then(
         answer => {
           this.detector.noteCall(nodeId, true)
@@ -443,6 +450,26 @@ export class Node implements Service, PeerService {
         () => this.detector.noteCall(nodeId, false),
       )
     }
+  }
+
+  /** The entry that lets a node go may never reach it: it is out of the meta shard then. So it asks. */
+  private askWhetherLeft(address: string): void {
+    const own = this.controller.register?.nodes.find(node => node.nodeId === this.nodeId)
+    if (own?.state !== 'leaving' && this.detector.view.self.heartbeat % heartbeatsBetweenQuestions !== 1)
+      return
+    this.options.peers.ask(address, 'cluster', '{}', askTimeoutMs).then(
+      answer => {
+        if ((JSON.parse(answer) as ClusterAnswer).hasLeft) this.left()
+      },
+      () => {
+        // The next heartbeat asks somebody else.
+      },
+    )
+  }
+
+  private left(): void {
+    this.options.log.info('left the cluster')
+    this.end.resolve({ kind: 'left' })
   }
 
   private greeting(): Greeting {
@@ -626,7 +653,11 @@ export class Node implements Service, PeerService {
 
   async ask(from: Identity, method: string, body: string): Promise<string> {
     const request = parse(body)
-    if (method === 'cluster') return JSON.stringify({ clusterId: this.clusterId })
+    if (method === 'cluster') {
+      const known = this.controller.register?.nodes.find(node => node.nodeId === from.nodeId)
+      const hasLeft = known?.storeId === from.storeId && known.state === 'left'
+      return JSON.stringify({ clusterId: this.clusterId, hasLeft } satisfies ClusterAnswer)
+    }
     if (method === 'join') return this.admitJoiner(request as JoinRequest & { hops?: number })
     if (from.clusterId !== this.clusterId)
       throw new RoundhouseError('WRONG_CLUSTER', {

@@ -2,6 +2,7 @@ import type { Reply } from '../commands/command.ts'
 import type { MemberRecord } from '../gossip/member.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Outbox, PeerMessage } from '../shard/ports.ts'
+import type { CallOrder } from './call-order.ts'
 
 /** The two sides of a node: what wires call (`Service`), what peers call (`PeerService`), and how it reaches peers (`Peers`). */
 
@@ -20,6 +21,8 @@ export interface Call {
   readonly hops: number
   /** Between nodes: the shard that this part of a scattered call is for; null from clients. */
   readonly shard: number | null
+  /** Of calls that are to keep their order, the same object in each; absent where order does not matter. */
+  readonly order?: CallOrder
   /** How long the caller waits, ms from now; the node's message_timeout bounds it. */
   readonly timeoutMs: number
   readonly signal?: AbortSignal

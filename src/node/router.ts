@@ -158,22 +158,31 @@ export class Router {
     call: Call,
   ): Promise<CallResult> {
     const { clock, random } = this.options
-    const startedMs = clock.now()
     const timeoutMs = Math.min(call.timeoutMs, this.options.timeoutMsMax)
-    const deadline = startedMs + timeoutMs
+    const deadline = clock.now() + timeoutMs
     const isRead = command.access === 'read'
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return await this.attempt(shard, command, args, call, deadline, attempt)
-      } catch (error) {
-        if (!(error instanceof Error) || !isTransient(error, isRead || call.session !== null)) throw error
-        if (!call.forward && !this.leadsHere(shard)) throw error
-        const pauseMs = Math.min(retryPauseMs.max, retryPauseMs.min * 2 ** attempt) * (0.5 + random.next())
-        if (clock.now() + pauseMs >= deadline || call.signal?.aborted === true)
-          throw this.outOfTime(shard, error, timeoutMs)
-        this.counters.retried++
-        await new Promise<void>(resolve => clock.after(pauseMs, resolve))
+    const turn = call.order?.enter(shard) ?? null
+    let retries = 0
+    try {
+      const mayOvertake = !isRead && turn?.mayOvertake() === true && this.leadsHere(shard)
+      if (turn !== null && turn.previous !== null && !mayOvertake) await turn.previous
+      for (let attempt = 0; ; attempt++) {
+        try {
+          return await this.attempt(shard, command, args, call, deadline, attempt)
+        } catch (error) {
+          if (!(error instanceof Error) || !isTransient(error, isRead || call.session !== null)) throw error
+          if (!call.forward && !this.leadsHere(shard)) throw error
+          const pauseMs = Math.min(retryPauseMs.max, retryPauseMs.min * 2 ** attempt) * (0.5 + random.next())
+          if (clock.now() + pauseMs >= deadline || call.signal?.aborted === true)
+            throw this.outOfTime(shard, error, timeoutMs)
+          this.counters.retried++
+          if (turn !== null && retries++ === 0) turn.retrying()
+          await new Promise<void>(resolve => void clock.after(pauseMs, resolve))
+          if (turn !== null && turn.previous !== null) await turn.previous
+        }
       }
+    } finally {
+      turn?.leave(Math.min(1, retries))
     }
   }
 

@@ -65,6 +65,8 @@ export interface Config {
   readonly disableConfChangeValidation?: boolean
   /** A refused configuration change leaves an empty entry in the log (as etcd does) instead of a report to the caller. */
   readonly emptyEntryForRefusedConfChange?: boolean
+  /** Refused votes do not tell the commit index (etcd's do not); the group may then need an operator, see `learnCommit`. */
+  readonly silentVoteRefusals?: boolean
   /** A leader that applies its own removal or demotion becomes a follower. */
   readonly stepDownOnRemoval: boolean
 }
@@ -245,6 +247,8 @@ export class Raft {
 
   step(message: Message): StepResult {
     if (isResponse(message.kind) && !this.tracker.progress.has(message.from)) return 'unknownPeer'
+    // True in any term: a commit index does not age.
+    if (message.reject && message.commit > this.log.committed) this.learnCommit(message)
     if (message.term > this.term) {
       if (message.kind === 'MsgVote' || message.kind === 'MsgPreVote') {
         // A replica that was cut off, or removed and not told, must not depose a leader the others hear (thesis §4.2.3).
@@ -349,9 +353,27 @@ export class Raft {
       }
     } else {
       response.reject = true
+      if (!this.config.silentVoteRefusals) {
+        response.commit = this.log.committed
+        response.logTerm = this.log.term(this.log.committed) ?? 0
+      }
     }
     // A vote must be on disk before it is on the wire: forgotten in a crash, it could be cast twice in a term.
     this.sendAfterAppend(response)
+  }
+
+  /**
+   * A refused vote tells how far the voter knows the log to be committed. Without it a group could stand still for ever:
+   * voters that have applied their own demotion and hold a longer log refuse a candidate that has the demotion in its log,
+   * but doesn't know that it is committed and so still asks them; and they may not campaign themselves.
+   */
+  private learnCommit({ kind, commit, logTerm }: Message): void {
+    if (kind !== 'MsgVoteResp' && kind !== 'MsgPreVoteResp') return
+    // The same last entry means the same log up to it (log matching, Raft §5.3), so the same entries are committed.
+    if (this.role === 'leader' || logTerm === 0 || !this.log.matchTerm(commit, logTerm)) return
+    this.log.commitTo(commit)
+    // As in `hup`: with a change of configuration committed and not applied, it has been asking the wrong voters.
+    if (this.role !== 'follower' && this.hasUnappliedConfChange()) this.becomeFollower(this.term, none)
   }
 
   // Roles.
@@ -437,9 +459,13 @@ export class Raft {
     if (this.role === 'leader' || !this.isPromotable()) return
     // A configuration counts from its apply on. With one committed but not applied, this replica would ask the wrong
     // voters, and two majorities of the same term might not meet.
-    const { applied, committed } = this.log
-    if (this.log.findConfChange(applied + 1, committed + 1, this.config.maxSizePerMsg) !== null) return
+    if (this.hasUnappliedConfChange()) return
     this.startCampaign(kind)
+  }
+
+  private hasUnappliedConfChange(): boolean {
+    const { applied, committed } = this.log
+    return this.log.findConfChange(applied + 1, committed + 1, this.config.maxSizePerMsg) !== null
   }
 
   private startCampaign(kind: CampaignKind): void {
@@ -920,6 +946,9 @@ export class Raft {
 
   /** A committed change takes effect, on all replicas at the same index. */
   applyConfChange(wanted: ConfChange): ConfState {
+    // A snapshot was received while this change waited to be applied: it is in the snapshot's configuration, which counts
+    // already. (Nothing behind the snapshot is handed out before it is installed.)
+    if (this.log.unstable.snapshot !== null) return this.tracker.config
     const result = change(this.tracker, this.log.lastIndex(), wanted)
     assert(
       result.kind === 'changed',

@@ -123,6 +123,7 @@ export type MessageKind =
  *   MsgApp            entries follow (logTerm, index); commit = the leader's
  *   MsgAppResp        index = acknowledged up to; or reject: index = the refused one, (logTerm, rejectHint) = conflict hint
  *   MsgVote/PreVote   (logTerm, index) = the candidate's last entry; context = `campaignTransfer` or empty
+ *   MsgVoteResp/PreVoteResp  when reject: (logTerm, commit) = the last entry that the voter knows to be committed
  *   MsgHeartbeat(Resp) context = the read it confirms, or empty; commit ≤ what the follower acknowledged
  *   MsgSnap           snapshot
  *   MsgReadIndex(Resp) context = the reader's; index = the answer

@@ -422,6 +422,7 @@ export class Host {
     }
     // State flip durable → journal reset durable → AppendResp. Until then nothing else of this replica goes on.
     replica.isInstalling = true
+    replica.dropApplicable()
     const { index, term } = snapshot.meta
     this.snapshotter.install(replica, snapshot, error => {
       if (error !== null) {

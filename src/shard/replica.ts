@@ -355,8 +355,13 @@ export class Replica {
     this.applyQueue.push({ entries, responses, next: 0 })
   }
 
-  get hasApplicable(): boolean {
-    return this.applyQueue.length > 0
+  /**
+   * A snapshot is about to pass over what waits to be applied. Raft has taken its configuration already: no older change
+   * of configuration may be applied after that.
+   */
+  dropApplicable(): void {
+    for (const batch of this.applyQueue.splice(0))
+      for (const response of batch.responses) this.raft.step(response)
   }
 
   /** Applies committed entries until `untilMs`; true when none is left. Raft hears of each batch when it is through. */

@@ -2,6 +2,7 @@
  * clusterpb.ClusterNode: gRPC's way to the node's one door. Here bytes become calls and results bytes; what a command
  * means, where it runs and whether it may, is for those below.
  */
+import { setMaxListeners } from 'node:events'
 import type {
   ServerDuplexStream,
   ServerUnaryCall,
@@ -17,6 +18,7 @@ import {
   HeartbeatResponse,
 } from '../../gen/clusterpb/cluster.ts'
 import { crc32 } from '../../lib/crc.ts'
+import { CallOrder } from '../../node/call-order.ts'
 import type { Call, CallResult, Session } from '../../node/ports.ts'
 import {
   type RequestedCall,
@@ -113,10 +115,13 @@ export class ClusterNodeHandlers {
   private streamCommand(stream: CommandStream): void {
     let use: 'commands' | 'bulk' | null = null
     const abort = new AbortController()
+    // Each forwarded call of the window listens.
+    setMaxListeners(0, abort.signal)
+    const order = new CallOrder()
     const window = new OrderedWindow(stream, windowLimits, ({ message, error }) => {
       if (message === null) return this.inBand(0n, error)
       use ??= message.transfer === undefined ? 'commands' : 'bulk'
-      return use === 'bulk' ? this.chunk(message) : this.command(message, stream, abort.signal)
+      return use === 'bulk' ? this.chunk(message) : this.command(message, stream, abort.signal, order)
     })
     this.streams.add(window)
     stream.once('cancelled', () => {
@@ -131,11 +136,17 @@ export class ClusterNodeHandlers {
     message: CommandRequest,
     stream: CommandStream,
     signal: AbortSignal,
+    order: CallOrder,
   ): Promise<Buffer> | Buffer {
     const { service, isKeyed } = this.options
     try {
       if (message.transfer !== undefined) throw misplacedTransfer()
-      const call: Call = { ...readRequest(message, isKeyed), timeoutMs: this.timeoutMs(stream), signal }
+      const call: Call = {
+        ...readRequest(message, isKeyed),
+        timeoutMs: this.timeoutMs(stream),
+        signal,
+        order,
+      }
       return service
         .execute(call)
         .then(result => encodeResult(result, message.id))
