@@ -53,9 +53,12 @@ export interface HostOptions {
 /** How long applying may keep the loop, ms. */
 const applyBudgetMs = 10
 /** A replica is checkpointed when its memtable holds this much. */
-const memtableBytesMax = 4 * 1024 * 1024
-/** … or when its log has grown so long since the last one that a restart would be slow. */
-const entriesBetweenCheckpointsMax = 20_000
+const memtableBytesMax = 1024 * 1024
+/** … or its log has grown so long since the last one that a restart would be slow, or that one is so old. */
+const entriesBetweenCheckpointsMax = 4_000
+const checkpointAgeMsMax = 30_000
+/** Checkpointed entries that stay in the journal while there is room. */
+const entriesKept = 4_000
 /** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
 const inboxMax = 100_000
 
@@ -324,7 +327,8 @@ export class Host {
     this.completions = []
     for (const work of completions) work()
     this.forgetRefused()
-    if (this.isTickDue) this.tickAll()
+    const isTick = this.isTickDue
+    if (isTick) this.tickAll()
     const dirty = [...this.dirty].sort((a, b) => a.id - b.id)
     this.dirty.clear()
     for (const replica of dirty) replica.proposeQueued()
@@ -332,7 +336,7 @@ export class Host {
     this.sendFrames()
     this.writeBatch()
     this.applyAndServe(dirty)
-    this.startCheckpoint()
+    if (isTick || completions.length > 0) this.startCheckpoint()
     if (this.progressed.size > 0) {
       const progressed = this.progressed
       this.progressed = new Set()
@@ -545,7 +549,7 @@ export class Host {
     }
   }
 
-  /** Checkpoints go round one at a time: whom the journal waits for first, then full memtables, then long logs. */
+  /** Checkpoints go round one at a time: whom the journal waits for first, then full memtables, long logs, old ones. */
   private startCheckpoint(): void {
     if (this.isCheckpointing || this.isStopped) return
     const replica = this.checkpointCandidate()
@@ -555,14 +559,32 @@ export class Host {
   private checkpointCandidate(): Replica | null {
     for (const id of this.options.journal.pinnedBy()) {
       const replica = this.replicas.get(id)
-      if (replica !== undefined && this.isBehind(replica, 1)) return replica
+      if (replica === undefined || replica.halted !== null) continue
+      if (this.isBehind(replica, 1)) return replica
+      this.compact(replica, 0)
     }
+    const oldMs = this.options.clock.now() - checkpointAgeMsMax
     for (const replica of this.replicas.values()) {
-      if (this.snapshotter.wantsCheckpoint(replica) && this.isBehind(replica, 1)) return replica
-      if (replica.state.memtableBytes >= memtableBytesMax && this.isBehind(replica, 1)) return replica
-      if (this.isBehind(replica, entriesBetweenCheckpointsMax)) return replica
+      if (!this.isBehind(replica, 1)) continue
+      if (this.snapshotter.wantsCheckpoint(replica)) return replica
+      if (replica.state.memtableBytes >= memtableBytesMax) return replica
+      if (replica.checkpointedAtMs < oldMs || this.isBehind(replica, entriesBetweenCheckpointsMax))
+        return replica
     }
     return null
+  }
+
+  /** Lets the journal forget what is checkpointed, but for `kept` entries: a follower that was away a moment needs those. */
+  private compact(replica: Replica, kept: number): void {
+    const { journal } = this.options
+    const checkpoint = replica.state.checkpointed?.index ?? 0
+    const index = Math.min(
+      checkpoint - kept,
+      this.snapshotter.pinnedIndex(replica) ?? Number.MAX_SAFE_INTEGER,
+    )
+    if (index < journal.firstIndex(replica.id)) return
+    const term = journal.term(replica.id, index)
+    if (term !== undefined) journal.compact(replica.id, index, term)
   }
 
   private isBehind(replica: Replica, entries: number): boolean {
@@ -576,6 +598,7 @@ export class Host {
     this.isCheckpointing = true
     const started = this.options.clock.now()
     const meta = replica.checkpointMeta()
+    replica.checkpointedAtMs = started
     try {
       await replica.state.checkpoint(meta)
     } catch (error) {
@@ -592,11 +615,7 @@ export class Host {
         index: meta.index,
         ms,
       })
-      const keepFrom = this.snapshotter.pinnedIndex(replica)
-      const index = Math.min(meta.index, keepFrom ?? meta.index)
-      const term = this.options.journal.term(replica.id, index)
-      if (term !== undefined && this.replicas.get(replica.id) === replica)
-        this.options.journal.compact(replica.id, index, term)
+      if (this.replicas.get(replica.id) === replica) this.compact(replica, entriesKept)
       this.snapshotter.checkpointed(replica)
       this.touch(replica)
     })

@@ -97,6 +97,8 @@ export class Replica {
   configuration: Configuration
   appliedIndex: number
   appliedTerm: number
+  /** When its last checkpoint began, on the monotonic clock. */
+  checkpointedAtMs: number
   /** Why this replica says nothing any more; null while it is well. */
   halted: string | null = null
   /** Set while a snapshot replaces the rows: no Ready is taken. */
@@ -126,6 +128,7 @@ export class Replica {
     this.id = options.id
     this.group = options.configuration.group
     this.state = options.state
+    this.checkpointedAtMs = options.clock.now()
     this.configuration = options.configuration
     this.appliedIndex = options.applied.index
     this.appliedTerm = options.applied.term
