@@ -1,0 +1,157 @@
+/**
+ * A cluster of real processes on this machine, for the tests in test/cluster: made, grown, damaged, waited for, and taken
+ * away with everything it left behind.
+ */
+import { join } from 'node:path'
+import type { StatusResponse } from '../../src/gen/roundhouse/v1/admin.ts'
+import { Client } from './cluster-client.ts'
+import { freePort, NodeProcess, removeDirectory, temporaryDirectory } from './cluster-node.ts'
+
+export interface ClusterOptions {
+  readonly nodes?: number
+  readonly shardCount?: number
+  /** More flags of `serve`, for all nodes. */
+  readonly flags?: readonly string[]
+}
+
+/** Gossip and Raft in small steps: what takes seconds by default takes tenths. */
+export const fastFlags = ['--heartbeat-interval', '200ms', '--raft-tick', '25ms'] as const
+
+/** Lines of a node's log in the report of a failure. */
+const reportLines = 25
+
+export class Cluster {
+  readonly directory: string = temporaryDirectory()
+  readonly client: Client = new Client()
+  readonly nodes: NodeProcess[] = []
+  private readonly flags: readonly string[]
+
+  private constructor(flags: readonly string[]) {
+    this.flags = flags
+  }
+
+  /** A cluster that is there when `test` begins and gone when it ends, however it ends. */
+  static async with(options: ClusterOptions, test: (cluster: Cluster) => Promise<void>): Promise<void> {
+    const { nodes = 3, shardCount = 16, flags = fastFlags } = options
+    const cluster = new Cluster(['--shard-count', String(shardCount), '--log-level', 'info', ...flags])
+    try {
+      for (let number = 1; number <= nodes; number++) (await cluster.add()).start()
+      await cluster.settled()
+      await test(cluster)
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n${cluster.report()}`, { cause: error })
+    } finally {
+      await cluster.end()
+    }
+  }
+
+  /** A node that is not started yet: the first founds the cluster, the others ask those before them. */
+  async add(): Promise<NodeProcess> {
+    const id = `node${this.nodes.length + 1}`
+    const seeds = this.nodes.map(node => node.address).join(',')
+    const place = seeds === '' ? ['--bootstrap'] : ['--seed', seeds]
+    const node = new NodeProcess(id, await freePort(), join(this.directory, id), [...this.flags, ...place])
+    this.nodes.push(node)
+    return node
+  }
+
+  /** node1, node2, … */
+  node(number: number): NodeProcess {
+    const node = this.nodes[number - 1]
+    if (node === undefined) throw new Error(`there is no node${number}`)
+    return node
+  }
+
+  /** Nodes that can answer. */
+  get awake(): NodeProcess[] {
+    return this.nodes.filter(node => node.isAwake)
+  }
+
+  /** The address of any node that can answer: another one each time, by chance. */
+  readonly anyNode = (): string => {
+    const awake = this.awake
+    const node = awake[Math.floor(Math.random() * awake.length)] ?? this.nodes[0]!
+    return node.address
+  }
+
+  status(node: NodeProcess): Promise<StatusResponse> {
+    return this.client.status(node.address)
+  }
+
+  /** Waits until every node that can answer says that all is in place; the answer is the first node's status. */
+  async settled(withinMs = 40_000): Promise<StatusResponse> {
+    const members = this.awake.length
+    return await eventually('the cluster is in place', withinMs, async () => {
+      const all = await Promise.all(this.awake.map(node => this.status(node)))
+      for (const status of all) {
+        const trouble = unsettled(status, members)
+        if (trouble !== null) throw new Error(trouble)
+      }
+      return all[0]!
+    })
+  }
+
+  /** The node that leads most shards. */
+  async busiestLeader(): Promise<NodeProcess> {
+    const status = await this.status(this.awake[0]!)
+    const most = [...status.nodes].sort((a, b) => b.leaders - a.leaders)[0]!
+    return this.nodes.find(node => node.id === most.nodeId)!
+  }
+
+  /** The end of every node's log. */
+  report(): string {
+    return this.nodes
+      .map(node => `--- ${node.id} (${node.address})\n${lastLines(node.output, reportLines)}`)
+      .join('\n')
+  }
+
+  private async end(): Promise<void> {
+    this.client.close()
+    await Promise.all(this.nodes.map(node => node.kill()))
+    removeDirectory(this.directory)
+  }
+}
+
+/** What is not in place yet; null when nothing is missing. */
+function unsettled(status: StatusResponse, members: number): string | null {
+  const alive = status.nodes.filter(node => node.state === 'alive')
+  if (alive.length !== members || status.nodes.length !== members)
+    return `${alive.length} of ${status.nodes.length} members are alive, ${members} should be`
+  const replicas = Math.min(3, members)
+  const voters = replicas % 2 === 1 ? replicas : replicas - 1
+  for (const shard of [status.meta!, ...status.shards]) {
+    if (shard.leader === '') return `shard ${shard.shardId} has no leader`
+    if (!alive.some(node => node.nodeId === shard.leader))
+      return `shard ${shard.shardId} is led by ${shard.leader}`
+  }
+  for (const { shardId, voters: has, learners } of status.shards)
+    if (has.length !== voters || has.length + learners.length !== replicas)
+      return `shard ${shardId} has the voters ${has.join(' ')} and the learners ${learners.join(' ')}`
+  const { state, blockedBy } = status.rebalance!
+  return state === 'idle' ? null : `the rebalance is ${state} ${blockedBy}`
+}
+
+/** Asks again until `condition` neither throws nor answers false or null. Rejects with the last trouble at the deadline. */
+export async function eventually<T>(
+  what: string,
+  withinMs: number,
+  condition: () => Promise<T> | T,
+): Promise<NonNullable<Exclude<T, false>>> {
+  const untilMs = Date.now() + withinMs
+  let last = 'it is not so'
+  for (;;) {
+    try {
+      const value = await condition()
+      if (value !== false && value !== null && value !== undefined)
+        return value as NonNullable<Exclude<T, false>>
+    } catch (error) {
+      last = (error as Error).message
+    }
+    if (Date.now() > untilMs) throw new Error(`not within ${withinMs} ms: ${what}; last: ${last}`)
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+}
+
+function lastLines(text: string, count: number): string {
+  return text.trimEnd().split('\n').slice(-count).join('\n')
+}
