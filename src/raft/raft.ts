@@ -14,6 +14,7 @@ import { emptyBytes, equalBytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Random } from '../lib/prng.ts'
 import { decodeConfChange, encodeConfChange, leaveJoint, leavesJoint } from './conf-change.ts'
 import { type ChangeRefusal, change, restore } from './confchange.ts'
+import { decodePosition, encodePosition } from './position.ts'
 import { jointIndex } from './quorum.ts'
 import { RaftLog } from './raft-log.ts'
 import { ReadOnly, type ReadRequest, type ReadState, readsWaitingMax } from './read-only.ts'
@@ -28,6 +29,7 @@ import {
   entriesBytes,
   type HardState,
   isResponse,
+  isVoteResponse,
   type Message,
   type MessageKind,
   none,
@@ -65,8 +67,6 @@ export interface Config {
   readonly disableConfChangeValidation?: boolean
   /** A refused configuration change leaves an empty entry in the log (as etcd does) instead of a report to the caller. */
   readonly emptyEntryForRefusedConfChange?: boolean
-  /** Refused votes do not tell the commit index (etcd's do not); the group may then need an operator, see `learnCommit`. */
-  readonly silentVoteRefusals?: boolean
   /** A leader that applies its own removal or demotion becomes a follower. */
   readonly stepDownOnRemoval: boolean
 }
@@ -248,7 +248,7 @@ export class Raft {
   step(message: Message): StepResult {
     if (isResponse(message.kind) && !this.tracker.progress.has(message.from)) return 'unknownPeer'
     // True in any term: a commit index does not age.
-    if (message.reject && message.commit > this.log.committed) this.learnCommit(message)
+    if (message.reject && isVoteResponse(message.kind)) this.learnCommit(message.context)
     if (message.term > this.term) {
       if (message.kind === 'MsgVote' || message.kind === 'MsgPreVote') {
         // A replica that was cut off, or removed and not told, must not depose a leader the others hear (thesis §4.2.3).
@@ -347,16 +347,14 @@ export class Raft {
     if (canVote && this.log.isUpToDate(message.index, message.logTerm)) {
       // The term asked about: of a granted pre-vote it is not this replica's own.
       response.term = message.term
+      response.context = encodePosition(message.index, message.logTerm)
       if (!isPreVote) {
         this.electionElapsed = 0
         this.vote = message.from
       }
     } else {
       response.reject = true
-      if (!this.config.silentVoteRefusals) {
-        response.commit = this.log.committed
-        response.logTerm = this.log.term(this.log.committed) ?? 0
-      }
+      response.context = encodePosition(this.log.committed, this.log.term(this.log.committed) ?? 0)
     }
     // A vote must be on disk before it is on the wire: forgotten in a crash, it could be cast twice in a term.
     this.sendAfterAppend(response)
@@ -367,11 +365,12 @@ export class Raft {
    * voters that have applied their own demotion and hold a longer log refuse a candidate that has the demotion in its log,
    * but doesn't know that it is committed and so still asks them; and they may not campaign themselves.
    */
-  private learnCommit({ kind, commit, logTerm }: Message): void {
-    if (kind !== 'MsgVoteResp' && kind !== 'MsgPreVoteResp') return
+  private learnCommit(context: Uint8Array): void {
+    const position = decodePosition(context)
+    if (position === null || position.index <= this.log.committed) return
     // The same last entry means the same log up to it (log matching, Raft §5.3), so the same entries are committed.
-    if (this.role === 'leader' || logTerm === 0 || !this.log.matchTerm(commit, logTerm)) return
-    this.log.commitTo(commit)
+    if (this.role === 'leader' || !this.log.matchTerm(position.index, position.term)) return
+    this.log.commitTo(position.index)
     // As in `hup`: with a change of configuration committed and not applied, it has been asking the wrong voters.
     if (this.role !== 'follower' && this.hasUnappliedConfChange()) this.becomeFollower(this.term, none)
   }
@@ -479,7 +478,9 @@ export class Raft {
       if (!this.tracker.isVoter(id)) continue
       if (id === this.id) {
         // Its own vote is a promise like any other: it counts when it is on disk.
-        this.sendAfterAppend(draft(isPre ? 'MsgPreVoteResp' : 'MsgVoteResp', id, id, term))
+        const own = draft(isPre ? 'MsgPreVoteResp' : 'MsgVoteResp', id, id, term)
+        own.context = encodePosition(index, logTerm)
+        this.sendAfterAppend(own)
         continue
       }
       const request = draft(isPre ? 'MsgPreVote' : 'MsgVote', id, this.id, term)
@@ -514,6 +515,13 @@ export class Raft {
   }
 
   private handleVoteResponse(message: Message): void {
+    // The requests left before this log was on disk. A candidate that crashed may have come back with less of it and
+    // campaign in the same term again; a vote that it was granted then, for a log it no longer has, must not count now. The
+    // same last entry is the same log (§5.3).
+    const asked = decodePosition(message.context)
+    const isForThisLog =
+      asked !== null && asked.index === this.log.lastIndex() && asked.term === this.log.lastTerm()
+    if (!message.reject && !isForThisLog) return
     this.tracker.recordVote(message.from, !message.reject)
     switch (this.tracker.voteResult()) {
       case 'won':

@@ -123,7 +123,7 @@ export type MessageKind =
  *   MsgApp            entries follow (logTerm, index); commit = the leader's
  *   MsgAppResp        index = acknowledged up to; or reject: index = the refused one, (logTerm, rejectHint) = conflict hint
  *   MsgVote/PreVote   (logTerm, index) = the candidate's last entry; context = `campaignTransfer` or empty
- *   MsgVoteResp/PreVoteResp  when reject: (logTerm, commit) = the last entry that the voter knows to be committed
+ *   MsgVoteResp/PreVoteResp  context = a position.ts: granted, the log asked about; refused, what is known committed
  *   MsgHeartbeat(Resp) context = the read it confirms, or empty; commit ≤ what the follower acknowledged
  *   MsgSnap           snapshot
  *   MsgReadIndex(Resp) context = the reader's; index = the answer
@@ -189,6 +189,10 @@ export function isResponse(kind: MessageKind): boolean {
       return false
   }
 }
+
+/** Their contexts are positions (position.ts). */
+export const isVoteResponse = (kind: MessageKind): boolean =>
+  kind === 'MsgVoteResp' || kind === 'MsgPreVoteResp'
 
 /** Storage traffic never crosses the network. */
 export function isStorageKind(kind: MessageKind): boolean {

@@ -9,7 +9,7 @@ import {
   type Message,
   type MessageKind,
 } from '../../src/raft/types.ts'
-import { elect, settle, sync, type TestNode, take, testNode } from './test-node.ts'
+import { elect, settle, sync, type TestNode, take, testNode, voteFor } from './test-node.ts'
 
 const entry = (term: number, index: number): Entry => ({ term, index, kind: 'normal', data: emptyBytes })
 const from = (sender: number, kind: MessageKind, fields: Partial<Message>): Message => ({
@@ -32,9 +32,9 @@ describe('a joint configuration', () => {
     const node = testNode(joint)
     node.raft.campaign()
     settle(node)
-    node.raft.step(from(2, 'MsgVoteResp', {}))
+    node.raft.step(from(2, 'MsgVoteResp', voteFor(node)))
     assert.equal(node.raft.isLeader, false)
-    node.raft.step(from(4, 'MsgVoteResp', {}))
+    node.raft.step(from(4, 'MsgVoteResp', voteFor(node)))
     assert.equal(node.raft.isLeader, true)
   })
 
@@ -109,7 +109,7 @@ describe('a change of configuration', () => {
     node.raft.step(from(2, 'MsgHeartbeat', { term: 5 }))
     tickToCampaign(node)
     settle(node)
-    node.raft.step(from(2, 'MsgVoteResp', { term: 6 }))
+    node.raft.step(from(2, 'MsgVoteResp', { term: 6, ...voteFor(node) }))
     assert.equal(node.raft.isLeader, true)
     assert.equal(node.raft.propose(fromUtf8('a')), 'removed')
   })

@@ -216,8 +216,8 @@ export class Group {
     const work = member.applies.shift()
     if (work === undefined) return
     for (const entry of work.entries) {
-      // A snapshot may have overtaken it.
-      if (entry.index <= member.applied) continue
+      // A snapshot has overtaken it, or is about to.
+      if (entry.index <= member.applied || member.raw.hasPendingSnapshot) continue
       assert.equal(entry.index, member.applied + 1)
       member.applied = entry.index
       member.state = chain(member.state, entry)

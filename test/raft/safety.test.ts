@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import { emptyBytes, fromUtf8 } from '../../src/lib/bytes.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { MemoryStorage } from '../../src/raft/memory-storage.ts'
+import { encodePosition } from '../../src/raft/position.ts'
 import { productionConfig } from '../../src/raft/raft.ts'
 import { RawNode } from '../../src/raft/raw-node.ts'
 import {
@@ -64,11 +65,17 @@ class Bench {
     return this.node.step({ ...draft(kind, 1, from, this.node.term), ...facts })
   }
 
+  /** A vote for the log as it is. */
+  vote() {
+    const { log } = this.node.raft
+    return { context: encodePosition(log.lastIndex(), log.lastTerm()) }
+  }
+
   /** Leads term 2 with its first entry, 2, on disk and unacknowledged by others. */
   lead(): this {
     this.node.campaign()
     this.settle()
-    if (!this.node.isLeader) this.hear('MsgVoteResp', 2)
+    if (!this.node.isLeader) this.hear('MsgVoteResp', 2, this.vote())
     this.settle()
     assert.ok(this.node.isLeader)
     this.sent.length = 0
@@ -91,11 +98,35 @@ describe('a candidate', () => {
     const bench = new Bench([1, 2, 3])
     bench.node.campaign()
     bench.take()
-    bench.hear('MsgVoteResp', 2)
-    bench.hear('MsgVoteResp', 3)
+    bench.hear('MsgVoteResp', 2, bench.vote())
+    bench.hear('MsgVoteResp', 3, bench.vote())
     assert.equal(bench.node.isLeader, false)
     bench.sync()
     assert.equal(bench.node.isLeader, true)
+  })
+})
+
+describe('a candidate that crashed', () => {
+  it('counts no vote of its earlier life for a log that it lost', () => {
+    const bench = new Bench([1, 2, 3])
+    bench.node.campaign()
+    bench.settle()
+    bench.hear('MsgVoteResp', 2, { context: encodePosition(5, 1) })
+    assert.equal(bench.node.isLeader, false)
+    bench.hear('MsgVoteResp', 2, bench.vote())
+    assert.equal(bench.node.isLeader, true)
+  })
+
+  it('learns from a refusal what is committed of the log it has', () => {
+    const bench = new Bench([1, 2, 3])
+    const entries = [2, 3].map(index => ({ term: 1, index, kind: 'normal' as const, data: emptyBytes }))
+    bench.hear('MsgApp', 2, { index: 1, logTerm: 1, entries })
+    bench.node.campaign()
+    bench.settle()
+    bench.hear('MsgVoteResp', 2, { reject: true, context: encodePosition(3, 2) })
+    assert.equal(bench.node.basicStatus().commit, 1)
+    bench.hear('MsgVoteResp', 3, { reject: true, context: encodePosition(3, 1) })
+    assert.equal(bench.node.basicStatus().commit, 3)
   })
 })
 

@@ -2,6 +2,7 @@
 import { emptyBytes } from '../../src/lib/bytes.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { MemoryStorage } from '../../src/raft/memory-storage.ts'
+import { encodePosition } from '../../src/raft/position.ts'
 import type { Config } from '../../src/raft/raft.ts'
 import { RawNode } from '../../src/raft/raw-node.ts'
 import {
@@ -94,6 +95,11 @@ export function settle(node: TestNode): Message[] {
   return sent
 }
 
+/** What a voter answers to this candidate, its log being as it is. */
+export function voteFor({ raft: { raft } }: TestNode): Pick<Message, 'context'> {
+  return { context: encodePosition(raft.log.lastIndex(), raft.log.lastTerm()) }
+}
+
 /** Makes it the leader of term 1, its first entry committed and everything done. */
 export function elect(node: TestNode): void {
   const { raft } = node
@@ -101,7 +107,7 @@ export function elect(node: TestNode): void {
   settle(node)
   const { voters, votersOutgoing } = raft.status().config
   const others = new Set([...voters, ...votersOutgoing].filter(id => id !== raft.id))
-  for (const id of others) raft.step(draft('MsgVoteResp', raft.id, id, raft.term))
+  for (const id of others) raft.step({ ...draft('MsgVoteResp', raft.id, id, raft.term), ...voteFor(node) })
   settle(node)
   for (const id of others)
     raft.step({ ...draft('MsgAppResp', raft.id, id, raft.term), index: raft.lastIndex })
