@@ -2,8 +2,8 @@
  * From a command line to an exit code: yargs parses and prints help, the verb's description decides what is accepted.
  * Positionals and values stay the texts they were: `set 007 1e3` stores `1e3` under `007`.
  */
-import pc from 'picocolors'
 import yargs, { type Argv, type Options } from 'yargs'
+import { type Colors, colorsFor } from './colors.ts'
 import {
   exitCodeOf,
   exitCodes,
@@ -37,15 +37,15 @@ export async function runCli(args: readonly string[], shell: Shell, verbs: reado
     return await verb.run(inputOf(verb, found.parsed), shell)
   } catch (error) {
     if (json) shell.stdout.write(`${JSON.stringify(reportOf(error, verb?.isWrite === true))}\n`)
-    else shell.stderr.write(describe(error, verb))
+    else shell.stderr.write(describe(colorsFor(shell.stderr, shell.env), error, verb))
     return exitCodeOf(error)
   }
 }
 
-function describe(error: unknown, verb: Verb | undefined): string {
+function describe(colors: Colors, error: unknown, verb: Verb | undefined): string {
   const { error: report } = reportOf(error, false)
   const isBug = report.code === 'INTERNAL' && error instanceof Error
-  const lines = [`${pc.red('error')}: ${isBug ? (error.stack ?? report.message) : report.message}`]
+  const lines = [`${colors.red('error')}: ${isBug ? (error.stack ?? report.message) : report.message}`]
   if (error instanceof UsageError) {
     const path = verb === undefined ? '' : ` ${verb.path.join(' ')}`
     if (verb !== undefined) lines.push(`usage: ${usageOf(verb)}`)

@@ -3,8 +3,8 @@
  * they are UTF-8 and `{"base64": "…"}` when they are not.
  */
 import Table from 'cli-table3'
-import pc from 'picocolors'
 import type { CommandResponse, KeyValue } from '../gen/clusterpb/cluster.ts'
+import type { Colors } from './colors.ts'
 import type { Output } from './shell.ts'
 
 export type JsonBytes = string | { readonly base64: string }
@@ -152,9 +152,13 @@ export function printJson(output: Output, value: unknown): void {
 // --- Tables and figures ---------------------------------------------------------------------------------------------
 
 /** Columns without frames: it can be read, and cut by tools. */
-export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+export function table(
+  colors: Colors,
+  head: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+): string {
   const grid = new Table({
-    head: head.map(each => pc.bold(each)),
+    head: head.map(each => colors.bold(each)),
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
     chars: Object.fromEntries(frame.map(part => [part, ''])),
   })

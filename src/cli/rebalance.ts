@@ -1,5 +1,6 @@
 import type { StatusResponse } from '../gen/roundhouse/v1/admin.ts'
 import { fetchStatus, rebalance } from './calls.ts'
+import { colorsFor } from './colors.ts'
 import { connectionOptions, Nodes, outputOption } from './connection.ts'
 import { printJson } from './print.ts'
 import { detailOf, Progress } from './progress.ts'
@@ -38,7 +39,7 @@ export const rebalanceVerb: Verb = {
       if (action !== 'show' || input.options.watch !== true) {
         const state = await rebalance(nodes, action)
         if (isJson) printJson(shell.stdout, rebalanceJson(state))
-        else shell.stdout.write(`${rebalanceText(state)}\n`)
+        else shell.stdout.write(`${rebalanceText(colorsFor(shell.stdout, shell.env), state)}\n`)
       }
       return input.options.watch === true ? await watch(nodes, isJson, shell) : exitCodes.done
     } finally {

@@ -5,6 +5,7 @@
 import { isUnspecified, joinAddress, readSettings, type Settings, settingFlags } from '../config.ts'
 import { RoundhouseError } from '../errors.ts'
 import { createLogger, type Logger, type LoggerOptions, type RootLogger } from '../lib/logger.ts'
+import { colorsFor } from './colors.ts'
 import { exitCodes, type OptionSpec, type Verb } from './shell.ts'
 
 /**
@@ -51,7 +52,11 @@ export function serveVerb(
       'Every flag has a variable, in brackets; the flag wins. SIGTERM stops the node cleanly within 8 s, a second one at once.',
     async run(input, shell) {
       const settings = readSettings(input.options, shell.env, input.mistakes)
-      const log = { level: settings.logLevel, pretty: shell.stdout.isTerminal }
+      const log = {
+        level: settings.logLevel,
+        pretty: shell.stdout.isTerminal,
+        colors: colorsFor(shell.stdout, shell.env).isColorSupported,
+      }
       const logger = makeLogger(log)
       shell.onFatal(error => {
         makeLogger({ ...log, sync: true }).error('fatal: the process ends', { error, node: settings.nodeId })
@@ -100,7 +105,7 @@ async function serve(
   const end = await Promise.race([node.finished, stopped])
   if (end === 'stop') return await endWithin(logger, () => node.stop())
   if (end.code === 0) logger.info('left the cluster')
-  else logger.error('the node failed', { code: end.code })
+  else logger.error('the node failed', { exit: end.code })
   return end.code
 }
 

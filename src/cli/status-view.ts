@@ -1,8 +1,8 @@
 /**
  * A cluster's status, for tools (the JSON that the project promises) and for people.
  */
-import pc from 'picocolors'
 import type { NodeStatus, RebalanceStatus, ShardStatus, StatusResponse } from '../gen/roundhouse/v1/admin.ts'
+import type { Colors } from './colors.ts'
 import { bytesText, secondsText, table } from './print.ts'
 
 // --- JSON -----------------------------------------------------------------------------------------------------------
@@ -53,28 +53,29 @@ export function rebalanceJson(rebalance: RebalanceStatus): Record<string, unknow
 
 // --- For people -----------------------------------------------------------------------------------------------------
 
-export function statusText(status: StatusResponse, showShards: boolean): string {
+export function statusText(colors: Colors, status: StatusResponse, showShards: boolean): string {
   const lines = [
     `cluster ${status.clusterId === '' ? '(none yet)' : status.clusterId}, epoch ${status.epoch}`,
     '',
-    nodesTable(status.nodes),
+    nodesTable(colors, status.nodes),
     '',
-    `shards     ${shardsText(status.shards)}`,
-    `meta       ${status.meta === undefined ? pc.red('unknown') : metaText(status.meta)}`,
-    `rebalance  ${status.rebalance === undefined ? pc.red('unknown') : rebalanceText(status.rebalance)}`,
+    `shards     ${shardsText(colors, status.shards)}`,
+    `meta       ${status.meta === undefined ? colors.red('unknown') : metaText(colors, status.meta)}`,
+    `rebalance  ${status.rebalance === undefined ? colors.red('unknown') : rebalanceText(colors, status.rebalance)}`,
   ]
-  if (showShards) lines.push('', shardsTable(status.shards))
+  if (showShards) lines.push('', shardsTable(colors, status.shards))
   return lines.join('\n')
 }
 
-export function nodesTable(nodes: readonly NodeStatus[]): string {
+export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string {
   return table(
+    colors,
     ['NODE', 'CLIENTS', 'PEERS', 'STATE', 'ZONE', 'REPLICAS', 'LEADERS'],
     nodes.map(node => [
       node.nodeId,
       node.clientAddress,
       node.address,
-      stateText(node.state),
+      stateText(colors, node.state),
       node.zone === '' ? '-' : node.zone,
       node.replicas,
       node.leaders,
@@ -82,13 +83,13 @@ export function nodesTable(nodes: readonly NodeStatus[]): string {
   )
 }
 
-function stateText(state: string): string {
-  if (state === 'alive') return pc.green(state)
-  return state === 'dead' || state === 'left' ? pc.red(state) : pc.yellow(state)
+function stateText(colors: Colors, state: string): string {
+  if (state === 'alive') return colors.green(state)
+  return state === 'dead' || state === 'left' ? colors.red(state) : colors.yellow(state)
 }
 
 /** `64: all have a leader; 3 voters on 64`, with what is missing in red. */
-function shardsText(shards: readonly ShardStatus[]): string {
+function shardsText(colors: Colors, shards: readonly ShardStatus[]): string {
   if (shards.length === 0) return '0'
   const leaderless = shards.filter(shard => shard.leader === '')
   const byVoters = new Map<number, number>()
@@ -96,7 +97,7 @@ function shardsText(shards: readonly ShardStatus[]): string {
   const voters = [...byVoters].sort(([a], [b]) => b - a).map(([count, on]) => `${voterWord(count)} on ${on}`)
   const learners = shards.reduce((sum, shard) => sum + shard.learners.length, 0)
   return [
-    `${shards.length}: ${leaderless.length === 0 ? 'all have a leader' : pc.red(`${leaderless.length} without a leader (${listOf(leaderless)})`)}`,
+    `${shards.length}: ${leaderless.length === 0 ? 'all have a leader' : colors.red(`${leaderless.length} without a leader (${listOf(leaderless)})`)}`,
     voters.join(', '),
     ...(learners > 0 ? [`${learners} learner${learners === 1 ? '' : 's'}`] : []),
   ].join('; ')
@@ -112,13 +113,13 @@ function listOf(shards: readonly ShardStatus[]): string {
   return shards.length > shownMax ? `${ids.join(', ')}, …` : ids.join(', ')
 }
 
-function metaText(meta: ShardStatus): string {
-  const leader = meta.leader === '' ? pc.red('no leader') : `led by ${meta.leader}`
+function metaText(colors: Colors, meta: ShardStatus): string {
+  const leader = meta.leader === '' ? colors.red('no leader') : `led by ${meta.leader}`
   return `${leader}; voters ${meta.voters.join(', ')}${meta.learners.length > 0 ? `; learners ${meta.learners.join(', ')}` : ''}`
 }
 
 /** One line: `running: 12 of 48 replicas moved, 3.1 of 12.0 MiB, 1.2 MiB/s, 8s left`. */
-export function rebalanceText(rebalance: RebalanceStatus): string {
+export function rebalanceText(colors: Colors, rebalance: RebalanceStatus): string {
   if (rebalance.state === 'idle') return 'idle: nothing to move'
   const parts = [
     `${rebalance.movesDone} of ${rebalance.movesTotal} replicas moved`,
@@ -129,17 +130,18 @@ export function rebalanceText(rebalance: RebalanceStatus): string {
     if (rebalance.etaS !== undefined) parts.push(`${secondsText(rebalance.etaS)} left`)
   }
   if (rebalance.blockedBy !== '') parts.push(`waits for: ${rebalance.blockedBy}`)
-  const state = rebalance.state === 'running' ? rebalance.state : pc.yellow(rebalance.state)
+  const state = rebalance.state === 'running' ? rebalance.state : colors.yellow(rebalance.state)
   return `${state}: ${parts.join(', ')}`
 }
 
-function shardsTable(shards: readonly ShardStatus[]): string {
+function shardsTable(colors: Colors, shards: readonly ShardStatus[]): string {
   return table(
+    colors,
     ['SHARD', 'SLOTS', 'LEADER', 'TERM', 'APPLIED', 'VOTERS', 'LEARNERS'],
     shards.map(shard => [
       shard.shardId,
       `${shard.slotFrom}-${shard.slotTo - 1}`,
-      shard.leader === '' ? pc.red('none') : shard.leader,
+      shard.leader === '' ? colors.red('none') : shard.leader,
       String(shard.term),
       String(shard.applied),
       shard.voters.join(' '),

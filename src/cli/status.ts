@@ -1,4 +1,5 @@
 import { fetchStatus } from './calls.ts'
+import { colorsFor } from './colors.ts'
 import { connectionOptions, Nodes, outputOption } from './connection.ts'
 import { exitCodes, pause, type Verb } from './shell.ts'
 import { statusJson, statusText } from './status-view.ts'
@@ -28,13 +29,14 @@ export const statusVerb: Verb = {
     const nodes = Nodes.from(input, shell)
     const isJson = input.options.output === 'json'
     const watch = input.options.watch === true
+    const colors = colorsFor(shell.stdout, shell.env)
     let last = ''
     try {
       do {
         const status = await fetchStatus(nodes)
         const shown = isJson
           ? JSON.stringify(statusJson(status))
-          : `${statusText(status, input.options.shards === true)}${watch ? `\n\n${nodes.address} answered` : ''}`
+          : `${statusText(colors, status, input.options.shards === true)}${watch ? `\n\n${nodes.address} answered` : ''}`
         if (watch && !isJson && shell.stdout.isTerminal) shell.stdout.write(`${clearScreen}${shown}\n`)
         else if (shown !== last) shell.stdout.write(`${shown}\n`)
         last = shown

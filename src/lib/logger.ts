@@ -31,6 +31,8 @@ export interface LoggerOptions {
   readonly level: LogLevel
   /** For a person at a terminal instead of one JSON object a line. */
   readonly pretty: boolean
+  /** With `pretty`; the default is none. */
+  readonly colors?: boolean
   /** Write each line before returning: for last words. A node at work must not wait for whoever reads its log. */
   readonly sync?: boolean
   /** File descriptor. */
@@ -40,6 +42,7 @@ export interface LoggerOptions {
 export function createLogger({
   level,
   pretty: isPretty,
+  colors = false,
   sync = false,
   descriptor = 1,
 }: LoggerOptions): RootLogger {
@@ -54,7 +57,7 @@ export function createLogger({
     const stream = pretty({
       destination: descriptor,
       sync: true,
-      colorize: true,
+      colorize: colors,
       translateTime: 'SYS:HH:MM:ss.l',
       singleLine: true,
       errorLikeObjectKeys: ['error'],

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { colorsFor } from '../../src/cli/colors.ts'
 import {
   bytesText,
   jsonOf,
@@ -113,6 +114,21 @@ describe('a reply for tools', () => {
   })
 })
 
+describe('colours', () => {
+  const red = (isTerminal: boolean, env: Record<string, string>) => colorsFor({ isTerminal }, env).red('x')
+
+  it('are for terminals, whatever the environment asks for', () => {
+    assert.equal(red(true, {}), '\x1b[31mx\x1b[39m')
+    for (const env of [{}, { CI: 'true' }, { FORCE_COLOR: '1' }]) assert.equal(red(false, env), 'x')
+  })
+
+  it('can be refused', () => {
+    assert.equal(red(true, { NO_COLOR: '1' }), 'x')
+    assert.equal(red(true, { TERM: 'dumb' }), 'x')
+    assert.equal(red(true, { NO_COLOR: '' }), '\x1b[31mx\x1b[39m')
+  })
+})
+
 describe('figures', () => {
   it('are short', () => {
     assert.deepEqual([0, 1023, 1536, 200 * 2 ** 20].map(bytesText), ['0 B', '1023 B', '1.5 KiB', '200 MiB'])
@@ -122,6 +138,7 @@ describe('figures', () => {
   it('stand in columns', () => {
     assert.equal(
       table(
+        colorsFor({ isTerminal: false }, {}),
         ['A', 'BB'],
         [
           ['1', 2],
