@@ -7,10 +7,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join, relative } from 'node:path'
-import pc from 'picocolors'
 import { RoundhouseError } from '../errors.ts'
 import type { StatusResponse } from '../gen/roundhouse/v1/admin.ts'
 import { fetchStatus } from './calls.ts'
+import { type Colors, colorsFor } from './colors.ts'
 import { Nodes } from './connection.ts'
 import { Lines, LogFile } from './log-file.ts'
 import { type Output, pause } from './shell.ts'
@@ -19,6 +19,8 @@ const host = '127.0.0.1'
 /** A node stops within 8 s; after this it is killed. */
 const stopMsMax = 10_000
 const pollMs = 250
+/** How often the others are asked, 2 s each at most, whether a node that ended has left the cluster. */
+const hasLeftAsksMax = 5
 /** Of a node's warnings, so many a second come to the terminal; the rest is in its log. */
 const echoLinesMax = 5
 /** How long a cluster must be quiet to count as ready though it has fewer voters than nodes would allow. */
@@ -278,12 +280,18 @@ export class DevCluster {
     )
   }
 
+  /** The others know; a busy machine may keep them from answering at once. */
   private async hasLeft(id: string): Promise<boolean> {
-    if (this.children.size === 0) return false
-    const status = await this.status(new AbortController().signal)
-    if (status === null) return false
-    const node = status.nodes.find(each => each.nodeId === id)
-    return node === undefined || node.state === 'left'
+    const { signal } = new AbortController()
+    for (let asked = 0; asked < hasLeftAsksMax && this.children.size > 0 && !this.isStopping; asked++) {
+      const status = await this.status(signal)
+      if (status !== null) {
+        const node = status.nodes.find(each => each.nodeId === id)
+        return node === undefined || node.state === 'left'
+      }
+      await pause(pollMs, signal)
+    }
+    return false
   }
 
   private serveArguments(number: number, seeds: readonly string[]): string[] {
@@ -318,11 +326,12 @@ export class DevCluster {
 
   /** Warnings and errors, short; and whatever is not a log line, as it is: a crash speaks plainly. */
   private echoOf(id: string): (line: string) => void {
+    const colors = colorsFor(this.options.output, this.options.env)
     let second = 0
     let shown = 0
     return line => {
       if (this.isStopping || line.trim() === '') return
-      const text = shortOf(line)
+      const text = shortOf(colors, line)
       if (text === null) return
       const now = Math.floor(Date.now() / 1_000)
       if (now !== second) shown = 0
@@ -350,7 +359,7 @@ export class DevCluster {
   }
 }
 
-function shortOf(line: string): string | null {
+function shortOf(colors: Colors, line: string): string | null {
   let record: { level?: unknown; msg?: unknown; why?: unknown }
   try {
     record = JSON.parse(line)
@@ -359,7 +368,7 @@ function shortOf(line: string): string | null {
   }
   if (typeof record !== 'object' || record === null) return line
   if (record.level !== 'warn' && record.level !== 'error') return null
-  const level = record.level === 'warn' ? pc.yellow('warn') : pc.red('error')
+  const level = record.level === 'warn' ? colors.yellow('warn') : colors.red('error')
   return `${level} ${record.msg}${record.why === undefined ? '' : ` (${record.why})`}`
 }
 

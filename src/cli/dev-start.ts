@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import pc from 'picocolors'
 import { RoundhouseError } from '../errors.ts'
+import { colorsFor } from './colors.ts'
 import { defaultNodes } from './connection.ts'
 import { DevCluster, type DevOptions } from './dev-cluster.ts'
 import { listen, type SupervisorHandler, socketPath } from './dev-socket.ts'
@@ -77,6 +77,7 @@ function integerOf(
 async function supervise(options: DevOptions, firstNodes: number, signal: AbortSignal): Promise<number> {
   const { dataDir, output } = options
   const say = (text: string) => output.write(`${text}\n`)
+  const colors = colorsFor(output, options.env)
   const cluster = new DevCluster(options)
   // Taken before the ports are looked at: a second start shall name the first, not its ports.
   const server = await listen(socketPath(dataDir), handlerOf(cluster, say, signal))
@@ -94,12 +95,11 @@ async function supervise(options: DevOptions, firstNodes: number, signal: AbortS
     const patience = setTimeout(() => {
       say(`this takes long: the nodes' logs are ${join(dataDir, 'node*.log')}`)
     }, patienceMs)
-    const status = await cluster.ready(signal, say)
-    clearTimeout(patience)
+    const status = await cluster.ready(signal, say).finally(() => clearTimeout(patience))
     if (status !== null) {
-      say(`\n${nodesTable(status.nodes)}\n`)
+      say(`\n${nodesTable(colors, status.nodes)}\n`)
       say(`Ready: ${status.shards.length} shards, each with a leader. Try:\n`)
-      for (const line of hints(options)) say(`  ${pc.bold(line)}`)
+      for (const line of hints(options)) say(`  ${colors.bold(line)}`)
       say('\nCtrl-C stops all nodes; what was written stays.')
     }
     await Promise.race([cluster.emptied, aborted(signal)])

@@ -3,17 +3,26 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { after, describe, it } from 'node:test'
+import { after, afterEach, describe, it } from 'node:test'
 import { runCli } from '../../src/cli/cli.ts'
 import { devAddNodeVerb } from '../../src/cli/dev-add-node.ts'
 import { DevCluster } from '../../src/cli/dev-cluster.ts'
 import { socketPath } from '../../src/cli/dev-socket.ts'
 import { devStartVerb } from '../../src/cli/dev-start.ts'
 import { Lines, LogFile } from '../../src/cli/log-file.ts'
+import { pause } from '../../src/cli/shell.ts'
 import { type FakeShell, fakeShell } from './fake-cluster.ts'
 
 const program = [process.execPath, '--import', 'tsx', resolve(import.meta.dirname, 'fake-node-program.ts')]
 const root = mkdtempSync(join(tmpdir(), 'roundhouse-dev-'))
+/** For one step. A node starts within 2 s; a busy machine may need many times that. */
+const deadlineMs = 30_000
+/** A test that failed half-way must not leave a process running. */
+const running: { shell: FakeShell; ended: Promise<number> }[] = []
+afterEach(async () => {
+  for (const { shell } of running) shell.controller.abort()
+  await Promise.all(running.splice(0).map(({ ended }) => ended))
+})
 after(() => rmSync(root, { recursive: true }))
 let folders = 0
 const folder = () => {
@@ -25,14 +34,28 @@ const folder = () => {
 
 function run(...args: string[]): { shell: FakeShell; ended: Promise<number> } {
   const shell = { ...fakeShell({ PATH: process.env.PATH! }), program }
-  return { shell, ended: runCli(['dev', ...args], shell, [devStartVerb, devAddNodeVerb]) }
+  const started = { shell, ended: runCli(['dev', ...args], shell, [devStartVerb, devAddNodeVerb]) }
+  running.push(started)
+  return started
 }
 
 async function until(what: string, isTrue: () => boolean): Promise<void> {
-  const deadline = Date.now() + 60_000
+  const deadline = Date.now() + deadlineMs
   while (!isTrue()) {
-    if (Date.now() > deadline) assert.fail(`not within a minute: ${what}`)
+    if (Date.now() > deadline) assert.fail(`not within ${deadlineMs} ms: ${what}`)
     await new Promise(wait => setTimeout(wait, 20))
+  }
+}
+
+/** The exit code; a verb that does not end fails its test and is told to by `afterEach`. */
+async function endOf({ ended }: { readonly ended: Promise<number> }): Promise<number> {
+  const abort = new AbortController()
+  const late = pause(deadlineMs, abort.signal).then(() => assert.fail(`no end within ${deadlineMs} ms`))
+  try {
+    return await Promise.race([ended, late])
+  } finally {
+    late.catch(() => {})
+    abort.abort()
   }
 }
 
@@ -44,7 +67,8 @@ async function basePort(): Promise<number> {
       server.once('error', () => done(null))
       server.listen(port, '127.0.0.1', () => done(server))
     })
-  for (let base = 20_000 + (process.pid % 2_000) * 10; ; base += 10) {
+  // Below the ports that the system gives to connections.
+  for (let base = 10_000 + (process.pid % 2_000) * 10; ; base += 10) {
     const servers = await Promise.all([0, 1, 2, 3, 4].map(place => taken(base + place)))
     for (const server of servers)
       await new Promise(done => (server === null ? done(null) : server.close(done)))
@@ -68,19 +92,20 @@ describe('a development cluster', () => {
       text,
       /npx roundhouse set greeting hello --node 127\.0\.0\.1:\d+\n.*get greeting.*\n.*dev add-node --data/,
     )
-    assert.match(text, /node1 warn slow sync/)
-    assert.doesNotMatch(text, /quiet event/)
+    // A pipe may be slower than the call that told the cluster's state.
+    await until('the warning', () => first.shell.stdout.text().includes('node1 warn slow sync\n'))
+    assert.doesNotMatch(first.shell.stdout.text(), /quiet event/)
     assert.match(readFileSync(join(data, 'node1.log'), 'utf8'), /quiet event/)
     assert.ok(argumentsOf(data, 'node1').includes('--bootstrap'))
     assert.ok(!argumentsOf(data, 'node1').includes('--seed'))
     assert.deepEqual(argumentsOf(data, 'node2').slice(-2), ['--seed', `127.0.0.1:${port(0)}`])
 
     const second = run('start', '--data', data, '--base-port', base)
-    assert.equal(await second.ended, 1)
+    assert.equal(await endOf(second), 1)
     assert.match(second.shell.stderr.text(), new RegExp(`process ${process.pid} runs its nodes already`))
 
     const added = run('add-node', '--data', data, '-o', 'json')
-    assert.equal(await added.ended, 0)
+    assert.equal(await endOf(added), 0)
     assert.deepEqual(JSON.parse(added.shell.stdout.text()), {
       node_id: 'node3',
       address: `127.0.0.1:${port(2)}`,
@@ -100,7 +125,7 @@ describe('a development cluster', () => {
     assert.ok(existsSync(join(data, 'node3.left')))
 
     first.shell.controller.abort()
-    assert.equal(await first.ended, 0)
+    assert.equal(await endOf(first), 0)
     assert.ok(!existsSync(join(data, 'node1', 'address')))
     assert.ok(!existsSync(socketPath(data)))
 
@@ -111,10 +136,10 @@ describe('a development cluster', () => {
     assert.match(again.shell.stdout.text(), /2 nodes start/)
     assert.ok(argumentsOf(data, 'node1').includes('--seed'))
     const grown = run('add-node', '--data', data)
-    assert.equal(await grown.ended, 0)
+    assert.equal(await endOf(grown), 0)
     assert.match(grown.shell.stdout.text(), /node4 is a member/)
     again.shell.controller.abort()
-    assert.equal(await again.ended, 0)
+    assert.equal(await endOf(again), 0)
   })
 
   it('starts nothing where a port is taken, and names the port', async () => {
@@ -123,10 +148,11 @@ describe('a development cluster', () => {
     const other = createServer().listen(base + 1, '127.0.0.1')
     await new Promise(done => other.once('listening', done))
     const { shell, ended } = run('start', '--data', data, '--base-port', String(base))
-    assert.equal(await ended, 1)
+    const code = await endOf({ ended })
+    other.close()
+    assert.equal(code, 1)
     assert.match(shell.stderr.text(), new RegExp(`127.0.0.1:${base + 1} is in use`))
     assert.ok(!existsSync(join(data, 'node1')))
-    other.close()
   })
 
   it('ends with 1 when all nodes have ended, and shows what they said', async () => {
@@ -134,7 +160,7 @@ describe('a development cluster', () => {
     mkdirSync(join(data, 'node1'))
     writeFileSync(join(data, 'node1', 'broken'), '')
     const { shell, ended } = run('start', '--data', data, '--base-port', String(await basePort()))
-    assert.equal(await ended, 1)
+    assert.equal(await endOf({ ended }), 1)
     assert.match(
       shell.stdout.text(),
       /node1 TypeError: broken on purpose[\s\S]*node1 ended with 3 \(log: .*node1\.log\)/,
@@ -151,20 +177,23 @@ describe('a development cluster', () => {
       stopMsMax: 50,
     })
     await cluster.start(1)
-    await cluster.ready(shell.signal, () => {})
-    assert.equal(await cluster.stop(), false)
+    try {
+      assert.notEqual(await cluster.ready(AbortSignal.timeout(deadlineMs), () => {}), null)
+    } finally {
+      assert.equal(await cluster.stop(), false)
+    }
     assert.match(shell.stdout.text(), /node1 does not stop: killed/)
   })
 
   it('is told apart from none by add-node', async () => {
     const { shell, ended } = run('add-node', '--data', folder())
-    assert.equal(await ended, 75)
+    assert.equal(await endOf({ ended }), 75)
     assert.match(shell.stderr.text(), /no "npm start" runs on that directory/)
   })
 
   it('checks its options', async () => {
     const { shell, ended } = run('start', '--nodes', '0', '--base-port', 'x')
-    assert.equal(await ended, 2)
+    assert.equal(await endOf({ ended }), 2)
     assert.match(shell.stderr.text(), /--base-port: "x"[\s\S]*--nodes: "0"/)
   })
 })

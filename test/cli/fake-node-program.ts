@@ -2,10 +2,11 @@
  * A stand-in for `main.js serve` under the supervisor: it speaks the Admin contract, counts as members whoever runs
  * beside it in the data directory, and stops when its pipe closes. `leave` in a data directory makes its node leave.
  */
-import { existsSync, readdirSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, watch, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fakeNode, statusOf } from './fake-cluster.ts'
 
+const lifeMsMax = 60_000
 const option = (name: string) => process.argv[process.argv.indexOf(`--${name}`) + 1]!
 const dataDir = option('data-dir')
 const mark = join(dataDir, 'address')
@@ -24,20 +25,28 @@ function members(): Record<string, string> {
   const running = readdirSync(all)
     .filter(name => /^node\d+$/.test(name))
     .flatMap(name => {
-      const path = join(all, name, 'address')
-      return existsSync(path) ? [[name, readFileSync(path, 'utf8')] as const] : []
+      try {
+        return [[name, readFileSync(join(all, name, 'address'), 'utf8')] as const]
+      } catch {
+        return []
+      }
     })
   return Object.fromEntries(running)
 }
 
-const node = await fakeNode({ status: () => statusOf(members()) }, Number(option('port')))
-writeFileSync(mark, node.address)
 const end = () => {
   rmSync(mark, { force: true })
   process.exit(0)
 }
+// Watched before it can be seen as a member: whoever sees it may tell it to leave at once.
 watch(dataDir, (_event, name) => {
   if (name === 'leave') end()
 })
-if (existsSync(join(dataDir, 'stubborn'))) process.stdin.resume()
-else process.stdin.on('end', end).resume()
+const node = await fakeNode({ status: () => statusOf(members()) }, Number(option('port')))
+writeFileSync(`${mark}.new`, node.address)
+renameSync(`${mark}.new`, mark)
+if (existsSync(join(dataDir, 'stubborn'))) {
+  process.stdin.resume()
+  // Nobody may be left to kill it.
+  setTimeout(end, lifeMsMax)
+} else process.stdin.on('end', end).resume()
