@@ -4,7 +4,7 @@ import xxhash from 'xxhash-wasm'
 import type { RunningNode, StartNode } from './cli/serve.ts'
 import { commands } from './commands/table.ts'
 import type { Settings } from './config.ts'
-import { RoundhouseError } from './errors.ts'
+import { RemoteError, RoundhouseError } from './errors.ts'
 import { BrokenInvariant } from './lib/assert.ts'
 import { systemClock } from './lib/clock.ts'
 import type { Logger } from './lib/logger.ts'
@@ -149,7 +149,10 @@ function run(node: Node, _server: GrpcServer, log: Logger, close: () => Promise<
       () => log.info('ready'),
       (error: Error) => {
         if (isStopping) return
-        log.error(error.message, error instanceof RoundhouseError ? { code: error.code } : { error })
+        log.error(
+          error.message,
+          error instanceof RoundhouseError || error instanceof RemoteError ? { code: error.code } : { error },
+        )
         void stop().finally(() => resolve({ code: 1 }))
       },
     )

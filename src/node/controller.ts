@@ -49,7 +49,12 @@ export class Controller {
   private readonly options: ControllerOptions
   private readonly reader = new RegisterReader()
   private known: Register | null = null
-  private lastPlan: RebalancePlan | null = null
+  /** The plan is a function of the register and of who is down: it is made anew when one of them changed. */
+  private lastPlan: {
+    readonly register: Register
+    readonly down: string
+    readonly plan: RebalancePlan
+  } | null = null
   private readonly busy = new Set<string>()
   private isPlanning = false
   private lastTransferMs = Number.NEGATIVE_INFINITY
@@ -65,9 +70,12 @@ export class Controller {
   /** What this node, looking at its own copy of the register, takes for the plan. */
   plan(): RebalancePlan | null {
     const { hash64, isDown, movesMax } = this.options
-    if (this.known === null) return null
-    this.lastPlan ??= planRebalance({ register: this.known, isDown, hash64, movesMax })
-    return this.lastPlan
+    const register = this.known
+    if (register === null) return null
+    const down = register.nodes.map(node => (isDown(node.nodeId) ? node.nodeId : '')).join()
+    if (this.lastPlan?.register !== register || this.lastPlan.down !== down)
+      this.lastPlan = { register, down, plan: planRebalance({ register, isDown, hash64, movesMax }) }
+    return this.lastPlan.plan
   }
 
   /** The meta replica applied something. */
@@ -81,7 +89,6 @@ export class Controller {
     })
     if (register === null || register === this.known) return
     this.known = register
-    this.lastPlan = null
     this.options.onRegister(register)
     this.look()
   }
@@ -95,7 +102,6 @@ export class Controller {
   look(): void {
     const register = this.known
     if (register === null) return
-    this.lastPlan = null
     this.reconcile(register)
     for (const replica of this.options.host.all()) if (replica.isLeader) this.drive(register, replica)
     if (this.options.host.group(metaGroup)?.isLeader) void this.lead(register)
@@ -108,19 +114,21 @@ export class Controller {
     for (const [group, { operation }] of register.shards) {
       if (operation === null) continue
       for (const { node, replica } of [...operation.voters, ...operation.learners]) {
-        if (node !== nodeId || host.replica(replica) !== undefined) continue
+        if (node !== nodeId || host.knows(replica)) continue
         this.once(`create ${replica}`, async () => {
           await host.create(group, replica)
           log.debug('replica made', { group, replica })
         })
       }
     }
-    for (const replica of [...host.all()]) {
-      if (!isOut(register, replica.group, replica.id)) continue
+    const held = [...host.all()].map(({ id, group }) => ({ id, group }))
+    for (const [id, { group }] of host.unfit()) if (group !== null) held.push({ id, group })
+    for (const { id, group } of held) {
+      if (!isOut(register, group, id)) continue
       // The register says that the id is out, and ids are never reused: nobody counts this replica any more.
-      this.once(`destroy ${replica.id}`, async () => {
-        await host.destroy(replica.id)
-        log.info('replica removed', { group: replica.group, replica: replica.id })
+      this.once(`destroy ${id}`, async () => {
+        await host.destroy(id)
+        log.info('replica removed', { group, replica: id })
       })
     }
   }
@@ -142,7 +150,7 @@ export class Controller {
     // An older wish than the last that made a step here: this node's copy of the register is behind.
     if (operation.id < replica.configuration.operation) return
     const isCaughtUp = (id: number) => id === replica.id || replica.isCaughtUp(id, lagEntriesMax)
-    const step = nextStep(operation, replica.configuration, replica.id, isCaughtUp)
+    const step = nextStep(operation, replica.configuration, replica.id, isCaughtUp, this.options.isDown)
     switch (step.kind) {
       case 'wait':
         return
@@ -203,9 +211,11 @@ export class Controller {
   private async admit(register: Register): Promise<void> {
     const meta = register.shards.get(metaGroup)
     if (meta === undefined) return
-    const present = new Set(membersOf(meta).map(member => member.replica))
+    const replica = this.options.host.group(metaGroup)
+    // Whoever follows the register can do its part: that is what joining means.
+    const follows = (id: number) => replica?.isCaughtUp(id, lagEntriesMax) === true
     for (const { nodeId, state, metaReplica } of register.nodes) {
-      if (state === 'joining' && present.has(metaReplica)) {
+      if (state === 'joining' && follows(metaReplica)) {
         await this.execute('META.STATE', { nodeId, state: 'member' })
         this.options.log.info('member joined', { member: nodeId })
       }
@@ -229,8 +239,8 @@ export class Controller {
   }
 
   private async openOperations(register: Register): Promise<void> {
-    const { hash64, isDown, movesMax } = this.options
-    const plan = planRebalance({ register, isDown, hash64, movesMax })
+    const plan = this.plan()
+    if (plan === null || this.known !== register) return
     await Promise.all(plan.operations.map(request => this.execute('META.OPEN', request)))
   }
 

@@ -116,6 +116,7 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
       learners: [],
       index: 1,
       operation: null,
+      former: [],
     } satisfies ShardRecord)
   }
   const voters = [{ replica: node.metaReplica, node: node.nodeId }]
@@ -124,6 +125,7 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
     learners: [],
     index: 1,
     operation: null,
+    former: [],
   } satisfies ShardRecord)
   store(keyspace, nodesKey, [{ ...node, state: 'member' } satisfies RegisteredNode])
   const nextReplica = Math.max(node.metaReplica, firstReplica + shardCount - 1) + 1
@@ -177,7 +179,9 @@ const setState = define<{ nodeId: string; state: RegisteredState }>(
         node: nodeId,
         known: nodes.map(node => node.nodeId).join(' '),
       })
-    if (known.state === state || known.state === 'left') return json(known)
+    // joining → member → leaving → left, never back: a command that comes late changes nothing.
+    const order: readonly RegisteredState[] = ['joining', 'member', 'leaving', 'left']
+    if (order.indexOf(state) <= order.indexOf(known.state)) return json(known)
     store(
       keyspace,
       nodesKey,
@@ -193,6 +197,14 @@ const open = define<OpenRequest>('META.OPEN', (keyspace, request) => {
   const record = load<ShardRecord>(keyspace, shardKey(request.group))
   if (record === undefined || (record.operation?.id ?? 0) !== request.replaces)
     return json({ operation: null })
+  const nodes = new Set(
+    loadNodes(keyspace)
+      .filter(node => node.state !== 'left')
+      .map(node => node.nodeId),
+  )
+  // The plan of a meta leader that has been replaced may come late and name a node that was let go meanwhile.
+  if (![...request.voters, ...request.learners].every(member => nodes.has(member.node)))
+    return json({ operation: null })
   let { nextReplica } = cluster
   const named = (members: OpenRequest['voters']): Member[] =>
     members.map(({ node, replica }) => ({ node, replica: replica ?? nextReplica++ }))
@@ -201,7 +213,9 @@ const open = define<OpenRequest>('META.OPEN', (keyspace, request) => {
     voters: named(request.voters),
     learners: named(request.learners),
   }
-  store(keyspace, shardKey(request.group), { ...record, operation } satisfies ShardRecord)
+  const replaced = record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
+  const former = [...record.former, ...replaced]
+  store(keyspace, shardKey(request.group), { ...record, operation, former } satisfies ShardRecord)
   storeCluster(keyspace, { ...cluster, nextReplica, nextOperation: cluster.nextOperation + 1 })
   return json({ operation })
 })
@@ -213,7 +227,13 @@ const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
   const { voters, learners, index } = request
   const before = new Set([...record.voters, ...record.learners].map(member => member.replica))
   const added = [...voters, ...learners].filter(member => !before.has(member.replica)).length
-  store(keyspace, shardKey(request.group), { voters, learners, index, operation: null } satisfies ShardRecord)
+  store(keyspace, shardKey(request.group), {
+    voters,
+    learners,
+    index,
+    operation: null,
+    former: [],
+  } satisfies ShardRecord)
   const isShard = request.group !== metaGroup
   storeCluster(keyspace, { ...cluster, movesDone: cluster.movesDone + (isShard ? added : 0) })
   return json({})

@@ -45,6 +45,8 @@ export interface ShardRecord {
   /** Index of that configuration. */
   readonly index: number
   readonly operation: Operation | null
+  /** Whom operations that were replaced meant to bring in: they may have a part in the configuration until the next close. */
+  readonly former: readonly Member[]
 }
 
 export interface Register {
@@ -69,7 +71,8 @@ export function isOut(register: Register, group: number, replica: number): boole
   const record = register.shards.get(group)
   if (record === undefined) return false
   const wished = record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
-  return ![...record.voters, ...record.learners, ...wished].some(member => member.replica === replica)
+  const named = [...record.voters, ...record.learners, ...record.former, ...wished]
+  return !named.some(member => member.replica === replica)
 }
 
 export function membersOf(record: ShardRecord): readonly Member[] {

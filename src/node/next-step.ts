@@ -28,6 +28,7 @@ export function nextStep(
   configuration: Configuration,
   leader: number,
   isCaughtUp: (replica: number) => boolean,
+  isDown: (node: string) => boolean,
 ): Step {
   const { confState } = configuration
   if (isJoint(configuration)) return { kind: 'wait', for: 'the joint configuration to end' }
@@ -39,8 +40,8 @@ export function nextStep(
     return { kind: 'change', changes: [{ kind: 'addLearner', replica: missing.replica }], added: [missing] }
   }
   const promoted = operation.voters.filter(({ replica }) => !voters.has(replica))
-  const late = operation.voters.find(({ replica }) => replica !== leader && !isCaughtUp(replica))
-  if (late !== undefined && promoted.length > 0) return { kind: 'wait', for: `${late.node} to catch up` }
+  const late = promoted.find(({ replica }) => !isCaughtUp(replica))
+  if (late !== undefined) return { kind: 'wait', for: `${late.node} to catch up` }
   const wishedVoters = new Set(operation.voters.map(({ replica }) => replica))
   const demoted = confState.voters.filter(replica => !wishedVoters.has(replica))
   if (promoted.length > 0 || demoted.length > 0) {
@@ -59,7 +60,8 @@ export function nextStep(
   if (unwished !== undefined) {
     return { kind: 'change', changes: [{ kind: 'removeNode', replica: unwished }], added: [] }
   }
-  const waiting = operation.learners.find(({ replica }) => !isCaughtUp(replica))
+  // A learner whose node is down catches up when it comes back; waiting for it would hold up all that comes after.
+  const waiting = operation.learners.find(({ node, replica }) => !isDown(node) && !isCaughtUp(replica))
   return waiting === undefined ? { kind: 'close' } : { kind: 'wait', for: `${waiting.node} to catch up` }
 }
 

@@ -216,8 +216,16 @@ export class Node implements Service, PeerService {
       await this.found()
       return
     }
+    const hadCluster = this.clusterId !== null
+    // What an unfinished founding left leads nothing in the cluster that is joined now.
+    if (!hadCluster) for (const replica of [...this.host.all()]) await this.host.destroy(replica.id)
     const node = await this.join()
     if (node === null) return
+    // A member without its meta replica has lost its journal, and with it votes and entries that others count on.
+    if (hadCluster && node.state !== 'joining') {
+      const why = `its journal is lost; to rebuild the node from the others let ${this.nodeId} leave, then join a new one`
+      throw new RoundhouseError('STORAGE_FAILED', { what: 'journal', why })
+    }
     await this.host.create(metaGroup, node.metaReplica)
     log.info('joined', { cluster: this.clusterId, metaReplica: node.metaReplica })
   }

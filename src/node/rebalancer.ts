@@ -99,10 +99,11 @@ export function planRebalance({ register, isDown, hash64, movesMax }: RebalanceI
       blocked.push(`shard ${shard} would go to ${down.node}, which is down`)
       continue
     }
-    if (register.isPaused || open >= movesMax) continue
+    // A replacement takes the place of the operation that it replaces.
+    if (register.isPaused || (current === null && open >= movesMax)) continue
     if (added.some(member => (receiving.get(member.node) ?? 0) >= receivingMax)) continue
     for (const member of added) receiving.set(member.node, (receiving.get(member.node) ?? 0) + 1)
-    open++
+    if (current === null) open++
     operations.push(request)
   }
   return { wish, operations, movesLeft, blockedBy: movesLeft > 0 && blocked.length > 0 ? blocked[0]! : null }

@@ -163,6 +163,7 @@ export class Router {
     const isRead = command.access === 'read'
     const turn = call.order?.enter(shard) ?? null
     let retries = 0
+    let unknown: Error | null = null
     try {
       const mayOvertake = !isRead && turn?.mayOvertake() === true && this.leadsHere(shard)
       if (turn !== null && turn.previous !== null && !mayOvertake) await turn.previous
@@ -170,11 +171,15 @@ export class Router {
         try {
           return await this.attempt(shard, command, args, call, deadline, attempt)
         } catch (error) {
-          if (!(error instanceof Error) || !isTransient(error, isRead || call.session !== null)) throw error
-          if (!call.forward && !this.leadsHere(shard)) throw error
+          if (!(error instanceof Error)) throw error
+          if (!isRead && isUnknown(error)) unknown ??= error
+          // An earlier try may have been applied: that a later one was refused before it began does not undo that.
+          const told = unknown !== null && isUnavailable(error) ? unknown : error
+          if (!isTransient(error, isRead || call.session !== null)) throw told
+          if (!call.forward && !this.leadsHere(shard)) throw told
           const pauseMs = Math.min(retryPauseMs.max, retryPauseMs.min * 2 ** attempt) * (0.5 + random.next())
           if (clock.now() + pauseMs >= deadline || call.signal?.aborted === true)
-            throw this.outOfTime(shard, error, timeoutMs)
+            throw this.outOfTime(shard, told, timeoutMs)
           this.counters.retried++
           if (turn !== null && retries++ === 0) turn.retrying()
           await new Promise<void>(resolve => void clock.after(pauseMs, resolve))
@@ -205,7 +210,12 @@ export class Router {
     attempt: number,
   ): Promise<CallResult> {
     const replica = this.options.host.group(shard)
-    if (replica !== undefined && command.access === 'read' && call.read === 'stale')
+    if (
+      replica !== undefined &&
+      replica.halted === null &&
+      command.access === 'read' &&
+      call.read === 'stale'
+    )
       return readStale(replica, command, args)
     if (replica?.isLeader) return this.runHere(replica, command, args, call, deadline)
     if (call.hops > 0) return Promise.reject(new RoundhouseError('HOP_LIMIT', { shard }))
@@ -279,6 +289,20 @@ function checkSession({ session }: Call): void {
       what: 'session',
       accepted: '16 bytes, with a sequence from 1 up',
     })
+}
+
+function isUnknown(error: Error): boolean {
+  return (
+    (isError(error) || error instanceof RemoteError) &&
+    (error.kind === 'outcome_unknown' || error.code === 'STORAGE_FAILED')
+  )
+}
+
+function isUnavailable(error: Error): boolean {
+  return (
+    (isError(error) || error instanceof RemoteError) &&
+    (error.kind === 'unavailable' || error.kind === 'exhausted')
+  )
 }
 
 /** Worth another try: nothing was appended, or asking again can do no harm. */

@@ -15,6 +15,8 @@ export interface Configuration {
   readonly operation: number
   readonly members: readonly Member[]
   readonly confState: ConfState
+  /** Why this node's replica may never speak again: it may have lost what it promised. Only ever set in its own journal. */
+  readonly quarantined?: string
 }
 
 export interface Member {

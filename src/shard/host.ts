@@ -1,5 +1,5 @@
 import type { CommandTable } from '../commands/machine.ts'
-import { RoundhouseError } from '../errors.ts'
+import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import { toLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -62,11 +62,19 @@ const entriesKept = 4_000
 /** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
 const inboxMax = 100_000
 
+interface Recovered {
+  readonly id: number
+  readonly configuration: Configuration
+  readonly applied: { readonly index: number; readonly term: number }
+  readonly hardState: HardState
+}
+
 export class Host {
   readonly snapshotter: Snapshotter
   private readonly options: HostOptions
   private readonly replicas = new Map<number, Replica>()
   private readonly groups = new Map<number, Replica>()
+  private readonly quarantined = new Map<number, { readonly group: number | null; readonly why: string }>()
   private readonly dirty = new Set<Replica>()
   private progressed = new Set<Replica>()
   private inbox: { readonly from: string; readonly message: Message }[] = []
@@ -88,10 +96,7 @@ export class Host {
       {
         ...options,
         touch: replica => this.touch(replica),
-        onIdle: (id, receiver) => {
-          const replica = this.replicas.get(id)
-          if (replica !== undefined) this.snapshotter.failed(replica, receiver)
-        },
+        find: id => this.replicas.get(id),
       },
       work => this.complete(work),
     )
@@ -101,64 +106,101 @@ export class Host {
 
   /** Brings back what the journal and the state remember. Call once, before anything else. */
   recover(recoveries: readonly ReplicaRecovery[]): void {
-    const found = recoveries.map(recovery => this.examine(recovery)).filter(each => each !== null)
+    const found: Recovered[] = []
+    for (const recovery of recoveries) {
+      try {
+        const recovered = this.examine(recovery)
+        if (typeof recovered !== 'string') found.push(recovered)
+        else this.quarantine(recovery, recovered)
+      } catch (error) {
+        if (!isError(error, 'CORRUPT')) throw error
+        this.quarantine(recovery, error.message)
+      }
+    }
     if (this.batch.size > 0) this.writeBatch()
-    for (const each of found.sort((a, b) => a.id - b.id)) {
-      const replica = this.adopt(each.id, each.configuration, each.applied, each.hardState)
-      if (each.trouble === null) continue
-      this.options.log.error('replica is quarantined', {
-        group: replica.group,
-        replica: each.id,
-        why: each.trouble,
-      })
-      replica.halt(each.trouble)
+    for (const { id, configuration, applied, hardState } of found.sort((a, b) => a.id - b.id)) {
+      const replica = this.adopt(id, configuration, applied, hardState)
+      this.compact(replica, entriesKept)
     }
     this.wake()
   }
 
-  private examine(recovery: ReplicaRecovery) {
-    const { journal, state, log } = this.options
+  /** What to go on with, or why this replica must not. */
+  private examine(recovery: ReplicaRecovery): Recovered | string {
+    const { journal, state } = this.options
     const id = recovery.replica
+    const noted = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
+    if (noted?.quarantined !== undefined) return noted.quarantined
     const checkpoint = state.open(id).checkpointed
-    const bytes = checkpoint?.configuration ?? recovery.configuration
-    if (bytes === null) {
-      log.error('a replica without configuration is ignored', { replica: id })
-      return null
-    }
+    const configuration = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
+    if (configuration === null) return 'nobody knows its configuration'
     const applied = checkpoint ?? { index: 0, term: 0 }
-    const { damaged, snapshotPoint } = recovery
-    let { hardState, lastIndex } = recovery
-    let trouble: string | null = null
-    if (applied.index > lastIndex || (applied.index > 0 && lastIndex === 0)) {
+    const { damaged, snapshotPoint, lastIndex, hardState } = recovery
+    if (damaged !== null && damaged.to > applied.index + 1)
+      return `entries ${damaged.from} to ${damaged.to - 1} of its log are damaged`
+    // The commit index is written with the entries it covers: a log that ends before it has lost what it promised.
+    if (hardState.commit > Math.max(lastIndex, applied.index))
+      return `commit ${hardState.commit} is past its last entry ${lastIndex}`
+    if (applied.index < snapshotPoint.index)
+      return `its log begins after ${snapshotPoint.index}, its checkpoint ends at ${applied.index}`
+    const term = journal.term(id, applied.index)
+    const isUnfinishedInstall =
+      applied.index > lastIndex ||
+      (term !== undefined && term !== applied.term && hardState.commit < applied.index)
+    if (isUnfinishedInstall) {
       // A snapshot was installed (the state flip is durable) and the crash came before the journal's reset: the log
       // begins after it. (A checkpoint never passes the synced log by itself: entries are applied once durable here.)
-      hardState = { ...hardState, term: Math.max(hardState.term, applied.term), commit: applied.index }
-      this.batch.add(
-        { replica: id, hardState, entries: [], reset: { index: applied.index, term: applied.term } },
-        [],
-      )
-      lastIndex = applied.index
-    } else if (applied.index < snapshotPoint.index) {
-      trouble = `its log begins after ${snapshotPoint.index}, its checkpoint ends at ${applied.index}`
-    } else if (
-      applied.index > snapshotPoint.index &&
-      (journal.term(id, applied.index) ?? applied.term) !== applied.term
-    ) {
-      trouble = `its log has another entry ${applied.index} than its checkpoint`
+      const after = {
+        term: Math.max(hardState.term, applied.term),
+        vote: hardState.vote,
+        commit: applied.index,
+      }
+      const reset = { index: applied.index, term: applied.term }
+      this.batch.add({ replica: id, hardState: after, entries: [], reset }, [])
+      return { id, configuration, applied, hardState: after }
     }
-    // The commit index is written with the entries it covers: a log that ends before it has lost what it promised.
-    if (hardState.commit > lastIndex)
-      trouble = `commit ${hardState.commit} is past its last entry ${lastIndex}`
-    if (damaged !== null && damaged.to > applied.index + 1)
-      trouble = `entries ${damaged.from} to ${damaged.to - 1} of its log are damaged`
-    const commit = Math.max(hardState.commit, applied.index)
+    if (term !== undefined && term !== applied.term)
+      return `its log has another entry ${applied.index} than its checkpoint`
+    // Damage below the checkpoint is of no use to anybody: nothing may read it again.
+    if (damaged !== null && term !== undefined) journal.compact(id, applied.index, applied.term)
     return {
       id,
-      configuration: decodeConfiguration(bytes),
+      configuration,
       applied,
-      hardState: { ...hardState, commit },
-      trouble,
+      hardState: { ...hardState, commit: Math.max(hardState.commit, applied.index) },
     }
+  }
+
+  /** Keeps a replica out for good: it sends nothing, votes never, and is remembered as such over restarts. */
+  private quarantine(recovery: ReplicaRecovery, why: string): void {
+    const id = recovery.replica
+    let configuration: Configuration | null = null
+    try {
+      configuration = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
+    } catch {
+      // It stays nameless; the id is what counts.
+    }
+    const group = configuration?.group ?? null
+    this.options.log.error('replica is quarantined', { group, replica: id, why })
+    this.quarantined.set(id, { group, why })
+    if (configuration !== null && configuration.quarantined === undefined)
+      this.noteQuarantine(id, configuration, why)
+  }
+
+  private noteQuarantine(id: number, configuration: Configuration, why: string): void {
+    const bytes = encodeConfiguration({ ...configuration, quarantined: why })
+    this.batch.add({ replica: id, hardState: null, entries: [], configuration: bytes }, [])
+    this.wake()
+  }
+
+  /** Whether this node has the replica, well or not. */
+  knows(id: number): boolean {
+    return this.replicas.has(id) || this.quarantined.has(id)
+  }
+
+  /** Replicas that were found unfit at the start: id → group (null: unknown) and why. */
+  unfit(): ReadonlyMap<number, { readonly group: number | null; readonly why: string }> {
+    return this.quarantined
   }
 
   private adopt(
@@ -167,7 +209,7 @@ export class Host {
     applied: { readonly index: number; readonly term: number },
     hardState: HardState,
   ): Replica {
-    const { journal, state, clock, random, raft, medianWallMs, tableOf } = this.options
+    const { journal, state, clock, random, raft, medianWallMs, tableOf, log } = this.options
     const replica = new Replica({
       id,
       journal,
@@ -179,6 +221,11 @@ export class Host {
       hardState,
       configuration,
       applied,
+      onHalt: (halted, why) => {
+        log.error('replica is quarantined', { group: halted.group, replica: id, why })
+        this.noteQuarantine(id, halted.configuration, why)
+        this.progressed.add(halted)
+      },
       snapshotFor: (of, to) => this.snapshotter.offer(of, to),
       medianWallMs,
     })
@@ -215,7 +262,7 @@ export class Host {
 
   /** Makes an empty replica that waits to be spoken to. Only because meta gave out its id, never because a message came. */
   async create(group: number, id: number): Promise<void> {
-    if (this.replicas.has(id)) return
+    if (this.knows(id)) return
     const configuration = blankConfiguration(group)
     const hardState = { term: 0, vote: 0, commit: 0 }
     await this.persist({
@@ -229,14 +276,19 @@ export class Host {
 
   /** Destroys a replica that is out of its group for good, as meta confirmed. The journal's tombstone is synced first. */
   async destroy(id: number): Promise<void> {
+    if (!this.knows(id)) return
     const replica = this.replicas.get(id)
-    if (replica === undefined) return
-    replica.close(new RoundhouseError('NOT_LEADER', { shard: replica.group, leader: null, address: null }))
-    this.replicas.delete(id)
-    this.dirty.delete(replica)
-    this.campaigns.delete(replica)
-    if (this.groups.get(replica.group) === replica) this.groups.delete(replica.group)
-    this.snapshotter.forget(replica)
+    this.quarantined.delete(id)
+    if (replica !== undefined) {
+      replica.close(new RoundhouseError('NOT_LEADER', { shard: replica.group, leader: null, address: null }))
+      this.replicas.delete(id)
+      this.dirty.delete(replica)
+      this.campaigns.delete(replica)
+      if (this.groups.get(replica.group) === replica) this.groups.delete(replica.group)
+      this.snapshotter.forget(replica)
+    }
+    // What waits to be written for it would make it anew behind its tombstone.
+    this.batch.drop(id)
     await new Promise<void>((resolve, reject) => {
       this.removals.push({ id, done: error => (error === null ? resolve() : reject(error)) })
       this.wake()
@@ -393,7 +445,7 @@ export class Host {
   }
 
   private takeReady(replica: Replica): void {
-    while (replica.halted === null && !replica.isInstalling && replica.raft.hasReady()) {
+    while (replica.halted === null && replica.raft.hasReady()) {
       const ready = replica.raft.ready()
       for (const { context, index } of ready.readStates) replica.confirm(toLatin1(context), index)
       for (const message of ready.messages) this.dispatch(replica, message)
@@ -408,6 +460,12 @@ export class Host {
   }
 
   private dispatch(replica: Replica, message: Message): void {
+    const isForStorage = message.kind === 'MsgStorageAppend' || message.kind === 'MsgStorageApply'
+    if (isForStorage && replica.isInstalling) {
+      // Behind the install, in order. Meanwhile it still votes and answers heartbeats as far as that promises nothing new.
+      replica.heldForInstall.push(message)
+      return
+    }
     if (message.kind === 'MsgStorageAppend') this.append(replica, message)
     else if (message.kind === 'MsgStorageApply') {
       replica.enqueueApply(message.entries, message.responses)
@@ -416,6 +474,7 @@ export class Host {
   }
 
   private append(replica: Replica, message: Message): void {
+    if (this.replicas.get(replica.id) !== replica) return
     // Term, vote and commit come together (a vote of 0 is none); a message that changes none of them has a term of 0.
     const hardState =
       message.term === 0 ? null : { term: message.term, vote: message.vote, commit: message.commit }
@@ -429,6 +488,13 @@ export class Host {
     replica.dropApplicable()
     const { index, term } = snapshot.meta
     this.snapshotter.install(replica, snapshot, error => {
+      if (this.replicas.get(replica.id) !== replica) return
+      if (isError(error, 'CORRUPT')) {
+        // Raft has taken the snapshot for its own already: without its rows this replica is none.
+        replica.isInstalling = false
+        replica.halt(error.message)
+        return
+      }
       if (error !== null) {
         this.options.onFatal(error)
         return
@@ -436,6 +502,7 @@ export class Host {
       replica.isInstalling = false
       replica.installed()
       this.batch.add({ replica: replica.id, hardState, entries, reset: { index, term } }, responses)
+      for (const held of replica.heldForInstall.splice(0)) this.dispatch(replica, held)
       this.dirty.add(replica)
       this.progressed.add(replica)
     })
@@ -531,13 +598,8 @@ export class Host {
         this.counters.applied += replica.appliedIndex - before
         this.progressed.add(replica)
       }
-      if (replica.halted !== null)
-        this.options.log.error('replica is quarantined', {
-          group: replica.group,
-          replica: replica.id,
-          why: replica.halted,
-        })
-      else if (!isThrough || replica.raft.hasReady() || replica.hasQueued) this.touch(replica)
+      if (replica.halted !== null) continue
+      if (!isThrough || replica.raft.hasReady() || replica.hasQueued) this.touch(replica)
     }
   }
 
@@ -560,7 +622,7 @@ export class Host {
     for (const id of this.options.journal.pinnedBy()) {
       const replica = this.replicas.get(id)
       if (replica === undefined || replica.halted !== null) continue
-      if (this.isBehind(replica, 1)) return replica
+      if (this.isBehind(replica, 1) && this.snapshotter.pinnedIndex(replica) === null) return replica
       this.compact(replica, 0)
     }
     const oldMs = this.options.clock.now() - checkpointAgeMsMax

@@ -21,6 +21,11 @@ export class JournalBatch {
     if (responses.length > 0) this.waiting.push({ replica, responses })
   }
 
+  /** Forgets what waits for a replica. */
+  drop(replica: number): void {
+    this.records.delete(replica)
+  }
+
   recordsInOrder(): JournalRecord[] {
     return [...this.records.values()].sort((a, b) => a.replica - b.replica)
   }

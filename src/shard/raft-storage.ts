@@ -1,3 +1,4 @@
+import { isError } from '../errors.ts'
 import type { Storage } from '../raft/storage.ts'
 import type { ConfState, Entry, HardState, Snapshot } from '../raft/types.ts'
 import type { Journal } from './ports.ts'
@@ -11,17 +12,20 @@ export class RaftStorage implements Storage {
   private readonly replica: number
   private readonly initial: { readonly hardState: HardState; readonly confState: ConfState }
   private readonly snapshotFor: (to: number) => Snapshot | null
+  private readonly onCorrupt: (why: string) => void
 
   constructor(
     journal: Journal,
     replica: number,
     initial: { readonly hardState: HardState; readonly confState: ConfState },
     snapshotFor: (to: number) => Snapshot | null,
+    onCorrupt: (why: string) => void,
   ) {
     this.journal = journal
     this.replica = replica
     this.initial = initial
     this.snapshotFor = snapshotFor
+    this.onCorrupt = onCorrupt
   }
 
   initialState(): { readonly hardState: HardState; readonly confState: ConfState } {
@@ -30,7 +34,14 @@ export class RaftStorage implements Storage {
 
   entries(from: number, to: number, bytesMax: number): Entry[] | null {
     if (from < this.journal.firstIndex(this.replica)) return null
-    return this.journal.entries(this.replica, from, to, bytesMax)
+    try {
+      return this.journal.entries(this.replica, from, to, bytesMax)
+    } catch (error) {
+      if (!isError(error, 'CORRUPT')) throw error
+      this.onCorrupt(error.message)
+      // Nothing more is asked of this replica: it falls silent with this turn.
+      return null
+    }
   }
 
   term(index: number): number | undefined {

@@ -12,6 +12,7 @@ import { assert } from '../lib/assert.ts'
 import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Random } from '../lib/prng.ts'
+import type { ProposeResult } from '../raft/raft.ts'
 import { RawNode } from '../raft/raw-node.ts'
 import type { ConfChange, Entry, HardState, Message, Snapshot } from '../raft/types.ts'
 import {
@@ -20,6 +21,7 @@ import {
   decodeConfiguration,
   encodeConfiguration,
   nextConfiguration,
+  nodesOf,
 } from './configuration.ts'
 import type { Journal, ReplicaState } from './ports.ts'
 import type { Read, Settled, Write } from './proposal.ts'
@@ -46,6 +48,8 @@ export interface ReplicaOptions {
   readonly applied: { readonly index: number; readonly term: number }
   /** A snapshot for that replica, or null: being prepared. */
   readonly snapshotFor: (replica: Replica, to: number) => Snapshot | null
+  /** The replica was halted: that must be remembered over restarts. */
+  readonly onHalt: (replica: Replica, why: string) => void
   /** The median of these nodes' wall clocks, as far as this node knows them. */
   readonly medianWallMs: (nodes: readonly string[]) => number
 }
@@ -74,6 +78,8 @@ export const defaultRaftSettings: RaftSettings = {
 const stampAheadMsMax = 500
 /** Callers that may wait at one replica for each of: a proposal, a read. What comes on top is refused at once. */
 const queuedMax = 50_000
+/** Speakers remembered whom the configuration does not name. */
+const sendersMax = 64
 /** Entries applied between two looks at the clock. */
 const entriesBetweenLooks = 64
 
@@ -101,8 +107,9 @@ export class Replica {
   checkpointedAtMs: number
   /** Why this replica says nothing any more; null while it is well. */
   halted: string | null = null
-  /** Set while a snapshot replaces the rows: no Ready is taken. */
+  /** Set while a snapshot replaces the rows: what is for the storage waits. */
   isInstalling = false
+  readonly heldForInstall: Message[] = []
 
   private readonly options: ReplicaOptions
   private readonly machine: StateMachine
@@ -117,6 +124,9 @@ export class Replica {
   private sweepEntryIndex: number | null = null
   private readonly applyQueue: ApplyBatch[] = []
   private askedCount = 0
+  private lastRefusal: ProposeResult = 'ok'
+  /** Set once nothing will be settled any more: new callers are refused with it. */
+  private closed: RoundhouseError | null = null
   private readonly senders = new Map<number, string>()
   private wasLeader = false
   /** The first commit index that a leader told since this start; stale reads wait until it is applied. */
@@ -138,6 +148,7 @@ export class Replica {
       options.id,
       { hardState: options.hardState, confState: options.configuration.confState },
       to => options.snapshotFor(this, to),
+      why => this.halt(why),
     )
     this.raft = new RawNode(
       {
@@ -204,10 +215,13 @@ export class Replica {
     )
   }
 
-  /** A replica that has no configuration yet answers where it was spoken to from. */
+  /**
+   * A replica whose configuration does not name the speaker (it is new, or lags behind a change) answers where it was
+   * spoken to from: a voter that could not answer a new candidate might be the one vote that is missing.
+   */
   noteSender(replica: number, node: string): void {
-    if (this.configuration.index === 0) this.senders.set(replica, node)
-    else if (this.senders.size > 0) this.senders.clear()
+    if (this.configuration.members.some(member => member.replica === replica)) this.senders.delete(replica)
+    else if (this.senders.size < sendersMax) this.senders.set(replica, node)
   }
 
   // --- What callers bring -------------------------------------------------------------------------------------------
@@ -223,8 +237,8 @@ export class Replica {
   }
 
   private refuse(caller: { settle(result: Settled): void }, queued: number): boolean {
-    if (!this.isLeader) {
-      caller.settle({ ok: false, error: this.notLeader(), isDefinite: true })
+    if (this.closed !== null || !this.isLeader) {
+      caller.settle({ ok: false, error: this.closed ?? this.notLeader(), isDefinite: true })
       return true
     }
     if (queued >= queuedMax) {
@@ -267,10 +281,19 @@ export class Replica {
       this.halt('a leader proved that it has lost entries it had acknowledged')
       return
     }
-    if ((message.kind === 'MsgApp' || message.kind === 'MsgHeartbeat') && message.from === this.raft.lead) {
-      this.toldCommit ??= message.commit
-      if (this.appliedIndex >= message.commit) this.caughtUpAtMs = this.options.clock.now()
-    }
+    if (message.from === this.raft.lead) this.hearCommit(message)
+  }
+
+  /**
+   * A heartbeat's commit index is cut to what this replica is known to have, so that alone it never shows that something
+   * is missing; an append's or a snapshot's is the leader's own.
+   */
+  private hearCommit({ kind, commit, snapshot }: Message): void {
+    const told = kind === 'MsgSnap' ? (snapshot?.meta.index ?? 0) : commit
+    if (kind !== 'MsgApp' && kind !== 'MsgSnap' && kind !== 'MsgHeartbeat') return
+    if (kind !== 'MsgHeartbeat' || told > 0) this.toldCommit = Math.max(this.toldCommit ?? 0, told)
+    if (this.toldCommit !== null && this.appliedIndex >= this.toldCommit)
+      this.caughtUpAtMs = this.options.clock.now()
   }
 
   /** Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). */
@@ -311,14 +334,21 @@ export class Replica {
   }
 
   private proposeEntry(envelope: Envelope, write: Write | null): number | null {
-    if (this.raft.propose(encodeEnvelope(envelope)) !== 'ok') return null
+    this.lastRefusal = this.raft.propose(encodeEnvelope(envelope))
+    if (this.lastRefusal !== 'ok') return null
     const index = this.raft.lastIndex
+    // An earlier leadership proposed another entry at this index. That one can still win while neither is committed.
+    this.proposed.get(index)?.write?.settle({
+      ok: false,
+      error: new RoundhouseError('OUTCOME_UNKNOWN', { why: `shard ${this.group} changed its leader` }),
+      isDefinite: false,
+    })
     this.proposed.set(index, { term: this.raft.term, write })
     return index
   }
 
   private refusal(): RoundhouseError {
-    if (!this.isLeader) return this.notLeader()
+    if (!this.isLeader || this.lastRefusal !== 'uncommittedFull') return this.notLeader()
     const max = this.options.raft.uncommittedBytesMax
     return new RoundhouseError('OVERLOADED', { what: `bytes not yet committed at shard ${this.group}`, max })
   }
@@ -332,7 +362,7 @@ export class Replica {
    * clock that runs years ahead can't expire everybody's keys; and never before the last entry's.
    */
   private stampMs(clock: Clock): number {
-    const nodes = this.configuration.members.map(member => member.node)
+    const nodes = nodesOf(this.configuration, this.configuration.confState.voters)
     const bound = this.options.medianWallMs(nodes) + stampAheadMsMax
     return Math.max(this.machine.logClockMs, Math.min(Math.floor(clock.wall()), Math.floor(bound)))
   }
@@ -340,9 +370,15 @@ export class Replica {
   /** A leader's housekeeping, now and then: expired rows go by a replicated sweep, one at a time. */
   sweep(): void {
     if (!this.isLeader || this.sweepEntryIndex !== null) return
-    const due = this.machine.nextExpiry()
     const stampMs = this.stampMs(this.options.clock)
-    if (due === null || due > stampMs) return
+    try {
+      const due = this.machine.nextExpiry()
+      if (due === null || due > stampMs) return
+    } catch (error) {
+      if (!isError(error, 'CORRUPT')) throw error
+      this.halt(error.message)
+      return
+    }
     this.sweepEntryIndex = this.proposeEntry(sweepEnvelope(stampMs), null)
   }
 
@@ -465,6 +501,9 @@ export class Replica {
   noticeLeadership(): boolean {
     if (this.isLeader === this.wasLeader) return false
     this.wasLeader = this.isLeader
+    // Entries of the cluster's own that an earlier leadership proposed may have been lost with it.
+    this.clockEntryIndex = null
+    this.sweepEntryIndex = null
     if (!this.isLeader) {
       const writes = this.queuedWrites
       this.queuedWrites = []
@@ -542,12 +581,15 @@ export class Replica {
 
   /** From here on it is mute: what it promised may be lost, so nothing it says may be counted. */
   halt(why: string): void {
-    this.halted ??= why
+    if (this.halted !== null) return
+    this.halted = why
+    this.options.onHalt(this, why)
     this.close(new RoundhouseError('QUARANTINED', { shard: this.group, why }))
   }
 
   /** Settles everybody who waits. */
   close(error: RoundhouseError): void {
+    this.closed ??= error
     const writes = this.queuedWrites
     this.queuedWrites = []
     for (const write of writes) write.settle({ ok: false, error, isDefinite: true })
@@ -561,7 +603,8 @@ export class Replica {
   /** As far as this leader knows: the replica is being sent entries, and lacks no more than so many. */
   isCaughtUp(replica: number, lagEntriesMax: number): boolean {
     const progress = this.raft.progressOf(replica)
-    return progress?.state === 'replicate' && progress.match + lagEntriesMax >= this.raft.lastIndex
+    if (progress?.state !== 'replicate' || !progress.isRecentlyActive) return false
+    return progress.match + lagEntriesMax >= this.raft.lastIndex
   }
 
   proposeChange(change: ConfChange): boolean {

@@ -34,9 +34,8 @@ interface SnapshotterOptions {
   readonly fetch: SnapshotFetch
   /** Tells the node that offered a snapshot that its receiver could not get it. */
   readonly reportFailure: (node: string, group: number, receiver: number) => void
-  /** The copy that was offered to `receiver` is gone. */
-  readonly onIdle: (replica: number, receiver: number) => void
   readonly touch: (replica: Replica) => void
+  readonly find: (replica: number) => Replica | undefined
   readonly onFatal: (error: Error) => void
 }
 
@@ -50,6 +49,7 @@ interface Outgoing {
   readonly snapshot: Snapshot
   /** When somebody last asked for it or for a chunk of it, on the monotonic clock. */
   usedAtMs: number
+  readonly madeAtMs: number
   readonly receivers: Set<number>
 }
 
@@ -60,7 +60,9 @@ interface Incoming {
 }
 
 /** A copy that nobody asked for this long is given up, and the follower is probed again. */
-const idleMsMax = 15_000
+const idleMsMax = 5_000
+/** The longest that a copy, and the journal behind it, is kept. */
+const ageMsMax = 600_000
 /** Receiving at one time: each holds a chunk in memory. */
 const incomingMax = 16
 const fetchAttemptsMax = 5
@@ -76,7 +78,8 @@ export class Snapshotter {
   private readonly wanted = new Map<Replica, Set<number>>()
   /** Destroyed here. */
   private readonly gone = new WeakSet<Replica>()
-  private readonly taking = new Set<number>()
+  /** Copies being made: replica → the index that the journal must keep for them. */
+  private readonly taking = new Map<number, number>()
   private readonly incoming = new Map<number, Incoming>()
   readonly counters = { sent: 0, received: 0, bytesSent: 0, bytesReceived: 0 }
 
@@ -127,7 +130,13 @@ export class Snapshotter {
 
   /** The host finished a checkpoint. */
   checkpointed(replica: Replica): void {
-    if (this.wanted.has(replica)) this.takeIfCheckpointed(replica)
+    const receivers = this.wanted.get(replica)
+    if (receivers === undefined) return
+    // Whom the configuration does not name any more needs no snapshot.
+    for (const to of receivers)
+      if (!replica.configuration.members.some(each => each.replica === to)) receivers.delete(to)
+    if (receivers.size === 0) this.wanted.delete(replica)
+    else this.takeIfCheckpointed(replica)
   }
 
   private takeIfCheckpointed(replica: Replica): void {
@@ -137,7 +146,7 @@ export class Snapshotter {
     if (![...receivers].some(to => namesReplica(meta.configuration, to))) return
     if (replica.raft.firstIndex > meta.index + 1) return
     this.wanted.delete(replica)
-    this.taking.add(replica.id)
+    this.taking.set(replica.id, meta.index)
     replica.state.takeSnapshot().then(
       snapshot =>
         this.complete(() => {
@@ -146,7 +155,8 @@ export class Snapshotter {
             snapshot.release()
             return
           }
-          const outgoing = { snapshot, usedAtMs: this.options.clock.now(), receivers: new Set<number>() }
+          const now = this.options.clock.now()
+          const outgoing = { snapshot, usedAtMs: now, madeAtMs: now, receivers: new Set<number>() }
           this.outgoing.set(replica.id, [...this.outgoingOf(replica.id), outgoing])
           this.counters.sent++
           for (const to of receivers) replica.raft.retry(to)
@@ -184,6 +194,8 @@ export class Snapshotter {
   /** The index behind which the journal must keep the replica's entries, null when nothing is on its way. */
   pinnedIndex(replica: Replica): number | null {
     const indexes = this.outgoingOf(replica.id).map(({ snapshot }) => snapshot.manifest.index)
+    const taking = this.taking.get(replica.id)
+    if (taking !== undefined) indexes.push(taking)
     return indexes.length === 0 ? null : Math.min(...indexes)
   }
 
@@ -199,13 +211,21 @@ export class Snapshotter {
     for (const [id, each] of this.outgoing) {
       const idle = each.filter(({ usedAtMs }) => now - usedAtMs >= idleMsMax)
       if (idle.length === 0) continue
-      const left = each.filter(outgoing => !idle.includes(outgoing))
-      if (left.length === 0) this.outgoing.delete(id)
-      else this.outgoing.set(id, left)
-      for (const { snapshot, receivers } of idle) {
+      const replica = this.options.find(id)
+      for (const outgoing of idle) {
+        const { madeAtMs, receivers, snapshot } = outgoing
+        // Raft still waits for a receiver: the offer or its answer was lost, or it installs for long. It is offered the
+        // copy again (a receiver that has it already ignores that), and so the copy lives on.
+        const waiting = [...receivers].filter(to => replica?.raft.progressOf(to)?.state === 'snapshot')
+        if (replica !== undefined && waiting.length > 0 && now - madeAtMs < ageMsMax) {
+          outgoing.usedAtMs = now
+          for (const to of waiting) this.failed(replica, to)
+          continue
+        }
         snapshot.release()
-        // Whoever was to have it and has not answered yet is probed again; for the others this changes nothing.
-        for (const receiver of receivers) this.options.onIdle(id, receiver)
+        const left = this.outgoingOf(id).filter(other => other !== outgoing)
+        if (left.length === 0) this.outgoing.delete(id)
+        else this.outgoing.set(id, left)
       }
     }
   }
@@ -261,6 +281,7 @@ export class Snapshotter {
         if (incoming.isCancelled) return
         this.counters.received++
         replica.step(incoming.message)
+        this.options.touch(replica)
         // Raft had no use for it (a newer leader, a longer log): then no install comes.
         if (!replica.raft.hasPendingSnapshot) this.drop(replica, incoming)
       })

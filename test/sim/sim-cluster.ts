@@ -205,7 +205,19 @@ export class SimCluster {
       const halted = [...node.host.all()]
         .filter(each => each.halted !== null)
         .map(each => `${each.group}: ${each.halted}`)
-      return { nodeId, nodes, shards, meta: status.meta, rebalance: status.rebalance, halted }
+      const leads = [...node.host.all()]
+        .filter(each => each.isLeader)
+        .map(({ group, raft, configuration, configuration: { confState } }) => ({
+          group,
+          lastIndex: raft.lastIndex,
+          confState,
+          operation: configuration.operation,
+          open: node.controller.register?.shards.get(group)?.operation,
+          progress: [...raft.status().progress].map(([id, { state, match, next, isRecentlyActive }]) =>
+            [id, state, match, next, isRecentlyActive].join(' '),
+          ),
+        }))
+      return { nodeId, nodes, shards, leads, meta: status.meta, rebalance: status.rebalance, halted }
     })
   }
 
