@@ -318,6 +318,12 @@ const table = {
     24,
     'Shards that move replicas at the same time.',
   ),
+  rebalanceBytesPerSecond: setting(
+    'rebalance_bandwidth',
+    size('64KiB', '64GiB'),
+    64 * 2 ** 20,
+    'Bytes a second at which this node takes snapshots of replicas that move to it.',
+  ),
   logLevel: setting(
     'log_level',
     oneOf('debug', 'info', 'warn', 'error', 'silent'),

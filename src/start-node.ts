@@ -104,6 +104,7 @@ async function bind(
     cleanupIntervalMs: settings.cleanupIntervalMs,
     messageTimeoutMs: settings.messageTimeoutMs,
     rebalanceMovesMax: settings.rebalanceMovesMax,
+    rebalanceBytesPerSecond: settings.rebalanceBytesPerSecond,
     journal,
     recovered,
     state,

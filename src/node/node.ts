@@ -57,6 +57,7 @@ export interface NodeOptions {
   readonly messageTimeoutMs: number
   /** Operations open at one time. */
   readonly rebalanceMovesMax: number
+  readonly rebalanceBytesPerSecond: number
 
   readonly journal: Journal
   readonly recovered: readonly ReplicaRecovery[]
@@ -149,6 +150,7 @@ export class Node implements Service, PeerService {
       tableOf: group => (group === metaGroup ? metaCommands : commands),
       medianWallMs: nodes => this.medianWallMs(nodes),
       fetch: (node, request) => this.fetch(node, request),
+      fetchBytesPerSecond: options.rebalanceBytesPerSecond,
       reportFailure: (node, group, receiver) => this.reportFailure(node, group, receiver),
       onFatal: error => this.fail(error),
       onProgress: replicas => {

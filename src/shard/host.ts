@@ -42,6 +42,8 @@ export interface HostOptions {
   readonly tableOf: (group: number) => CommandTable
   readonly medianWallMs: (nodes: readonly string[]) => number
   readonly fetch: SnapshotFetch
+  /** How fast snapshots are pulled, all together. */
+  readonly fetchBytesPerSecond: number
   /** Tells the node that offered a snapshot that its receiver could not get it. */
   readonly reportFailure: (node: string, group: number, receiver: number) => void
   /** A durable promise can't be kept any more (failed sync, failed commit): the node must stop serving. */
@@ -59,6 +61,8 @@ const entriesBetweenCheckpointsMax = 4_000
 const checkpointAgeMsMax = 30_000
 /** Checkpointed entries that stay in the journal while there is room. */
 const entriesKept = 4_000
+/** A journal write that takes longer is worth a line. */
+const slowSyncMs = 500
 /** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
 const inboxMax = 100_000
 
@@ -559,7 +563,10 @@ export class Host {
     this.batch = new JournalBatch()
     this.extra = []
     this.isWriting = true
+    const startedMs = this.options.clock.now()
     this.options.journal.write(batch.recordsInOrder(), error => {
+      const ms = Math.round(this.options.clock.now() - startedMs)
+      if (ms >= slowSyncMs) this.options.log.warn('slow sync', { ms, replicas: batch.size })
       this.written(error, () => {
         for (const done of extra) done(error)
         if (error === null) this.deliver(batch)

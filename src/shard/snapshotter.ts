@@ -32,6 +32,8 @@ interface SnapshotterOptions {
   readonly clock: Clock
   readonly log: Logger
   readonly fetch: SnapshotFetch
+  /** How fast snapshots are pulled, all together. */
+  readonly fetchBytesPerSecond: number
   /** Tells the node that offered a snapshot that its receiver could not get it. */
   readonly reportFailure: (node: string, group: number, receiver: number) => void
   readonly touch: (replica: Replica) => void
@@ -81,6 +83,8 @@ export class Snapshotter {
   /** Copies being made: replica → the index that the journal must keep for them. */
   private readonly taking = new Map<number, number>()
   private readonly incoming = new Map<number, Incoming>()
+  /** When the next chunk may be asked for, on the monotonic clock: the bandwidth limit of all pulls. */
+  private nextFetchAtMs = 0
   readonly counters = { sent: 0, received: 0, bytesSent: 0, bytesReceived: 0 }
 
   constructor(options: SnapshotterOptions, complete: (work: () => void) => void) {
@@ -306,6 +310,7 @@ export class Snapshotter {
     let failures = 0
     for (let next = staged.next(); next !== null && !incoming.isCancelled; next = staged.next()) {
       try {
+        await this.turnToFetch(next.length)
         const bytes = await this.options.fetch(node, {
           shard: replica.group,
           snapshot: staged.manifest.id,
@@ -319,6 +324,15 @@ export class Snapshotter {
         await new Promise<void>(resolve => this.options.clock.after(fetchPauseMs, resolve))
       }
     }
+  }
+
+  /** Resolves when `bytes` may be asked for under the bandwidth limit. */
+  private async turnToFetch(bytes: number): Promise<void> {
+    const { clock, fetchBytesPerSecond } = this.options
+    const nowMs = clock.now()
+    const atMs = Math.max(nowMs, this.nextFetchAtMs)
+    this.nextFetchAtMs = atMs + (bytes * 1000) / fetchBytesPerSecond
+    if (atMs > nowMs) await new Promise<void>(resolve => void clock.after(atMs - nowMs, resolve))
   }
 
   /** Makes the staged rows the replica's. `done` runs in the loop. */

@@ -110,6 +110,7 @@ export class SimMachine {
       cleanupIntervalMs: 1000,
       messageTimeoutMs: 5000,
       rebalanceMovesMax: 24,
+      rebalanceBytesPerSecond: 64 * 1024 * 1024,
       journal,
       recovered,
       state: this.state,
