@@ -102,6 +102,7 @@ class Member {
 export class Group {
   readonly members: Member[]
   network: Message[] = []
+  private side = new Set<number>()
   /** Every entry that ever was, by term and index: the log matching property says that there is one. */
   private readonly entries = new Map<string, string>()
   /** What was applied at an index, anywhere: state machine safety. */
@@ -231,7 +232,14 @@ export class Group {
   }
 
   deliver(at: number): void {
-    if (this.network.length > 0) this.step(this.network.splice(at % this.network.length, 1)[0]!)
+    if (this.network.length === 0) return
+    const message = this.network.splice(at % this.network.length, 1)[0]!
+    if (this.side.has(message.from) === this.side.has(message.to)) this.step(message)
+  }
+
+  /** From now on those in `side` hear only each other, and the rest too. */
+  cut(side: readonly number[]): void {
+    this.side = new Set(side)
   }
 
   duplicate(at: number): void {
@@ -266,6 +274,7 @@ export class Group {
 
   /** All is well for `rounds`: everything is delivered, written and applied, and time passes. */
   heal(rounds: number): void {
+    this.cut([])
     for (let round = 0; round < rounds; round++) {
       for (const { id, raw } of this.members) {
         this.tick(id)
