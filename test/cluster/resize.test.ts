@@ -6,7 +6,7 @@ import { Load } from '../lib/cluster-load.ts'
 
 const shardCount = 64
 const replicas = 3 * shardCount
-const keys = 8_000
+const keys = 3_000
 /** DESIGN §2: a join moves at most this times the least that it could. */
 const moveFactorMax = 1.15
 
