@@ -3,46 +3,55 @@ import { deferred } from '../lib/deferred.ts'
 /**
  * Keeps the calls of one client stream in order, shard by shard; different shards go side by side.
  *
- * A call may begin when its predecessor on the shard is settled. Writes to a shard that is led here need not wait: the
- * replica's queue and Raft's log keep their order, and what one change of leadership refuses, it refuses from there on.
- * But a call that has to be tried again lets nobody overtake it: it waits for its predecessors, its successors for it.
+ * A call begins when its predecessors on the shard are settled. One thing is faster: writes to a shard that is led here
+ * follow each other at once, since the replica's queue and Raft's log keep their order, and what a change of leadership
+ * refuses, it refuses from there on. Nobody overtakes a read (it must not see what comes after it), a call that waits, or
+ * one that is tried again.
  */
 export class CallOrder {
-  private readonly shards = new Map<number, Line>()
+  private readonly lines = new Map<number, Line>()
 
-  enter(shard: number): Turn {
-    const line = this.shards.get(shard) ?? { last: null, retrying: 0 }
-    this.shards.set(shard, line)
+  /** `mayFollow`: a write to a shard that is led here. */
+  enter(shard: number, mayFollow: boolean): Turn {
+    const line = this.lines.get(shard) ?? { last: null, blocking: 0 }
+    this.lines.set(shard, line)
     const previous = line.last
     const own = deferred<void>()
     const settled = previous === null ? own.promise : own.promise.then(() => previous)
     line.last = settled
+    void settled.then(() => {
+      if (line.last === settled) this.lines.delete(shard)
+    })
+    const isBlocking = !mayFollow || line.blocking > 0
+    let blocks = isBlocking ? 1 : 0
+    line.blocking += blocks
     return {
-      previous,
-      mayOvertake: () => line.retrying === 0,
-      retrying: () => {
-        line.retrying++
+      previous: isBlocking ? previous : null,
+      retry: () => {
+        if (blocks === 0) line.blocking++
+        blocks = 1
+        return previous
       },
-      leave: (retries: number) => {
-        line.retrying -= retries
+      leave: () => {
+        line.blocking -= blocks
         own.resolve()
-        if (line.last === settled) this.shards.delete(shard)
       },
     }
   }
 }
 
 interface Line {
+  /** Settled when all calls so far are. */
   last: Promise<void> | null
-  retrying: number
+  /** Calls under way that nobody may overtake. */
+  blocking: number
 }
 
 export interface Turn {
-  /** Resolves when all calls before this one are settled; null when there is none. */
+  /** To wait for before the call begins; null when it may begin now. */
   readonly previous: Promise<void> | null
-  /** Whether no earlier call is being tried again. */
-  readonly mayOvertake: () => boolean
-  readonly retrying: () => void
-  /** The call is settled; `retries` says how often it called `retrying`. */
-  readonly leave: (retries: number) => void
+  /** The call is to be tried again: after all before it, and nobody may overtake it any more. */
+  readonly retry: () => Promise<void> | null
+  /** The call is settled. */
+  readonly leave: () => void
 }

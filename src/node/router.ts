@@ -161,12 +161,10 @@ export class Router {
     const timeoutMs = Math.min(call.timeoutMs, this.options.timeoutMsMax)
     const deadline = clock.now() + timeoutMs
     const isRead = command.access === 'read'
-    const turn = call.order?.enter(shard) ?? null
-    let retries = 0
+    const turn = call.order?.enter(shard, !isRead && this.leadsHere(shard)) ?? null
     let unknown: Error | null = null
     try {
-      const mayOvertake = !isRead && turn?.mayOvertake() === true && this.leadsHere(shard)
-      if (turn !== null && turn.previous !== null && !mayOvertake) await turn.previous
+      if (turn !== null && turn.previous !== null) await turn.previous
       for (let attempt = 0; ; attempt++) {
         try {
           return await this.attempt(shard, command, args, call, deadline, attempt)
@@ -181,13 +179,13 @@ export class Router {
           if (clock.now() + pauseMs >= deadline || call.signal?.aborted === true)
             throw this.outOfTime(shard, told, timeoutMs)
           this.counters.retried++
-          if (turn !== null && retries++ === 0) turn.retrying()
+          const before = turn?.retry() ?? null
           await new Promise<void>(resolve => void clock.after(pauseMs, resolve))
-          if (turn !== null && turn.previous !== null) await turn.previous
+          if (before !== null) await before
         }
       }
     } finally {
-      turn?.leave(Math.min(1, retries))
+      turn?.leave()
     }
   }
 
