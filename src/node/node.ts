@@ -13,7 +13,8 @@ import { Host } from '../shard/host.ts'
 import type { Journal, PeerMessage, ReplicaRecovery, StateStore } from '../shard/ports.ts'
 import type { RaftSettings } from '../shard/replica.ts'
 import { Controller, isPassing } from './controller.ts'
-import { type FoundRequest, type JoinRequest, metaCommands } from './meta-commands.ts'
+import { type ClusterAnswer, type JoinAnswer, Membership } from './membership.ts'
+import { type JoinRequest, metaCommands } from './meta-commands.ts'
 import { type ClusterSettings, metaGroup, type Register, type RegisteredNode } from './meta-register.ts'
 import type {
   Call,
@@ -79,27 +80,9 @@ export interface NodeOptions {
 /** How a node's life ends by itself. */
 export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; readonly error: Error }
 
-interface ClusterAnswer {
-  /** null: the node that answers belongs to none. */
-  readonly clusterId: string | null
-  /** The asker was let go: what happened after that does not reach it any more. */
-  readonly hasLeft: boolean
-}
-
-interface JoinAnswer {
-  readonly clusterId: string
-  readonly node: RegisteredNode
-  readonly nodes: readonly RegisteredNode[]
-}
-
 const lookIntervalMs = 50
-/** A member asks now and then whether it was let go while it was away; a leaving one with every heartbeat. */
-const heartbeatsBetweenQuestions = 10
-const joinPauseMs = 300
 const askTimeoutMs = 3_000
 const stopTimeoutMs = 5_000
-const firstMetaReplica = 1
-const firstShardReplica = 2
 
 export class Node implements Service, PeerService {
   readonly nodeId: string
@@ -112,19 +95,17 @@ export class Node implements Service, PeerService {
   private readonly options: NodeOptions
   private readonly end: Deferred<NodeEnd> = deferred<NodeEnd>()
   private readonly view: ClusterView
+  private readonly membership: Membership
   private readonly timers = new Set<() => void>()
   /** Other nodes' wall clocks minus this one's, ms, as their last greeting showed. */
   private readonly clockOffsets = new Map<string, number>()
   private readonly addresses = new Map<string, { readonly peer: string; readonly client: string }>()
-  private clusterId: string | null
   private isStopping = false
   private isReady = false
-  private isAnnounced = false
 
   constructor(options: NodeOptions) {
     this.options = options
     this.nodeId = options.nodeId
-    this.clusterId = options.clusterId
     this.ended = this.end.promise
     const { clock, random, peers, log, nodeId } = options
     const self = {
@@ -174,6 +155,19 @@ export class Node implements Service, PeerService {
       onRegister: register => this.onRegister(register),
       onFatal: error => this.fail(error),
     })
+    this.membership = new Membership({
+      node: options,
+      host: this.host,
+      controller: this.controller,
+      isStopping: () => this.isStopping,
+      pause: ms => this.pause(ms),
+      onMembers: nodes => {
+        for (const { nodeId: id, peerAddress, clientAddress } of nodes)
+          this.addresses.set(id, { peer: peerAddress, client: clientAddress })
+      },
+      onLeft: () => this.left(),
+      onFatal: error => this.fail(error),
+    })
     this.view = new ClusterView(this.host, this.controller, this.detector, clock)
     this.router = new Router({
       nodeId,
@@ -200,168 +194,22 @@ export class Node implements Service, PeerService {
     this.every(options.heartbeatIntervalMs, () => this.gossip())
     this.every(lookIntervalMs, () => this.controller.look())
     this.every(options.cleanupIntervalMs, () => this.host.sweep())
-    if (this.host.group(metaGroup) === undefined || this.clusterId === null) await this.enter()
+    if (this.host.group(metaGroup) === undefined || this.membership.clusterId === null)
+      await this.membership.enter()
     this.controller.refresh()
     for (let waited = 0; !this.isStopping && !this.isMember(); waited++) {
       await this.pause(20)
       // A start after a crash in the middle of joining knows nobody: whoever is asked again tells the addresses.
       if (waited % 150 === 149 && this.controller.register === null && this.options.seeds.length > 0)
-        await this.join()
+        await this.membership.join()
     }
     this.isReady = true
-    void this.announce()
-  }
-
-  private async enter(): Promise<void> {
-    const { log } = this.options
-    if (this.clusterId === null && this.options.isBootstrap && (await this.mayFound())) {
-      await this.found()
-      return
-    }
-    const hadCluster = this.clusterId !== null
-    // What an unfinished founding left leads nothing in the cluster that is joined now.
-    if (!hadCluster) for (const replica of [...this.host.all()]) await this.host.destroy(replica.id)
-    const node = await this.join()
-    if (node === null) return
-    // A member without its meta replica has lost its journal, and with it votes and entries that others count on.
-    if (hadCluster && node.state !== 'joining') {
-      const why = `its journal is lost; to rebuild the node from the others let ${this.nodeId} leave, then join a new one`
-      throw new RoundhouseError('STORAGE_FAILED', { what: 'journal', why })
-    }
-    await this.host.create(metaGroup, node.metaReplica)
-    log.info('joined', { cluster: this.clusterId, metaReplica: node.metaReplica })
-  }
-
-  /**
-   * A cluster is founded only after every seed said that it knows of none. Silence means wait: the seed may be a member of
-   * the cluster that this node belonged to before it lost its volume.
-   */
-  private async mayFound(): Promise<boolean> {
-    const silent = new Set(this.options.seeds.filter(seed => seed !== this.options.peerAddress))
-    for (let round = 0; silent.size > 0 && !this.isStopping; round++) {
-      for (const seed of [...silent]) {
-        try {
-          const answer = await this.options.peers.ask(seed, 'cluster', '{}', askTimeoutMs)
-          const { clusterId } = JSON.parse(answer) as ClusterAnswer
-          if (clusterId !== null) return false
-          silent.delete(seed)
-        } catch (error) {
-          if (round % 20 === 0)
-            this.options.log.info('waiting for a seed before founding a cluster', {
-              seed,
-              why: (error as Error).message,
-            })
-        }
-      }
-      if (silent.size > 0) await this.pause(joinPauseMs)
-    }
-    return true
-  }
-
-  private async found(): Promise<void> {
-    const { options, host } = this
-    const clusterId = hex(options.random.bytes(16))
-    const { shardCount } = options.cluster
-    const groups = [
-      { group: metaGroup, replica: firstMetaReplica },
-      ...Array.from({ length: shardCount }, (_, shard) => ({
-        group: shard,
-        replica: firstShardReplica + shard,
-      })),
-    ]
-    // A crash on the way leaves replicas without a cluster id; the next start goes on where this one was.
-    await Promise.all(
-      groups
-        .filter(({ replica }) => host.replica(replica) === undefined)
-        .map(each => host.found(each.group, each.replica)),
-    )
-    const request: FoundRequest = {
-      clusterId,
-      settings: options.cluster,
-      firstReplica: firstShardReplica,
-      node: { ...this.joinRequest(), metaReplica: firstMetaReplica },
-    }
-    await this.retry(() => this.controller.execute('META.FOUND', request))
-    while (this.controller.register === null && !this.isStopping) await this.pause(5)
-    this.setCluster(this.controller.register?.clusterId ?? clusterId)
-    options.log.info('founded a cluster', { cluster: this.clusterId, shards: shardCount })
-  }
-
-  private async join(): Promise<RegisteredNode | null> {
-    const { options } = this
-    const seeds = options.seeds.filter(seed => seed !== options.peerAddress)
-    if (seeds.length === 0)
-      throw new RoundhouseError('NOT_READY', {
-        why: 'this directory belongs to no cluster: start with --bootstrap to found one, or with --seed HOST:PORT to join one',
-      })
-    for (let round = 0; !this.isStopping; round++) {
-      for (const seed of seeds) {
-        try {
-          const answer = await options.peers.ask(
-            seed,
-            'join',
-            JSON.stringify(this.joinRequest()),
-            askTimeoutMs,
-          )
-          const { clusterId, node, nodes } = JSON.parse(answer) as JoinAnswer
-          if (this.clusterId !== null && this.clusterId !== clusterId)
-            throw new RoundhouseError('WRONG_CLUSTER', { ours: this.clusterId, theirs: clusterId })
-          this.setCluster(clusterId)
-          // Until the register is here, these are the ways to the others.
-          for (const { nodeId, peerAddress, clientAddress } of nodes)
-            this.addresses.set(nodeId, { peer: peerAddress, client: clientAddress })
-          return node
-        } catch (error) {
-          if (!isPassing(error)) throw error
-          if (round % 20 === 0) options.log.info('waiting to join', { seed, why: (error as Error).message })
-        }
-      }
-      await this.pause(joinPauseMs)
-    }
-    return null
-  }
-
-  private joinRequest(): JoinRequest {
-    const { nodeId, storeId, peerAddress, clientAddress, zone } = this.options
-    return { nodeId, storeId, peerAddress, clientAddress, zone }
-  }
-
-  private setCluster(clusterId: string): void {
-    this.clusterId = clusterId
-    this.options.setClusterId(clusterId)
-  }
-
-  /** Tells the register when this node's addresses are not those that it holds. */
-  private async announce(): Promise<void> {
-    const own = this.controller.register?.nodes.find(node => node.nodeId === this.nodeId)
-    const request = this.joinRequest()
-    if (own === undefined || this.isAnnounced) return
-    this.isAnnounced = true
-    const isSame =
-      own.peerAddress === request.peerAddress &&
-      own.clientAddress === request.clientAddress &&
-      own.zone === request.zone
-    if (isSame) return
-    await this.retry(() => this.controller.execute('META.JOIN', request)).catch((error: Error) =>
-      this.fail(error),
-    )
+    void this.membership.announce()
   }
 
   private isMember(): boolean {
     const own = this.controller.register?.nodes.find(node => node.nodeId === this.nodeId)
     return own !== undefined && own.state !== 'joining'
-  }
-
-  private async retry<Answer>(work: () => Promise<Answer>): Promise<Answer | null> {
-    while (!this.isStopping) {
-      try {
-        return await work()
-      } catch (error) {
-        if (!isPassing(error)) throw error
-        await this.pause(50)
-      }
-    }
-    return null
   }
 
   /** Hands over what it leads, then stops. Journal, state and peers are closed by whoever opened them. */
@@ -420,7 +268,7 @@ export class Node implements Service, PeerService {
         this.noteChanges(this.detector.update({ state: node.state === 'leaving' ? 'leaving' : 'alive' }))
     }
     for (const node of this.addresses.keys()) if (!known.has(node)) this.addresses.delete(node)
-    if (this.isReady) void this.announce()
+    if (this.isReady) void this.membership.announce()
   }
 
   private noteChanges(changes: readonly Change[]): void {
@@ -451,7 +299,7 @@ export class Node implements Service, PeerService {
     for (const nodeId of probe) {
       const address = this.addressOf(nodeId)
       if (address === null) continue
-      this.askWhetherLeft(address)
+      this.membership.askWhetherLeft(address, this.detector.view.self.heartbeat)
       peers.heartbeat(address, this.greeting(), this.options.heartbeatIntervalMs * 2).then(
         answer => {
           this.detector.noteCall(nodeId, true)
@@ -462,21 +310,6 @@ export class Node implements Service, PeerService {
     }
   }
 
-  /** The entry that lets a node go may never reach it: it is out of the meta shard then. So it asks. */
-  private askWhetherLeft(address: string): void {
-    const own = this.controller.register?.nodes.find(node => node.nodeId === this.nodeId)
-    if (own?.state !== 'leaving' && this.detector.view.self.heartbeat % heartbeatsBetweenQuestions !== 1)
-      return
-    this.options.peers.ask(address, 'cluster', '{}', askTimeoutMs).then(
-      answer => {
-        if ((JSON.parse(answer) as ClusterAnswer).hasLeft) this.left()
-      },
-      () => {
-        // The next heartbeat asks somebody else.
-      },
-    )
-  }
-
   private left(): void {
     this.options.log.info('left the cluster')
     this.end.resolve({ kind: 'left' })
@@ -484,7 +317,7 @@ export class Node implements Service, PeerService {
 
   private greeting(): Greeting {
     return {
-      clusterId: this.clusterId ?? '',
+      clusterId: this.membership.clusterId ?? '',
       view: this.detector.payload(),
       wallMs: this.options.clock.wall(),
     }
@@ -492,7 +325,7 @@ export class Node implements Service, PeerService {
 
   private hear({ clusterId, view, wallMs }: Greeting): void {
     const sender = view[0]
-    if (sender === undefined || clusterId === '' || clusterId !== this.clusterId) return
+    if (sender === undefined || clusterId === '' || clusterId !== this.membership.clusterId) return
     if (wallMs > 0 && this.detector.view.member(sender.nodeId)?.storeId === sender.storeId)
       this.clockOffsets.set(sender.nodeId, wallMs - this.options.clock.wall())
     this.noteChanges(this.detector.receive(view, this.options.clock.now()))
@@ -637,8 +470,11 @@ export class Node implements Service, PeerService {
   // --- PeerService: what peers call ---------------------------------------------------------------------------------
 
   admit({ clusterId, nodeId, storeId }: Identity): void {
-    if (this.clusterId === null || clusterId !== this.clusterId)
-      throw new RoundhouseError('WRONG_CLUSTER', { ours: this.clusterId ?? 'none yet', theirs: clusterId })
+    if (this.membership.clusterId === null || clusterId !== this.membership.clusterId)
+      throw new RoundhouseError('WRONG_CLUSTER', {
+        ours: this.membership.clusterId ?? 'none yet',
+        theirs: clusterId,
+      })
     const { register } = this.controller
     // A joiner has no register before its first messages: the cluster's secret-free id is all that it can check.
     if (register === null) return
@@ -666,12 +502,12 @@ export class Node implements Service, PeerService {
     if (method === 'cluster') {
       const known = this.controller.register?.nodes.find(node => node.nodeId === from.nodeId)
       const hasLeft = known?.storeId === from.storeId && known.state === 'left'
-      return JSON.stringify({ clusterId: this.clusterId, hasLeft } satisfies ClusterAnswer)
+      return JSON.stringify({ clusterId: this.membership.clusterId, hasLeft } satisfies ClusterAnswer)
     }
     if (method === 'join') return this.admitJoiner(request as JoinRequest & { hops?: number })
-    if (from.clusterId !== this.clusterId)
+    if (from.clusterId !== this.membership.clusterId)
       throw new RoundhouseError('WRONG_CLUSTER', {
-        ours: this.clusterId ?? 'none yet',
+        ours: this.membership.clusterId ?? 'none yet',
         theirs: from.clusterId,
       })
     if (method === 'meta') {
@@ -694,7 +530,7 @@ export class Node implements Service, PeerService {
   }
 
   private async admitJoiner(request: JoinRequest): Promise<string> {
-    if (this.clusterId === null)
+    if (this.membership.clusterId === null)
       throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
     const fields = [request.nodeId, request.storeId, request.peerAddress, request.clientAddress, request.zone]
     if (!fields.every(field => typeof field === 'string' && field.length <= 300))
@@ -712,7 +548,7 @@ export class Node implements Service, PeerService {
     const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone }
     const node = await this.controller.execute<RegisteredNode>('META.JOIN', joiner)
     const nodes = this.controller.register?.nodes.filter(each => each.state !== 'left') ?? []
-    return JSON.stringify({ clusterId: this.clusterId, node, nodes } satisfies JoinAnswer)
+    return JSON.stringify({ clusterId: this.membership.clusterId, node, nodes } satisfies JoinAnswer)
   }
 }
 
@@ -722,8 +558,4 @@ function parse(body: string): unknown {
     if (typeof value === 'object' && value !== null) return value
   } catch {}
   throw new RoundhouseError('INVALID_ARGUMENT', { what: 'question', accepted: 'a JSON object' })
-}
-
-function hex(bytes: Uint8Array): string {
-  return Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
 }

@@ -1,0 +1,223 @@
+import { RoundhouseError } from '../errors.ts'
+import type { Host } from '../shard/host.ts'
+import { type Controller, isPassing } from './controller.ts'
+import type { FoundRequest, JoinRequest } from './meta-commands.ts'
+import { metaGroup, type RegisteredNode } from './meta-register.ts'
+import type { NodeOptions } from './node.ts'
+
+/**
+ * How a node comes into a cluster: it founds one, joins one, or is a member already; and how it learns that it was let go.
+ * Which cluster a directory belongs to is decided once and noted durably before anything is promised in it.
+ */
+export interface ClusterAnswer {
+  /** null: the node that answers belongs to none. */
+  readonly clusterId: string | null
+  /** The asker was let go: what happened after that does not reach it any more. */
+  readonly hasLeft: boolean
+}
+
+export interface JoinAnswer {
+  readonly clusterId: string
+  readonly node: RegisteredNode
+  readonly nodes: readonly RegisteredNode[]
+}
+
+/** A member asks now and then whether it was let go while it was away; a leaving one with every heartbeat. */
+const heartbeatsBetweenQuestions = 10
+const joinPauseMs = 300
+const askTimeoutMs = 3_000
+const firstMetaReplica = 1
+const firstShardReplica = 2
+
+export interface MembershipOptions {
+  readonly node: NodeOptions
+  readonly host: Host
+  readonly controller: Controller
+  readonly isStopping: () => boolean
+  readonly pause: (ms: number) => Promise<void>
+  /** Who the members are and where: until the register is here, these are the ways to the others. */
+  readonly onMembers: (nodes: readonly RegisteredNode[]) => void
+  readonly onLeft: () => void
+  readonly onFatal: (error: Error) => void
+}
+
+export class Membership {
+  clusterId: string | null
+  private readonly options: NodeOptions
+  private readonly host: Host
+  private readonly controller: Controller
+  private readonly around: MembershipOptions
+  private isAnnounced = false
+
+  constructor(options: MembershipOptions) {
+    this.around = options
+    this.options = options.node
+    this.host = options.host
+    this.controller = options.controller
+    this.clusterId = options.node.clusterId
+  }
+
+  async enter(): Promise<void> {
+    const { log } = this.options
+    if (this.clusterId === null && this.options.isBootstrap && (await this.mayFound())) {
+      await this.found()
+      return
+    }
+    const hadCluster = this.clusterId !== null
+    // What an unfinished founding left leads nothing in the cluster that is joined now.
+    if (!hadCluster) for (const replica of [...this.host.all()]) await this.host.destroy(replica.id)
+    const node = await this.join()
+    if (node === null) return
+    // A member without its meta replica has lost its journal, and with it votes and entries that others count on.
+    if (hadCluster && node.state !== 'joining') {
+      const { nodeId } = this.options
+      const why = `its replica of the meta shard is lost; to rebuild the node from the others let ${nodeId} leave, then start it with an empty directory`
+      throw new RoundhouseError('STORAGE_FAILED', { what: 'journal', why })
+    }
+    await this.host.create(metaGroup, node.metaReplica)
+    log.info('joined', { cluster: this.clusterId, metaReplica: node.metaReplica })
+  }
+
+  /**
+   * A cluster is founded only after every seed said that it knows of none. Silence means wait: the seed may be a member of
+   * the cluster that this node belonged to before it lost its volume.
+   */
+  private async mayFound(): Promise<boolean> {
+    const silent = new Set(this.options.seeds.filter(seed => seed !== this.options.peerAddress))
+    for (let round = 0; silent.size > 0 && !this.around.isStopping(); round++) {
+      for (const seed of [...silent]) {
+        try {
+          const answer = await this.options.peers.ask(seed, 'cluster', '{}', askTimeoutMs)
+          const { clusterId } = JSON.parse(answer) as ClusterAnswer
+          if (clusterId !== null) return false
+          silent.delete(seed)
+        } catch (error) {
+          if (round % 20 === 0)
+            this.options.log.info('waiting for a seed before founding a cluster', {
+              seed,
+              why: (error as Error).message,
+            })
+        }
+      }
+      if (silent.size > 0) await this.around.pause(joinPauseMs)
+    }
+    return true
+  }
+
+  private async found(): Promise<void> {
+    const { options, host } = this
+    const clusterId = hex(options.random.bytes(16))
+    const { shardCount } = options.cluster
+    const groups = [
+      { group: metaGroup, replica: firstMetaReplica },
+      ...Array.from({ length: shardCount }, (_, shard) => ({
+        group: shard,
+        replica: firstShardReplica + shard,
+      })),
+    ]
+    // A crash on the way leaves replicas without a cluster id; the next start goes on where this one was.
+    await Promise.all(
+      groups
+        .filter(({ replica }) => host.replica(replica) === undefined)
+        .map(each => host.found(each.group, each.replica)),
+    )
+    const request: FoundRequest = {
+      clusterId,
+      settings: options.cluster,
+      firstReplica: firstShardReplica,
+      node: { ...this.joinRequest(), metaReplica: firstMetaReplica },
+    }
+    await this.retry(() => this.controller.execute('META.FOUND', request))
+    while (this.controller.register === null && !this.around.isStopping()) await this.around.pause(5)
+    this.setCluster(this.controller.register?.clusterId ?? clusterId)
+    options.log.info('founded a cluster', { cluster: this.clusterId, shards: shardCount })
+  }
+
+  async join(): Promise<RegisteredNode | null> {
+    const { options } = this
+    const seeds = options.seeds.filter(seed => seed !== options.peerAddress)
+    if (seeds.length === 0)
+      throw new RoundhouseError('NOT_READY', {
+        why: 'this directory belongs to no cluster: start with --bootstrap to found one, or with --seed HOST:PORT to join one',
+      })
+    for (let round = 0; !this.around.isStopping(); round++) {
+      for (const seed of seeds) {
+        try {
+          const answer = await options.peers.ask(
+            seed,
+            'join',
+            JSON.stringify(this.joinRequest()),
+            askTimeoutMs,
+          )
+          const { clusterId, node, nodes } = JSON.parse(answer) as JoinAnswer
+          if (this.clusterId !== null && this.clusterId !== clusterId)
+            throw new RoundhouseError('WRONG_CLUSTER', { ours: this.clusterId, theirs: clusterId })
+          this.setCluster(clusterId)
+          this.around.onMembers(nodes)
+          return node
+        } catch (error) {
+          if (!isPassing(error)) throw error
+          if (round % 20 === 0) options.log.info('waiting to join', { seed, why: (error as Error).message })
+        }
+      }
+      await this.around.pause(joinPauseMs)
+    }
+    return null
+  }
+
+  private joinRequest(): JoinRequest {
+    const { nodeId, storeId, peerAddress, clientAddress, zone } = this.options
+    return { nodeId, storeId, peerAddress, clientAddress, zone }
+  }
+
+  private setCluster(clusterId: string): void {
+    this.clusterId = clusterId
+    this.options.setClusterId(clusterId)
+  }
+
+  /** Tells the register when this node's addresses are not those that it holds. */
+  async announce(): Promise<void> {
+    const own = this.controller.register?.nodes.find(node => node.nodeId === this.options.nodeId)
+    const request = this.joinRequest()
+    if (own === undefined || this.isAnnounced) return
+    this.isAnnounced = true
+    const isSame =
+      own.peerAddress === request.peerAddress &&
+      own.clientAddress === request.clientAddress &&
+      own.zone === request.zone
+    if (isSame) return
+    await this.retry(() => this.controller.execute('META.JOIN', request)).catch((error: Error) =>
+      this.around.onFatal(error),
+    )
+  }
+
+  private async retry<Answer>(work: () => Promise<Answer>): Promise<Answer | null> {
+    while (!this.around.isStopping()) {
+      try {
+        return await work()
+      } catch (error) {
+        if (!isPassing(error)) throw error
+        await this.around.pause(50)
+      }
+    }
+    return null
+  }
+
+  /** The entry that lets a node go may never reach it: it is out of the meta shard then. So it asks. */
+  askWhetherLeft(address: string, heartbeat: number): void {
+    const own = this.controller.register?.nodes.find(node => node.nodeId === this.options.nodeId)
+    if (own?.state !== 'leaving' && heartbeat % heartbeatsBetweenQuestions !== 1) return
+    this.options.peers.ask(address, 'cluster', '{}', askTimeoutMs).then(
+      answer => {
+        if ((JSON.parse(answer) as ClusterAnswer).hasLeft) this.around.onLeft()
+      },
+      () => {
+        // The next heartbeat asks somebody else.
+      },
+    )
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('')
+}
