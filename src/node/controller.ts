@@ -111,12 +111,12 @@ export class Controller {
 
   private reconcile(register: Register): void {
     const { host, nodeId, log } = this.options
-    for (const [group, { operation }] of register.shards) {
+    for (const [group, { operation, birth }] of register.shards) {
       if (operation === null) continue
       for (const { node, replica } of [...operation.voters, ...operation.learners]) {
         if (node !== nodeId || host.knows(replica)) continue
         this.once(`create ${replica}`, async () => {
-          await host.create(group, replica)
+          await host.create(group, replica, birth)
           log.debug('replica made', { group, replica })
         })
       }

@@ -110,18 +110,20 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
   const { clusterId, settings, node, firstReplica } = request
   const { shardCount } = settings
   for (let shard = 0; shard < shardCount; shard++) {
-    const voters = [{ replica: firstReplica + shard, node: node.nodeId }]
+    const birth = { replica: firstReplica + shard, node: node.nodeId }
     store(keyspace, shardKey(shard), {
-      voters,
+      birth,
+      voters: [birth],
       learners: [],
       index: 1,
       operation: null,
       former: [],
     } satisfies ShardRecord)
   }
-  const voters = [{ replica: node.metaReplica, node: node.nodeId }]
+  const birth = { replica: node.metaReplica, node: node.nodeId }
   store(keyspace, shardKey(metaGroup), {
-    voters,
+    birth,
+    voters: [birth],
     learners: [],
     index: 1,
     operation: null,
@@ -228,6 +230,7 @@ const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
   const before = new Set([...record.voters, ...record.learners].map(member => member.replica))
   const added = [...voters, ...learners].filter(member => !before.has(member.replica)).length
   store(keyspace, shardKey(request.group), {
+    birth: record.birth,
     voters,
     learners,
     index,

@@ -39,6 +39,8 @@ export interface Operation {
 }
 
 export interface ShardRecord {
+  /** The group's first voter. */
+  readonly birth: Member
   /** As reported when the last operation closed; the group itself knows better. */
   readonly voters: readonly Member[]
   readonly learners: readonly Member[]

@@ -67,6 +67,22 @@ export function nextConfiguration(
   return { group: current.group, index, operation, members, confState }
 }
 
+/**
+ * Every group is born with one voter, at index 1 of term 1, as if a snapshot without rows had been installed: so nobody
+ * who joins can start from a log that does not say who the replicas are.
+ */
+export function birthConfiguration(group: number, first: Member): Configuration {
+  const confState = { ...noConfState, voters: [first.replica] }
+  return { group, index: birthIndex, operation: 0, members: [first], confState }
+}
+
+const birthIndex = 1
+
+/** Where the log of a replica begins that was made with this configuration and has no checkpoint yet. */
+export function bornAt({ index }: Configuration): { readonly index: number; readonly term: number } {
+  return index === birthIndex ? { index: birthIndex, term: 1 } : { index: 0, term: 0 }
+}
+
 export function isJoint(configuration: Configuration): boolean {
   return configuration.confState.votersOutgoing.length > 0
 }

@@ -7,10 +7,13 @@ import type { Logger } from '../lib/logger.ts'
 import type { Random } from '../lib/prng.ts'
 import type { HardState, Message } from '../raft/types.ts'
 import {
+  birthConfiguration,
   blankConfiguration,
+  bornAt,
   type Configuration,
   decodeConfiguration,
   encodeConfiguration,
+  type Member,
 } from './configuration.ts'
 import { JournalBatch } from './journal-batch.ts'
 import type { Journal, JournalRecord, Outbox, PeerMessage, ReplicaRecovery, StateStore } from './ports.ts'
@@ -138,7 +141,7 @@ export class Host {
     const checkpoint = state.open(id).checkpointed
     const configuration = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
     if (configuration === null) return 'nobody knows its configuration'
-    const applied = checkpoint ?? { index: 0, term: 0 }
+    const applied = checkpoint ?? bornAt(configuration)
     const { damaged, snapshotPoint, lastIndex, hardState } = recovery
     if (damaged !== null && damaged.to > applied.index + 1)
       return `entries ${damaged.from} to ${damaged.to - 1} of its log are damaged`
@@ -240,42 +243,30 @@ export class Host {
     return replica
   }
 
-  /**
-   * Makes the only voter of a new group: the log begins at (1, 1) as after a snapshot, so that whoever joins later
-   * starts with a snapshot that says who the replicas are. Resolves when it is durable.
-   */
+  /** Makes the only voter of a new group. Resolves when it is durable. */
   async found(group: number, id: number): Promise<void> {
-    const { nodeId, state } = this.options
-    const confState = { voters: [id], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false }
-    const configuration = {
-      group,
-      index: 1,
-      operation: 0,
-      members: [{ replica: id, node: nodeId }],
-      confState,
-    }
-    const bytes = encodeConfiguration(configuration)
-    await state.open(id).checkpoint({ index: 1, term: 1, configuration: bytes })
-    const hardState = { term: 1, vote: 0, commit: 1 }
-    const record = { replica: id, hardState, entries: [], configuration: bytes, reset: { index: 1, term: 1 } }
-    await this.persist(record)
-    const replica = this.adopt(id, configuration, { index: 1, term: 1 }, hardState)
+    const replica = await this.make(id, birthConfiguration(group, { replica: id, node: this.options.nodeId }))
     replica.raft.campaign()
     this.wake()
   }
 
-  /** Makes an empty replica that waits to be spoken to. Only because meta gave out its id, never because a message came. */
-  async create(group: number, id: number): Promise<void> {
+  /**
+   * Makes a replica that waits to be spoken to: only because meta gave out its id, never because a message came. `birth`
+   * is the group's first replica: what the group was at its birth is known to everybody, so that a group whose log still
+   * reaches back to it (a new cluster's) needs no snapshot.
+   */
+  async create(group: number, id: number, birth: Member | null = null): Promise<void> {
     if (this.knows(id)) return
-    const configuration = blankConfiguration(group)
-    const hardState = { term: 0, vote: 0, commit: 0 }
-    await this.persist({
-      replica: id,
-      hardState,
-      entries: [],
-      configuration: encodeConfiguration(configuration),
-    })
-    if (!this.replicas.has(id)) this.adopt(id, configuration, { index: 0, term: 0 }, hardState)
+    await this.make(id, birth === null ? blankConfiguration(group) : birthConfiguration(group, birth))
+  }
+
+  private async make(id: number, configuration: Configuration): Promise<Replica> {
+    const born = bornAt(configuration)
+    const hardState = { term: born.term, vote: 0, commit: born.index }
+    const reset = born.index > 0 ? { reset: born } : {}
+    const bytes = encodeConfiguration(configuration)
+    await this.persist({ replica: id, hardState, entries: [], configuration: bytes, ...reset })
+    return this.replicas.get(id) ?? this.adopt(id, configuration, born, hardState)
   }
 
   /** Destroys a replica that is out of its group for good, as meta confirmed. The journal's tombstone is synced first. */

@@ -134,7 +134,10 @@ export class SimMachine {
       this.stopProcess()
     })
     const started = node.start()
-    started.catch(() => {})
+    // A refused start is the caller's to look at; a fault of the program is everybody's.
+    started.catch((error: Error) => {
+      if (error.name !== 'RoundhouseError') this.cluster.violations.push(`${this.nodeId}: ${error.stack}`)
+    })
     return started
   }
 
