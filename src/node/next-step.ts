@@ -62,6 +62,10 @@ export function nextStep(
   }
   // A learner whose node is down catches up when it comes back; waiting for it would hold up all that comes after.
   const waiting = operation.learners.find(({ node, replica }) => !isDown(node) && !isCaughtUp(replica))
+  // Before it closes, an operation has taken a step of its own: after that no older one can, by whatever leader.
+  if (waiting === undefined && configuration.operation < operation.id) {
+    return { kind: 'change', changes: [{ kind: 'updateNode', replica: leader }], added: [] }
+  }
   return waiting === undefined ? { kind: 'close' } : { kind: 'wait', for: `${waiting.node} to catch up` }
 }
 

@@ -110,8 +110,10 @@ export function encodeChange(context: ChangeContext): Bytes {
 /** null for the empty context of the entry by which Raft leaves a joint configuration by itself. */
 export function decodeChange(bytes: Bytes): ChangeContext | null {
   if (bytes.byteLength === 0) return null
-  const value = parse(bytes, 'configuration change') as ChangeContext
+  const value = parse(bytes, 'configuration change') as ChangeContext | null
   const fits =
+    typeof value === 'object' &&
+    value !== null &&
     Number.isSafeInteger(value.operation) &&
     Number.isSafeInteger(value.expectedIndex) &&
     isMembers(value.added)

@@ -228,9 +228,9 @@ export class Host {
       hardState,
       configuration,
       applied,
-      onHalt: (halted, why) => {
+      onHalt: (halted, why, isLasting) => {
         log.error('replica is quarantined', { group: halted.group, replica: id, why })
-        this.noteQuarantine(id, halted.configuration, why)
+        if (isLasting) this.noteQuarantine(id, halted.configuration, why)
         this.progressed.add(halted)
       },
       snapshotFor: (of, to) => this.snapshotter.offer(of, to),

@@ -48,8 +48,8 @@ export interface ReplicaOptions {
   readonly applied: { readonly index: number; readonly term: number }
   /** A snapshot for that replica, or null: being prepared. */
   readonly snapshotFor: (replica: Replica, to: number) => Snapshot | null
-  /** The replica was halted: that must be remembered over restarts. */
-  readonly onHalt: (replica: Replica, why: string) => void
+  /** The replica was halted; a lasting halt must be remembered over restarts. */
+  readonly onHalt: (replica: Replica, why: string, isLasting: boolean) => void
   /** The median of these nodes' wall clocks, as far as this node knows them. */
   readonly medianWallMs: (nodes: readonly string[]) => number
 }
@@ -423,18 +423,15 @@ export class Replica {
     assert(entry.index === this.appliedIndex + 1, `apply ${entry.index} after ${this.appliedIndex}`)
     const waiting = this.proposed.get(entry.index)
     let settled: Settled | null = null
-    if (entry.kind === 'normal') {
-      try {
-        settled = settledOf(this.machine.apply(entry.index, entry.data))
-      } catch (error) {
-        if (!isError(error)) throw error
-        // What this version does not understand, or rows that fail their checksum: going on would make this replica
-        // differ from the others for ever. It stops here and says nothing more.
-        this.halt(error.message)
-        return
-      }
-    } else {
-      this.applyChange(entry)
+    try {
+      if (entry.kind === 'normal') settled = settledOf(this.machine.apply(entry.index, entry.data))
+      else this.applyChange(entry)
+    } catch (error) {
+      if (!isError(error)) throw error
+      // What this version does not understand, or rows that fail their checksum: going on would make this replica differ
+      // from the others for ever. It stops here and says nothing more. An upgrade cures the first; nothing was lost.
+      this.halt(error.message, error.code !== 'UNSUPPORTED_ENTRY')
+      return
     }
     this.appliedIndex = entry.index
     this.appliedTerm = entry.term
@@ -579,11 +576,11 @@ export class Replica {
     }
   }
 
-  /** From here on it is mute: what it promised may be lost, so nothing it says may be counted. */
-  halt(why: string): void {
+  /** From here on it is mute; for good when what it promised may be lost, so that nothing it says may be counted. */
+  halt(why: string, isLasting = true): void {
     if (this.halted !== null) return
     this.halted = why
-    this.options.onHalt(this, why)
+    this.options.onHalt(this, why, isLasting)
     this.close(new RoundhouseError('QUARANTINED', { shard: this.group, why }))
   }
 
