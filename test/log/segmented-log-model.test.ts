@@ -194,7 +194,7 @@ describe('any history of a segmented log', () => {
           run.check()
         }
       }),
-      { numRuns: 1000 },
+      { numRuns: 1000, endOnFailure: true },
     )
   })
 })

@@ -318,7 +318,7 @@ describe('the journal under random work and crashes', () => {
         }
         run.crash()
       }),
-      { numRuns: Number(process.env.JOURNAL_RUNS ?? 100), includeErrorInReport: true },
+      { numRuns: Number(process.env.JOURNAL_RUNS ?? 100), includeErrorInReport: true, endOnFailure: true },
     )
     assert.ok(seen.copied > 0 && seen.frames > 20, JSON.stringify(seen))
   })

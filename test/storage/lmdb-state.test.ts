@@ -67,7 +67,7 @@ describe('LmdbStateStore, closed and opened again', () => {
           rmSync(directory, { recursive: true })
         }
       }),
-      { numRuns: 4 },
+      { numRuns: 4, endOnFailure: true },
     )
   })
 })

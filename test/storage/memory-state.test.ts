@@ -72,7 +72,7 @@ describe('MemoryStateStore, whose process dies', () => {
           run,
         )
       }),
-      { numRuns: 120 },
+      { numRuns: 120, endOnFailure: true },
     )
   })
 
