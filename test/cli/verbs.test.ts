@@ -199,7 +199,7 @@ describe('a cluster in trouble', () => {
 
   it('never makes an unknown outcome into a failure', async () => {
     const silent = await start({ command: () => 'silence' })
-    const { code, json } = await roundhouse([silent], 'set', 'k', 'v', '--timeout', '300ms', '-o', 'json')
+    const { code, json } = await roundhouse([silent], 'set', 'k', 'v', '--timeout', '1s', '-o', 'json')
     assert.deepEqual([code, json().outcome], [75, 'unknown'])
     let asked = 0
     const undecided = await start({
@@ -210,7 +210,7 @@ describe('a cluster in trouble', () => {
           : refusal(status.UNAVAILABLE, 'NO_LEADER', 'CLUSTERDOWN')
       },
     })
-    const later = await roundhouse([undecided], 'set', 'k', 'v', '--timeout', '600ms', '-o', 'json')
+    const later = await roundhouse([undecided], 'set', 'k', 'v', '--timeout', '1500ms', '-o', 'json')
     assert.deepEqual([later.code, later.json().outcome], [75, 'unknown'])
   })
 
