@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs docker-compose.yml for real: an image built here, three nodes that clients reach from this machine and from inside
 # the network, a fourth that takes its share, processes killed with -9, all containers removed and made again on their
-# volumes, a node that lost its volume, one that leaves. Prints what it does and sees, ends with 0 only if all of it went
+# volumes, a node that leaves, one that lost its volume. Prints what it does and sees, ends with 0 only if all of it went
 # as it should, and removes its containers, volumes and network whatever happens.
 #
 #   PORT1 … PORT4       ports on this machine; without them 8081 … 8084, or 18081 … 18084 where one of those is taken
@@ -16,6 +16,8 @@ default_image=node:22-bookworm-slim
 image=roundhouse:local
 export COMPOSE_PROJECT_NAME=roundhouse-test
 work=$(mktemp -d)
+# Stderr as it is now: the trap may run inside a command whose own is sent away.
+exec 3>&2
 passed=0
 
 say() { printf '\n== %s\n' "$*"; }
@@ -35,7 +37,7 @@ cleanup() {
   trap - EXIT INT TERM
   remove_all
   rm -rf "$work"
-  if [ "$status" != 0 ]; then printf '\n== compose: FAILED with %s after %s checks\n' "$status" "$passed" >&2; fi
+  if [ "$status" != 0 ]; then printf '\n== compose: FAILED with %s after %s checks\n' "$status" "$passed" >&3; fi
   exit "$status"
 }
 trap cleanup EXIT
@@ -290,6 +292,16 @@ so 'and has founded nothing' not logged node1 'founded a cluster'
 load 4 "127.0.0.1:$p2,127.0.0.1:$p3"
 is 'the same cluster' "$cluster" "$(look "$p3" s.cluster_id)"
 for port in "$p2" "$p3"; do so "the 500 keys through $port" holds "$port"; done
+
+say 'leave node1: then its empty volume is welcome'
+so 'leave ends' watched leave node1 --allow-under-replicated --node "127.0.0.1:$p2,127.0.0.1:$p3"
+within 120 'node1 is a member again' alive "$p3" 3
+within 120 'balanced' balanced "$p3"
+within 60 'every shard has a leader and three voters' whole "$p3"
+within 60 'node1 answers' roundhouse health --node "127.0.0.1:$p1"
+is 'the same cluster' "$cluster" "$(look "$p1" s.cluster_id)"
+roundhouse status --node "127.0.0.1:$p1"
+for port in "$p1" "$p2" "$p3"; do so "the 500 keys through $port" holds "$port"; done
 
 # --- Nothing is left ------------------------------------------------------------------------------------------------
 
