@@ -9,6 +9,7 @@ import { foundRequest, joinRequest, MetaShard, settings } from './cluster-regist
 const refusal = (code: string) => ({ name: 'RoundhouseError', code })
 const fresh = (...nodes: readonly string[]) => nodes.map(node => ({ node, replica: null }))
 const alone = (replica: number) => ({
+  birth: { replica, node: 'node1' },
   voters: [{ replica, node: 'node1' }],
   learners: [],
   index: 1,
@@ -229,6 +230,16 @@ describe('META.CLOSE', () => {
     const before = meta.register
     meta.run('META.CLOSE', { group: 0, operation: first.id, voters: [], learners: [], index: 9 })
     assert.equal(meta.register, before)
+  })
+})
+
+describe('the birth of a group', () => {
+  it('is told by its record for ever, whoever its replicas are', () => {
+    const meta = new MetaShard().found().admit('node2')
+    meta.open({ group: 0, replaces: 0, voters: fresh('node2'), learners: [] })
+    meta.close(0)
+    const { birth, voters } = meta.register.shards.get(0)!
+    assert.deepEqual([birth, voters], [{ replica: 2, node: 'node1' }, [{ replica: 11, node: 'node2' }]])
   })
 })
 
