@@ -475,7 +475,8 @@ export class Host {
       message.term === 0 ? null : { term: message.term, vote: message.vote, commit: message.commit }
     const { entries, responses, snapshot } = message
     if (snapshot === null) {
-      this.batch.add({ replica: replica.id, hardState, entries }, responses)
+      const isUrgent = entries.length > 0 || responses.length > 0 || replica.isVoteNew(hardState)
+      this.batch.add({ replica: replica.id, hardState, entries }, responses, isUrgent)
       return
     }
     // State flip durable → journal reset durable → AppendResp. Until then nothing else of this replica goes on.
@@ -549,7 +550,7 @@ export class Host {
       })
       return
     }
-    if (this.batch.size === 0) return
+    if (!this.batch.isUrgent) return
     const { batch, extra } = this
     this.batch = new JournalBatch()
     this.extra = []

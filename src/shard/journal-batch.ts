@@ -9,12 +9,16 @@ export class JournalBatch {
   private readonly records = new Map<number, JournalRecord>()
   private readonly waiting: { readonly replica: number; readonly responses: readonly Message[] }[] = []
 
+  /** Whether anything in it is waited for. A commit index alone is not: it may go with the next write, or be lost. */
+  isUrgent = false
+
   get size(): number {
     return this.records.size
   }
 
   /** `responses` promise what `record` says: they are handed out by `responses()` when it is on disk. */
-  add(record: JournalRecord, responses: readonly Message[]): void {
+  add(record: JournalRecord, responses: readonly Message[], isUrgent = true): void {
+    this.isUrgent ||= isUrgent
     const { replica } = record
     const earlier = this.records.get(replica)
     this.records.set(replica, earlier === undefined ? record : merge(earlier, record))

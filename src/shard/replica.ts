@@ -125,6 +125,8 @@ export class Replica {
   private readonly applyQueue: ApplyBatch[] = []
   private askedCount = 0
   private lastRefusal: ProposeResult = 'ok'
+  /** Term and vote as they were last handed to the journal. */
+  private written: { readonly term: number; readonly vote: number }
   /** Set once nothing will be settled any more: new callers are refused with it. */
   private closed: RoundhouseError | null = null
   private readonly senders = new Map<number, string>()
@@ -142,6 +144,7 @@ export class Replica {
     this.configuration = options.configuration
     this.appliedIndex = options.applied.index
     this.appliedTerm = options.applied.term
+    this.written = options.hardState
     this.machine = new StateMachine(options.state, options.table)
     const storage = new RaftStorage(
       options.journal,
@@ -388,6 +391,15 @@ export class Replica {
     if (reads === undefined) return
     this.asked.delete(context)
     this.confirmed.push({ index, reads })
+  }
+
+  /** Whether the hard state to be written holds another term or vote than the one before it. */
+  isVoteNew(hardState: HardState | null): boolean {
+    if (hardState === null) return false
+    const { term, vote } = hardState
+    if (this.written.term === term && this.written.vote === vote) return false
+    this.written = { term, vote }
+    return true
   }
 
   enqueueApply(entries: readonly Entry[], responses: readonly Message[]): void {
