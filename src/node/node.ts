@@ -82,7 +82,9 @@ export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; rea
 
 const lookIntervalMs = 50
 const askTimeoutMs = 3_000
-const stopTimeoutMs = 5_000
+/** Of a clean stop: for handing over, and for that and the last checkpoints together. */
+const handOverMsMax = 3_000
+const stopMsMax = 5_500
 
 export class Node implements Service, PeerService {
   readonly nodeId: string
@@ -216,10 +218,11 @@ export class Node implements Service, PeerService {
   async stop(): Promise<void> {
     if (this.isStopping) return
     const { clock } = this.options
-    const untilMs = clock.now() + stopTimeoutMs
+    const startedMs = clock.now()
     this.isReady = false
     // Alone or without followers there is nobody to hand over to, and nothing to wait for.
-    while (this.controller.handOver() > 0 && clock.now() < untilMs) await this.pause(50)
+    while (this.controller.handOver() > 0 && clock.now() < startedMs + handOverMsMax) await this.pause(50)
+    await this.host.checkpointAll(startedMs + stopMsMax)
     this.isStopping = true
     for (const cancel of this.timers) cancel()
     await this.host.stop()

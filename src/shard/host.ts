@@ -336,6 +336,17 @@ export class Host {
     this.wake()
   }
 
+  /** Checkpoints what is not yet, as far as time allows: what is left, the next start replays from the journal. */
+  async checkpointAll(untilMs: number): Promise<void> {
+    const { clock } = this.options
+    for (const replica of this.replicas.values()) {
+      while (this.isCheckpointing && clock.now() < untilMs)
+        await new Promise<void>(resolve => void clock.after(2, resolve))
+      if (clock.now() >= untilMs || this.isStopped) return
+      if (!this.isCheckpointing && this.isBehind(replica, 1)) await this.checkpoint(replica)
+    }
+  }
+
   /** Settles everybody who waits, and resolves when no write is under way any more: the ports may then be closed. */
   async stop(): Promise<void> {
     this.isStopped = true
