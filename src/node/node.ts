@@ -83,8 +83,8 @@ export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; rea
 const lookIntervalMs = 50
 const askTimeoutMs = 3_000
 /** Of a clean stop: for handing over, and for that and the last checkpoints together. */
-const handOverMsMax = 3_000
-const stopMsMax = 5_500
+const handOverMsMax = 2_000
+const stopMsMax = 3_500
 
 export class Node implements Service, PeerService {
   readonly nodeId: string
