@@ -352,6 +352,8 @@ export class Host {
     this.isStopped = true
     const error = new RoundhouseError('SHUTTING_DOWN', {})
     for (const replica of this.replicas.values()) replica.close(error)
+    // No turn comes any more: what is complete already is noted here.
+    for (const work of this.completions.splice(0)) work()
     if (this.isWriting || this.isCheckpointing) await new Promise<void>(resolve => (this.onQuiet = resolve))
   }
 
