@@ -105,16 +105,23 @@ describe('a founder', () => {
     await until(made, 'no cluster', () => made.isSettled(2))
   })
 
-  it('that lost its volume founds no second cluster: it is refused by the one that it founded', {
-    todo: true,
-  }, async () => {
+  it('that lost its volume founds no second cluster: it is refused by the one that it founded', async () => {
+    const made = await cluster(2, 3)
+    const seeds = made.machines.map(machine => machine.address)
+    const first = withNewVolume(made, made.machines[0]!)
+    await run(made, 30_000)
+    const started = begin(first, { isBootstrap: true, seeds })
+    await until(made, 'it is not refused', () => started.code !== undefined)
+    assert.deepEqual([started.code, first.node!.status().clusterId], ['STORE_MISMATCH', ''])
+  })
+
+  it('is told so also while the others still take it for the leader', { todo: true }, async () => {
     const made = await cluster(2, 3)
     const seeds = made.machines.map(machine => machine.address)
     const first = withNewVolume(made, made.machines[0]!)
     const started = begin(first, { isBootstrap: true, seeds })
     await until(made, 'it is not refused', () => started.code !== undefined)
     assert.equal(started.code, 'STORE_MISMATCH')
-    assert.equal(first.node!.status().clusterId, '')
   })
 
   it('that died while it founded goes on where it was', async () => {

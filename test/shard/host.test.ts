@@ -244,14 +244,15 @@ describe('a replica whose log has rotted', () => {
     assert.equal(lone.host.knows(7), false)
   })
 
-  it('goes on when a checkpoint covers the entries that were damaged', async () => {
+  /** The entries 2 to 12, of which 10 has rotted, and a checkpoint up to `index`. */
+  async function rottenAt10(index: number): Promise<LoneHost> {
     const lone = new LoneHost()
     lone.open()
     const record = { replica: 7, configuration: configuration(9), reset: born }
     await lone.write({ ...record, hardState: hardState(1, 1) })
     const at = await frameOf(lone, () => lone.write({ replica: 7, entries: entries(1, 2, 11) }))
     await lone.write({ replica: 7, hardState: hardState(1, 12), entries: entries(1, 11, 13) })
-    const meta = { index: 12, term: 1, configuration: configuration(9) }
+    const meta = { index, term: 1, configuration: configuration(9) }
     await lone.waitFor(lone.life.state.open(7).checkpoint(meta))
     lone.kill()
     // Its last bytes: who and what is in the frame can still be read.
@@ -260,8 +261,18 @@ describe('a replica whose log has rotted', () => {
     await lone.run(100)
     const found = lone.life.recovered.find(({ replica }) => replica === 7)
     assert.deepEqual(found?.damaged, { from: 10, to: 11 })
-    assert.equal(whyUnfit(lone), null)
-    assert.equal(lone.host.replica(7)?.appliedIndex, 12)
+    return lone
+  }
+
+  it('goes on when a checkpoint covers what was damaged', async () => {
+    for (const index of [10, 11, 12]) {
+      const lone = await rottenAt10(index)
+      assert.deepEqual([whyUnfit(lone), lone.host.replica(7)?.appliedIndex], [null, index])
+    }
+  })
+
+  it('is quarantined when its checkpoint ends one entry before', async () => {
+    assert.equal(whyUnfit(await rottenAt10(9)), 'entries 10 to 10 of its log are damaged')
   })
 })
 
