@@ -508,6 +508,9 @@ export class Node implements Service, PeerService {
       return JSON.stringify({ clusterId: this.membership.clusterId, hasLeft } satisfies ClusterAnswer)
     }
     if (method === 'join') return this.admitJoiner(request as JoinRequest & { hops?: number })
+    // Perhaps it was a member and has lost its volume: whoever still takes it for one asks another node soon.
+    if (this.membership.clusterId === null)
+      throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
     if (from.clusterId !== this.membership.clusterId)
       throw new RoundhouseError('WRONG_CLUSTER', {
         ours: this.membership.clusterId ?? 'none yet',
