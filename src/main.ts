@@ -52,11 +52,17 @@ function drained(stream: NodeJS.WriteStream): Promise<void> {
 }
 
 /** A first signal asks the verb to end, a second one ends the process. */
+const sameSignalMsMax = 1_000
+
 function endingSignal(): AbortSignal {
   const controller = new AbortController()
+  let endingSinceMs = 0
   const end = (name: 'SIGINT' | 'SIGTERM' | 'SIGHUP', number: number) => {
     process.on(name, () => {
-      if (controller.signal.aborted) process.exit(128 + number)
+      // One Ctrl-C comes twice under npm: the terminal signals everybody in the foreground, and npm passes its own on.
+      const isSecond = controller.signal.aborted && performance.now() - endingSinceMs > sameSignalMsMax
+      if (isSecond) process.exit(128 + number)
+      if (!controller.signal.aborted) endingSinceMs = performance.now()
       controller.abort()
     })
   }

@@ -27,7 +27,8 @@ export async function runCli(args: readonly string[], shell: Shell, verbs: reado
   let verb: Verb | undefined
   let json = false
   try {
-    const found = parse(args, verbs, Math.min(shell.stdout.columns, 110))
+    const isVersion = args.length === 1 && (args[0] === '--version' || args[0] === '-v')
+    const found = parse(isVersion ? ['version'] : args, verbs, Math.min(shell.stdout.columns, 110))
     if (found.kind === 'help') {
       shell.stdout.write(`${found.text}\n`)
       return exitCodes.done

@@ -166,7 +166,7 @@ export class DevCluster {
     const alive = status.nodes.filter(node => node.state === 'alive')
     const factor = Number(this.options.env.REPLICATION_FACTOR ?? '') || 3
     const replicas = Math.min(factor, alive.length)
-    const voters = replicas % 2 === 1 ? replicas : replicas - 1
+    const voters = replicas % 2 === 1 ? replicas : Math.max(0, replicas - 1)
     const led = status.shards.filter(shard => shard.leader !== '')
     const full = led.filter(shard => shard.voters.length >= voters)
     const isWhole = [...this.children.keys()].every(id => alive.some(node => node.nodeId === id))
@@ -174,8 +174,10 @@ export class DevCluster {
       isWhole && status.meta?.leader !== '' && led.length === status.shards.length && led.length > 0
     return {
       text:
-        `${alive.length} of ${this.children.size} nodes are members; of ${status.shards.length} shards ` +
-        `${led.length} have a leader, ${full.length} their ${voters} voter${voters === 1 ? '' : 's'}`,
+        status.shards.length === 0
+          ? 'the first node founds the cluster'
+          : `${alive.length} of ${this.children.size} nodes are members; of ${status.shards.length} shards ` +
+            `${led.length} have a leader, ${full.length} their ${voters} voter${voters === 1 ? '' : 's'}`,
       isReady: isLed && full.length === led.length,
       isQuiet:
         isLed &&

@@ -41,6 +41,7 @@ export interface ControllerOptions {
 /** A follower this close behind the commit index counts as caught up. */
 const lagEntriesMax = 128
 const metaTimeoutMs = 5_000
+const planningMsMax = 2 * metaTimeoutMs
 /** Leaders asked to hand over in one look. */
 const transfersMax = 8
 const transferPauseMs = 1_000
@@ -56,7 +57,8 @@ export class Controller {
     readonly plan: RebalancePlan
   } | null = null
   private readonly busy = new Set<string>()
-  private isPlanning = false
+  /** When the planning that is under way began. */
+  private planningSinceMs = Number.NEGATIVE_INFINITY
   private lastTransferMs = Number.NEGATIVE_INFINITY
 
   constructor(options: ControllerOptions) {
@@ -193,8 +195,10 @@ export class Controller {
   // --- The meta shard's leader --------------------------------------------------------------------------------------
 
   private async lead(register: Register): Promise<void> {
-    if (this.isPlanning) return
-    this.isPlanning = true
+    const nowMs = this.options.clock.now()
+    // A plan that hangs (its commands wait for a quorum that is gone) must not be the last one.
+    if (nowMs - this.planningSinceMs < planningMsMax) return
+    this.planningSinceMs = nowMs
     try {
       await this.admit(register)
       await this.openOperations(register)
@@ -202,7 +206,7 @@ export class Controller {
     } catch (error) {
       this.options.log.debug('planning interrupted', { error: (error as Error).message })
     } finally {
-      this.isPlanning = false
+      this.planningSinceMs = Number.NEGATIVE_INFINITY
     }
     // What was opened meanwhile may already be done.
     if (this.known !== register) this.options.clock.after(1, () => this.look())

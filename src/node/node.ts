@@ -447,9 +447,16 @@ export class Node implements Service, PeerService {
   }
 
   async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {
-    if (action !== 'show')
-      await this.retryBriefly(() => this.controller.execute('META.PAUSE', { isPaused: action === 'pause' }))
+    if (action !== 'show') await this.pauseRebalance(action === 'pause')
     return this.view.rebalance()
+  }
+
+  /** Resolves when this node's copy of the register shows it too, or should by now. */
+  private async pauseRebalance(isPaused: boolean): Promise<void> {
+    await this.retryBriefly(() => this.controller.execute('META.PAUSE', { isPaused }))
+    const untilMs = this.options.clock.now() + 1_000
+    while (this.controller.register?.isPaused !== isPaused && this.options.clock.now() < untilMs)
+      await this.pause(10)
   }
 
   /** An operator's command waits out an election, no longer. */

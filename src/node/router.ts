@@ -190,8 +190,10 @@ export class Router {
   }
 
   private outOfTime(shard: number, last: Error, waitedMs: number): Error {
-    if (isError(last, 'NOT_LEADER') || isError(last, 'HOP_LIMIT'))
-      return new RoundhouseError('NO_LEADER', { shard, waitedMs: Math.round(waitedMs) })
+    const isNobodyThere =
+      (isError(last) || last instanceof RemoteError) &&
+      ['NOT_LEADER', 'HOP_LIMIT', 'UNREACHABLE'].includes(last.code)
+    if (isNobodyThere) return new RoundhouseError('NO_LEADER', { shard, waitedMs: Math.round(waitedMs) })
     return last
   }
 

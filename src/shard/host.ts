@@ -391,7 +391,10 @@ export class Host {
     if (isTick) this.tickAll()
     const dirty = [...this.dirty].sort((a, b) => a.id - b.id)
     this.dirty.clear()
-    for (const replica of dirty) replica.proposeQueued()
+    for (const replica of dirty) {
+      if (replica.noticeLeadership()) this.noteLeadership(replica)
+      replica.proposeQueued()
+    }
     for (const replica of dirty) this.takeReady(replica)
     this.sendFrames()
     this.writeBatch()

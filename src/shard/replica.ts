@@ -301,7 +301,6 @@ export class Replica {
 
   /** Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). */
   proposeQueued(): void {
-    this.noticeLeadership()
     if (this.queuedWrites.length > 0) {
       const writes = this.queuedWrites
       this.queuedWrites = []

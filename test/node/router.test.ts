@@ -331,10 +331,10 @@ describe('a refusal', () => {
     assert.deepEqual(bench.there, [])
   })
 
-  it('is the last word on a peer whose address nobody knows, when no other one leads', async () => {
+  it('of a peer that nobody can reach says that the shard has no leader, when no other one leads', async () => {
     const bench = new Bench()
     bench.candidates = ['lost']
-    await assert.rejects(bench.run('GET', [keyOn(1)]), { code: 'UNREACHABLE' })
+    await assert.rejects(bench.run('GET', [keyOn(1)]), { code: 'NO_LEADER' })
   })
 })
 
