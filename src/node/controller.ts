@@ -45,6 +45,7 @@ const planningMsMax = 2 * metaTimeoutMs
 /** Leaders asked to hand over in one look. */
 const transfersMax = 8
 const transferPauseMs = 1_000
+const looksSkippedMax = 10
 
 export class Controller {
   private readonly options: ControllerOptions
@@ -59,6 +60,7 @@ export class Controller {
   private readonly busy = new Set<string>()
   /** When the planning that is under way began. */
   private planningSinceMs = Number.NEGATIVE_INFINITY
+  private looksSkipped = 0
   private lastTransferMs = Number.NEGATIVE_INFINITY
 
   constructor(options: ControllerOptions) {
@@ -100,10 +102,21 @@ export class Controller {
     if (this.known !== null && replica.isLeader) this.drive(this.known, replica)
   }
 
+  /** Called every few ticks: looks each time while something is under way, seldom while nothing is. */
+  lookNowAndThen(): void {
+    const register = this.known
+    if (register === null) return
+    const isBusy =
+      register.nodes.some(node => node.state === 'joining' || node.state === 'leaving') ||
+      [...register.shards.values()].some(record => record.operation !== null)
+    if (isBusy || ++this.looksSkipped >= looksSkippedMax) this.look()
+  }
+
   /** Now and then, and whenever something changed. */
   look(): void {
     const register = this.known
     if (register === null) return
+    this.looksSkipped = 0
     this.reconcile(register)
     for (const replica of this.options.host.all()) if (replica.isLeader) this.drive(register, replica)
     if (this.options.host.group(metaGroup)?.isLeader) void this.lead(register)

@@ -194,7 +194,7 @@ export class Node implements Service, PeerService {
     this.host.recover(options.recovered)
     this.every(options.tickMs, () => this.host.tick())
     this.every(options.heartbeatIntervalMs, () => this.gossip())
-    this.every(lookIntervalMs, () => this.controller.look())
+    this.every(lookIntervalMs, () => this.controller.lookNowAndThen())
     this.every(options.cleanupIntervalMs, () => this.host.sweep())
     if (this.host.group(metaGroup) === undefined || this.membership.clusterId === null)
       await this.membership.enter()
