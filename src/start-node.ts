@@ -12,11 +12,10 @@ import { systemRandom } from './lib/prng.ts'
 import { FileDisk } from './log/file-disk.ts'
 import { Node } from './node/node.ts'
 import { GrpcPeers } from './peer/transport.ts'
-import { defaultRaftSettings } from './shard/replica.ts'
 import { type DataDirectory, openDataDirectory } from './storage/data-directory.ts'
 import { Journal } from './storage/journal.ts'
 import { LmdbStateStore } from './storage/lmdb-state.ts'
-import { createServer, type GrpcServer } from './wire/grpc/server.ts'
+import { createServer } from './wire/grpc/server.ts'
 
 /**
  * A node on the real world: disk, network, clock. With main.ts, which it is a part of, the one place where ports meet
@@ -94,7 +93,6 @@ async function bind(
       vNodeCount: settings.vNodeCount,
     },
     raft: {
-      ...defaultRaftSettings,
       electionTicks: settings.raftElectionTicks,
       heartbeatTicks: settings.raftHeartbeatTicks,
     },
@@ -135,10 +133,10 @@ async function bind(
   })
   await server.listen(settings.host, settings.port)
   opened.push(() => server.close(graceMs))
-  return run(node, server, log, close)
+  return run(node, log, close)
 }
 
-function run(node: Node, _server: GrpcServer, log: Logger, close: () => Promise<void>): RunningNode {
+function run(node: Node, log: Logger, close: () => Promise<void>): RunningNode {
   let isStopping = false
   const stop = async () => {
     isStopping = true

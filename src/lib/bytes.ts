@@ -38,11 +38,6 @@ export function equalBytes(a: Bytes, b: Bytes): boolean {
   return a === b || (a.byteLength === b.byteLength && buffer(a).equals(b))
 }
 
-/** <0, 0 or >0 as `a` sorts before, with or after `b`, byte by byte. */
-export function compareBytes(a: Bytes, b: Bytes): number {
-  return Buffer.compare(a, b)
-}
-
 /** For error texts: at most 64 chars, quoted, unprintable bytes escaped. */
 export function quote(bytes: Bytes): string {
   const text = toUtf8(bytes.byteLength > 64 ? bytes.subarray(0, 64) : bytes)

@@ -35,7 +35,6 @@ export interface ControllerOptions {
   readonly addressOf: (node: string) => string | null
   /** The register changed. */
   readonly onRegister: (register: Register) => void
-  readonly onFatal: (error: Error) => void
 }
 
 /** A follower this close behind the commit index counts as caught up. */

@@ -155,7 +155,6 @@ export class Node implements Service, PeerService {
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
       addressOf: node => this.addressOf(node),
       onRegister: register => this.onRegister(register),
-      onFatal: error => this.fail(error),
     })
     this.membership = new Membership({
       node: options,

@@ -33,12 +33,6 @@ export interface HardState {
 
 export const emptyHardState: HardState = { term: 0, vote: none, commit: 0 }
 
-export const isEmptyHardState = (state: HardState): boolean =>
-  state.term === 0 && state.vote === none && state.commit === 0
-
-export const equalHardStates = (a: HardState, b: HardState): boolean =>
-  a.term === b.term && a.vote === b.vote && a.commit === b.commit
-
 export interface SoftState {
   /** 0 when unknown. */
   readonly leader: number

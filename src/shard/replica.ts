@@ -1,5 +1,5 @@
 import type { Command, Reply } from '../commands/command.ts'
-import { type Envelope, encodeEnvelope } from '../commands/envelope.ts'
+import { type Envelope, encodeEnvelope, prepareOperation } from '../commands/envelope.ts'
 import {
   type Applied,
   type CommandTable,
@@ -12,7 +12,7 @@ import { assert } from '../lib/assert.ts'
 import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Random } from '../lib/prng.ts'
-import type { ProposeResult } from '../raft/raft.ts'
+import { type ProposeResult, productionConfig } from '../raft/raft.ts'
 import { RawNode } from '../raft/raw-node.ts'
 import type { ConfChange, Entry, HardState, Message, Snapshot } from '../raft/types.ts'
 import {
@@ -57,21 +57,11 @@ export interface ReplicaOptions {
 export interface RaftSettings {
   readonly electionTicks: number
   readonly heartbeatTicks: number
-  readonly bytesPerMessageMax: number
-  readonly inflightMessagesMax: number
-  readonly inflightBytesMax: number
-  readonly uncommittedBytesMax: number
-  readonly committedBytesPerTurnMax: number
 }
 
 export const defaultRaftSettings: RaftSettings = {
-  electionTicks: 20,
-  heartbeatTicks: 5,
-  bytesPerMessageMax: 256 * 1024,
-  inflightMessagesMax: 128,
-  inflightBytesMax: 8 * 1024 * 1024,
-  uncommittedBytesMax: 16 * 1024 * 1024,
-  committedBytesPerTurnMax: 4 * 1024 * 1024,
+  electionTicks: productionConfig.electionTick,
+  heartbeatTicks: productionConfig.heartbeatTick,
 }
 
 /** Log clock: how far a stamp may lie ahead of the voters' median clock. */
@@ -132,7 +122,9 @@ export class Replica {
   private readonly senders = new Map<number, string>()
   private wasLeader = false
   /** The first commit index that a leader told since this start; stale reads wait until it is applied. */
-  private toldCommit: number | null = null
+  private freshFrom: number | null = null
+  /** The highest one. */
+  private toldCommit = 0
   private caughtUpAtMs = 0
 
   constructor(options: ReplicaOptions) {
@@ -155,20 +147,11 @@ export class Replica {
     )
     this.raft = new RawNode(
       {
+        ...productionConfig,
         id: options.id,
         electionTick: options.raft.electionTicks,
         heartbeatTick: options.raft.heartbeatTicks,
         applied: options.applied.index,
-        maxSizePerMsg: options.raft.bytesPerMessageMax,
-        maxInflightMsgs: options.raft.inflightMessagesMax,
-        maxInflightBytes: options.raft.inflightBytesMax,
-        maxUncommittedEntriesSize: options.raft.uncommittedBytesMax,
-        maxCommittedSizePerReady: options.raft.committedBytesPerTurnMax,
-        preVote: true,
-        checkQuorum: true,
-        asyncStorageWrites: true,
-        disableProposalForwarding: true,
-        stepDownOnRemoval: true,
         random: options.random,
       },
       storage,
@@ -203,11 +186,6 @@ export class Replica {
 
   get hasQueued(): boolean {
     return this.queuedWrites.length > 0 || this.queuedReads.length > 0
-  }
-
-  /** How many callers wait for a write. */
-  get waitingWrites(): number {
-    return this.queuedWrites.length + this.proposed.size
   }
 
   nodeOf(replica: number): string | null {
@@ -257,16 +235,16 @@ export class Replica {
 
   /**
    * Answers from this replica's state as it is; `lagMs` is how long ago it knew to have all that its leader had. Throws
-   * NOT_READY before it knows to be no older than in its own last life, and what the command refuses with.
+   * NOT_READY before it has applied what a leader first told it since its start, and what the command refuses with.
    */
   readStale(
     command: Command,
     args: readonly Bytes[],
   ): { readonly reply: Reply; readonly index: number; readonly lagMs: number } {
-    const { group, toldCommit } = this
+    const { group, freshFrom } = this
     if (this.halted !== null) throw new RoundhouseError('QUARANTINED', { shard: group, why: this.halted })
     // After a restart the state may be older than what this node has served: it waits for a commit index of a leader.
-    if (!this.isLeader && (toldCommit === null || this.appliedIndex < toldCommit))
+    if (!this.isLeader && (freshFrom === null || this.appliedIndex < freshFrom))
       throw new RoundhouseError('NOT_READY', {
         why: `its replica of shard ${group} has not caught up since its start`,
       })
@@ -294,9 +272,10 @@ export class Replica {
   private hearCommit({ kind, commit, snapshot }: Message): void {
     const told = kind === 'MsgSnap' ? (snapshot?.meta.index ?? 0) : commit
     if (kind !== 'MsgApp' && kind !== 'MsgSnap' && kind !== 'MsgHeartbeat') return
-    if (kind !== 'MsgHeartbeat' || told > 0) this.toldCommit = Math.max(this.toldCommit ?? 0, told)
-    if (this.toldCommit !== null && this.appliedIndex >= this.toldCommit)
-      this.caughtUpAtMs = this.options.clock.now()
+    if (kind === 'MsgHeartbeat' && told === 0) return
+    this.freshFrom ??= told
+    this.toldCommit = Math.max(this.toldCommit, told)
+    if (this.appliedIndex >= this.toldCommit) this.caughtUpAtMs = this.options.clock.now()
   }
 
   /** Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). */
@@ -319,15 +298,14 @@ export class Replica {
   private propose(write: Write): void {
     try {
       const { clock, random, table } = this.options
-      const context = { wallMs: this.stampMs(clock), random }
-      const operations = write.operations.map(({ command, args }) => ({
-        command,
-        args: table.get(command)?.prepare?.(args, context) ?? args,
-      }))
-      const index = this.proposeEntry(
-        { timestampMs: this.stampMs(clock), session: write.session, operations },
-        write,
-      )
+      // One stamp for the entry and for what `prepare` makes absolute: a TTL counts from the moment that the log notes.
+      const timestampMs = this.stampMs(clock)
+      const operations = write.operations.map(operation => {
+        const command = table.get(operation.command)
+        assert(command !== undefined, `${operation.command} proposed and unknown`)
+        return prepareOperation(command, operation.args, { wallMs: timestampMs, random })
+      })
+      const index = this.proposeEntry({ timestampMs, session: write.session, operations }, write)
       if (index === null) write.settle({ ok: false, error: this.refusal(), isDefinite: true })
     } catch (error) {
       if (!isError(error)) throw error
@@ -351,7 +329,7 @@ export class Replica {
 
   private refusal(): RoundhouseError {
     if (!this.isLeader || this.lastRefusal !== 'uncommittedFull') return this.notLeader()
-    const max = this.options.raft.uncommittedBytesMax
+    const max = productionConfig.maxUncommittedEntriesSize
     return new RoundhouseError('OVERLOADED', { what: `bytes not yet committed at shard ${this.group}`, max })
   }
 

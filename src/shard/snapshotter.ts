@@ -38,7 +38,6 @@ interface SnapshotterOptions {
   readonly reportFailure: (node: string, group: number, receiver: number) => void
   readonly touch: (replica: Replica) => void
   readonly find: (replica: number) => Replica | undefined
-  readonly onFatal: (error: Error) => void
 }
 
 /** What travels in MsgSnap. */

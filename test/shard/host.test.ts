@@ -281,10 +281,17 @@ describe('a replica that meets what it can not apply', () => {
 
   async function met(): Promise<LoneHost> {
     const lone = new LoneHost()
+    const table = new Map([...commands, [unheardOf.name, unheardOf]])
+    lone.table = table
     lone.start()
     await lone.found(3, 7)
     await lone.put(7, 'k', 'v')
+    // Proposed as by a newer release; when it is committed, this one does not know it.
+    lone.disk.stall()
     const told = lone.propose(7, unheardOf.name, 'k', 'new')
+    await lone.run(10)
+    table.delete(unheardOf.name)
+    lone.disk.unstall()
     await lone.run(1_000)
     assert.deepEqual(
       told.map(each => each.ok || [each.isDefinite, (each.error as { code?: string }).code]),
