@@ -61,6 +61,8 @@ export class Controller {
   private planningSinceMs = Number.NEGATIVE_INFINITY
   private looksSkipped = 0
   private lastTransferMs = Number.NEGATIVE_INFINITY
+  /** Where the next round of hand-overs begins: shards that can't be handed over now do not stand before the others. */
+  private nextTransfer = 0
 
   constructor(options: ControllerOptions) {
     this.options = options
@@ -269,7 +271,9 @@ export class Controller {
     const leaders = Array.from({ length: shardCount }, (_, shard) => leaderOf(shard))
     const wish = wishOf(register, hash64, leaders)
     let asked = 0
-    for (let shard = 0; shard < shardCount && asked < transfersMax; shard++) {
+    for (let i = 0; i < shardCount && asked < transfersMax; i++) {
+      const shard = this.nextTransfer % shardCount
+      this.nextTransfer = shard + 1
       const record = register.shards.get(shard)
       const [from, to] = [leaders[shard] ?? null, wish.shards[shard]?.leader ?? null]
       if (record === undefined || record.operation !== null || from === null || to === null || from === to)

@@ -70,7 +70,8 @@ export function messageBytes({ group, message: m }: PeerMessage): number {
     numberBytes(m.vote) +
     (m.reject ? 2 : 0) +
     numberBytes(m.rejectHint) +
-    blobBytes(m.context)
+    blobBytes(m.context) +
+    numberBytes(m.leaderCommit)
   for (const entry of m.entries) bytes += lengthed(entryBytes(entry))
   if (m.snapshot !== null) bytes += lengthed(snapshotBytes(m.snapshot))
   return bytes
@@ -154,6 +155,7 @@ export function writeMessage(sink: ByteSink, { group, message: m }: PeerMessage)
     putLength(sink, 14, snapshotBytes(m.snapshot))
     writeSnapshot(sink, m.snapshot)
   }
+  putNumber(sink, 15, m.leaderCommit)
 }
 
 function writeSnapshot(sink: ByteSink, { meta, data }: Snapshot): void {
@@ -187,6 +189,7 @@ export function readMessage(source: ByteSource, end: number): PeerMessage {
   let logTerm = 0
   let index = 0
   let commit = 0
+  let leaderCommit = 0
   let vote = 0
   let reject = false
   let rejectHint = 0
@@ -239,6 +242,9 @@ export function readMessage(source: ByteSource, end: number): PeerMessage {
       case (14 << 3) | lengthDelimited:
         snapshot = readSnapshot(source, source.lengthWithin(end))
         break
+      case (15 << 3) | varint:
+        leaderCommit = source.number()
+        break
       default:
         source.skip(tag, end)
     }
@@ -261,6 +267,7 @@ export function readMessage(source: ByteSource, end: number): PeerMessage {
       index,
       entries: entries ?? noEntries,
       commit,
+      leaderCommit,
       vote,
       snapshot,
       reject,

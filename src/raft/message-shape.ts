@@ -14,9 +14,9 @@ const isCount = (value: number): boolean => Number.isSafeInteger(value) && value
 
 /** Of messages between replicas; what a replica's own storage says is its host's word. */
 export function isWellFormed(message: Message): boolean {
-  const { kind, from, term, logTerm, index, entries, commit, rejectHint, snapshot } = message
+  const { kind, from, term, logTerm, index, entries, commit, leaderCommit, rejectHint, snapshot } = message
   if (!isCount(from) || !isCount(term) || !isCount(logTerm) || !isCount(index)) return false
-  if (!isCount(commit) || !isCount(rejectHint)) return false
+  if (!isCount(commit) || !isCount(leaderCommit) || !isCount(rejectHint)) return false
   switch (kind) {
     // These three belong to no term: whoever asks may know of none.
     case 'MsgProp':

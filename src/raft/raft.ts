@@ -227,6 +227,7 @@ export class Raft {
     const isActive = this.tracker.isQuorumActive()
     if (!isActive) this.becomeFollower(this.term, none)
     for (const [id, progress] of this.tracker.progress) {
+      progress.wasActiveBefore = progress.isRecentlyActive
       if (id !== this.id) progress.isRecentlyActive = false
     }
     return isActive
@@ -911,11 +912,13 @@ export class Raft {
 
   private broadcastHeartbeat(): void {
     const context = this.readOnly.heartbeatContext() ?? emptyBytes
+    const leaderCommit = this.hasCommittedInTerm() ? this.log.committed : 0
     for (const id of this.tracker.ids) {
       if (id === this.id) continue
       const message = this.draft('MsgHeartbeat', id)
       // Never above what it is known to have: heartbeats carry no entry to compare logs by.
       message.commit = Math.min(this.tracker.progress.get(id)!.match, this.log.committed)
+      message.leaderCommit = leaderCommit
       message.context = context
       this.messages.push(message)
     }

@@ -98,6 +98,8 @@ export class Progress {
   pendingSnapshot = 0
   /** Heard of since the last CheckQuorum. */
   isRecentlyActive = false
+  /** Heard of between the last two CheckQuorums: just after one, `isRecentlyActive` is false of everybody. */
+  wasActiveBefore = false
   /** Nothing more to send before an answer or the next heartbeat's. */
   isPausedByFlow = false
   isLearner: boolean
@@ -117,6 +119,7 @@ export class Progress {
     copy.commitSent = this.commitSent
     copy.pendingSnapshot = this.pendingSnapshot
     copy.isRecentlyActive = this.isRecentlyActive
+    copy.wasActiveBefore = this.wasActiveBefore
     copy.isPausedByFlow = this.isPausedByFlow
     return copy
   }

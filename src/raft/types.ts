@@ -118,7 +118,7 @@ export type MessageKind =
  *   MsgAppResp        index = acknowledged up to; or reject: index = the refused one, (logTerm, rejectHint) = conflict hint
  *   MsgVote/PreVote   (logTerm, index) = the candidate's last entry; context = `campaignTransfer` or empty
  *   MsgVoteResp/PreVoteResp  context = a position.ts: granted, the log asked about; refused, what is known committed
- *   MsgHeartbeat(Resp) context = the read it confirms, or empty; commit ≤ what the follower acknowledged
+ *   MsgHeartbeat(Resp) context = the read it confirms, or empty; commit ≤ what the follower acknowledged; leaderCommit
  *   MsgSnap           snapshot
  *   MsgReadIndex(Resp) context = the reader's; index = the answer
  *   MsgTransferLeader from = who shall lead
@@ -137,6 +137,11 @@ export interface Message {
   readonly index: number
   readonly entries: readonly Entry[]
   readonly commit: number
+  /**
+   * All that the leader has committed, once it has committed in its own term: by then that is all that anybody ever
+   * committed before (Raft §8). 0: not told. For readers who want to know what they lack; never for committing.
+   */
+  readonly leaderCommit: number
   readonly vote: number
   readonly snapshot: Snapshot | null
   readonly reject: boolean
@@ -161,6 +166,7 @@ export function draft(kind: MessageKind, to: number, from: number, term: number)
     index: 0,
     entries: noEntries,
     commit: 0,
+    leaderCommit: 0,
     vote: none,
     snapshot: null,
     reject: false,

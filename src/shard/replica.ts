@@ -121,10 +121,12 @@ export class Replica {
   private closed: RoundhouseError | null = null
   private readonly senders = new Map<number, string>()
   private wasLeader = false
-  /** The first commit index that a leader told since this start; stale reads wait until it is applied. */
+  /** The first full commit index that a leader told since this start; stale reads wait until it is applied. */
   private freshFrom: number | null = null
-  /** The highest one. */
-  private toldCommit = 0
+  /** The term whose leader is known to have committed in it: its commit index is all that there is. */
+  private freshTerm = 0
+  /** A commit index that was told and is not applied yet, and when. */
+  private awaited: { readonly index: number; readonly atMs: number } | null = null
   private caughtUpAtMs = 0
 
   constructor(options: ReplicaOptions) {
@@ -243,15 +245,17 @@ export class Replica {
   ): { readonly reply: Reply; readonly index: number; readonly lagMs: number } {
     const { group, freshFrom } = this
     if (this.halted !== null) throw new RoundhouseError('QUARANTINED', { shard: group, why: this.halted })
-    // After a restart the state may be older than what this node has served: it waits for a commit index of a leader.
-    if (!this.isLeader && (freshFrom === null || this.appliedIndex < freshFrom))
+    // A leader that has applied an entry of its own term has applied all that was ever committed before (Raft §8).
+    const leads = this.isLeader && this.appliedTerm === this.raft.term
+    // After a restart the state may be older than what this node has served: it waits for all that a leader has committed.
+    if (!leads && (freshFrom === null || this.appliedIndex < freshFrom))
       throw new RoundhouseError('NOT_READY', {
         why: `its replica of shard ${group} has not caught up since its start`,
       })
     const result = this.machine.read(command, args, { wallNowMs: null })
     assert(result.kind !== 'clock-wanted', 'a stale read asked for the clock')
     if (result.kind === 'refused') throw result.error
-    const lagMs = this.isLeader ? 0 : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs))
+    const lagMs = leads ? 0 : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs))
     return { reply: result.reply, index: result.revision, lagMs }
   }
 
@@ -266,16 +270,24 @@ export class Replica {
   }
 
   /**
-   * A heartbeat's commit index is cut to what this replica is known to have, so that alone it never shows that something
-   * is missing; an append's or a snapshot's is the leader's own.
+   * Notes how far the cluster is. What a leader of a new term has committed may be less than this node has served: only
+   * its heartbeats say when it is all (`leaderCommit`); from then on its appends' commit index is all, too.
    */
-  private hearCommit({ kind, commit, snapshot }: Message): void {
-    const told = kind === 'MsgSnap' ? (snapshot?.meta.index ?? 0) : commit
-    if (kind !== 'MsgApp' && kind !== 'MsgSnap' && kind !== 'MsgHeartbeat') return
-    if (kind === 'MsgHeartbeat' && told === 0) return
+  private hearCommit({ kind, term, commit, leaderCommit }: Message): void {
+    if (kind === 'MsgHeartbeat' && leaderCommit > 0) this.freshTerm = term
+    const told = kind === 'MsgHeartbeat' ? leaderCommit : kind === 'MsgApp' ? commit : 0
+    if (told === 0 || term !== this.freshTerm) return
     this.freshFrom ??= told
-    this.toldCommit = Math.max(this.toldCommit, told)
-    if (this.appliedIndex >= this.toldCommit) this.caughtUpAtMs = this.options.clock.now()
+    // The oldest that is awaited stays: replaced by each newer one it would never be reached under load.
+    if (this.awaited === null || this.appliedIndex >= this.awaited.index)
+      this.awaited = { index: told, atMs: this.options.clock.now() }
+    this.noteCaughtUp()
+  }
+
+  private noteCaughtUp(): void {
+    if (this.awaited === null || this.appliedIndex < this.awaited.index) return
+    this.caughtUpAtMs = this.awaited.atMs
+    this.awaited = null
   }
 
   /** Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). */
@@ -424,6 +436,7 @@ export class Replica {
     }
     this.appliedIndex = entry.index
     this.appliedTerm = entry.term
+    this.noteCaughtUp()
     if (this.clockEntryIndex !== null && entry.index >= this.clockEntryIndex) this.clockEntryIndex = null
     if (this.sweepEntryIndex !== null && entry.index >= this.sweepEntryIndex) this.sweepEntryIndex = null
     if (waiting === undefined) return
@@ -548,6 +561,7 @@ export class Replica {
     this.configuration = decodeConfiguration(meta.configuration)
     this.appliedIndex = meta.index
     this.appliedTerm = meta.term
+    this.noteCaughtUp()
     for (const [index, { write }] of this.proposed) {
       if (index > meta.index) continue
       this.proposed.delete(index)
@@ -589,7 +603,10 @@ export class Replica {
   /** As far as this leader knows: the replica is being sent entries, and lacks no more than so many. */
   isCaughtUp(replica: number, lagEntriesMax: number): boolean {
     const progress = this.raft.progressOf(replica)
-    if (progress?.state !== 'replicate' || !progress.isRecentlyActive) return false
+    if (progress?.state !== 'replicate') return false
+    // Within two election timeouts: the shorter memory is empty just after each CheckQuorum, and whoever asks at the
+    // same interval would be told "no" for ever.
+    if (!progress.isRecentlyActive && !progress.wasActiveBefore) return false
     return progress.match + lagEntriesMax >= this.raft.lastIndex
   }
 

@@ -52,7 +52,11 @@ export interface GroupMessage {
   rejectHint: bigint;
   context: Buffer;
   entries: Entry[];
-  snapshot: Snapshot | undefined;
+  snapshot:
+    | Snapshot
+    | undefined;
+  /** Heartbeats: all that the leader has committed; 0 before it has committed in its own term. */
+  leaderCommit: bigint;
 }
 
 export interface Entry {
@@ -308,6 +312,7 @@ function createBaseGroupMessage(): GroupMessage {
     context: Buffer.alloc(0),
     entries: [],
     snapshot: undefined,
+    leaderCommit: 0n,
   };
 }
 
@@ -378,6 +383,12 @@ export const GroupMessage: MessageFns<GroupMessage> = {
     }
     if (message.snapshot !== undefined) {
       Snapshot.encode(message.snapshot, writer.uint32(114).fork()).join();
+    }
+    if (message.leaderCommit !== 0n) {
+      if (BigInt.asUintN(64, message.leaderCommit) !== message.leaderCommit) {
+        throw new globalThis.Error("value provided for field message.leaderCommit of type uint64 too large");
+      }
+      writer.uint32(120).uint64(message.leaderCommit);
     }
     return writer;
   },
@@ -507,6 +518,14 @@ export const GroupMessage: MessageFns<GroupMessage> = {
             message.snapshot = Snapshot.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.leaderCommit = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -542,6 +561,9 @@ export const GroupMessage: MessageFns<GroupMessage> = {
     message.snapshot = (object.snapshot !== undefined && object.snapshot !== null)
       ? Snapshot.fromPartial(object.snapshot)
       : undefined;
+    message.leaderCommit = (object.leaderCommit !== undefined && object.leaderCommit !== null)
+      ? BigInt(object.leaderCommit)
+      : 0n;
     return message;
   },
 };
