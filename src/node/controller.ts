@@ -31,6 +31,8 @@ export interface ControllerOptions {
   /** Operations open at one time. */
   readonly movesMax: number
   readonly isDown: (node: string) => boolean
+  /** How far a node's wall clock is off the median of all, ms. */
+  readonly clockOffMs: (node: string) => number
   readonly leaderOf: (shard: number) => string | null
   readonly addressOf: (node: string) => string | null
   /** The register changed. */
@@ -45,6 +47,8 @@ const planningMsMax = 2 * metaTimeoutMs
 const transfersMax = 8
 const transferPauseMs = 1_000
 const looksSkippedMax = 10
+/** A leader's clock stamps entries, and TTLs are judged by the stamps: one this far off the others' must not lead. */
+const clockOffMsMax = 5_000
 
 export class Controller {
   private readonly options: ControllerOptions
@@ -60,6 +64,7 @@ export class Controller {
   /** When the planning that is under way began. */
   private planningSinceMs = Number.NEGATIVE_INFINITY
   private looksSkipped = 0
+  private wasClockOff = false
   private lastTransferMs = Number.NEGATIVE_INFINITY
   /** Where the next round of hand-overs begins: shards that can't be handed over now do not stand before the others. */
   private nextTransfer = 0
@@ -121,6 +126,23 @@ export class Controller {
     this.reconcile(register)
     for (const replica of this.options.host.all()) if (replica.isLeader) this.drive(register, replica)
     if (this.options.host.group(metaGroup)?.isLeader) void this.lead(register)
+    this.heedClock()
+  }
+
+  private heedClock(): void {
+    const { nodeId, clockOffMs, log } = this.options
+    const isOff = !this.mayLead(nodeId)
+    if (isOff !== this.wasClockOff) {
+      this.wasClockOff = isOff
+      if (isOff)
+        log.warn('clock is off: leadership goes to others', { offMs: Math.round(clockOffMs(nodeId)) })
+      else log.info('clock is right again')
+    }
+    if (isOff) this.handOver()
+  }
+
+  private mayLead(node: string): boolean {
+    return Math.abs(this.options.clockOffMs(node)) <= clockOffMsMax
   }
 
   // --- Every node ---------------------------------------------------------------------------------------------------
@@ -278,7 +300,7 @@ export class Controller {
       const [from, to] = [leaders[shard] ?? null, wish.shards[shard]?.leader ?? null]
       if (record === undefined || record.operation !== null || from === null || to === null || from === to)
         continue
-      if (isDown(to) || !record.voters.some(member => member.node === to)) continue
+      if (isDown(to) || !this.mayLead(to) || !record.voters.some(member => member.node === to)) continue
       asked++
       if (from === nodeId) this.transfer(shard, to)
       else {
@@ -299,12 +321,12 @@ export class Controller {
     if (replica === undefined || !replica.isLeader) return
     const { confState, members } = replica.configuration
     const heir = members.find(member => member.node === to && confState.voters.includes(member.replica))
-    if (heir === undefined || !replica.isCaughtUp(heir.replica, lagEntriesMax)) return
+    if (heir === undefined || !replica.isCaughtUp(heir.replica, lagEntriesMax) || !this.mayLead(to)) return
     replica.raft.transferLeader(heir.replica)
     this.options.host.touch(replica)
   }
 
-  /** A stopping node hands over all that it leads, to whoever is nearest. */
+  /** Hands over all that this node leads, where somebody can take it. Says how many groups it still leads. */
   handOver(): number {
     let led = 0
     for (const replica of this.options.host.all()) {
@@ -312,7 +334,12 @@ export class Controller {
       const { voters } = replica.configuration.confState
       if (voters.length < 2) continue
       led++
-      const heir = voters.find(id => id !== replica.id && replica.isCaughtUp(id, lagEntriesMax))
+      const heir = voters.find(
+        id =>
+          id !== replica.id &&
+          replica.isCaughtUp(id, lagEntriesMax) &&
+          this.mayLead(replica.nodeOf(id) ?? ''),
+      )
       if (heir === undefined) continue
       replica.raft.transferLeader(heir)
       this.options.host.touch(replica)

@@ -30,6 +30,7 @@ import type {
 } from './ports.ts'
 import { Router } from './router.ts'
 import { ClusterView } from './status.ts'
+import { WallClocks } from './wall-clocks.ts'
 
 /**
  * One node: its replicas' host, its place in the cluster, its two sides (`Service` for wires, `PeerService` for peers).
@@ -99,8 +100,7 @@ export class Node implements Service, PeerService {
   private readonly view: ClusterView
   private readonly membership: Membership
   private readonly timers = new Set<() => void>()
-  /** Other nodes' wall clocks minus this one's, ms, as their last greeting showed. */
-  private readonly clockOffsets = new Map<string, number>()
+  private readonly wallClocks: WallClocks
   private readonly addresses = new Map<string, { readonly peer: string; readonly client: string }>()
   private isStopping = false
   private isReady = false
@@ -109,6 +109,7 @@ export class Node implements Service, PeerService {
     this.options = options
     this.nodeId = options.nodeId
     this.ended = this.end.promise
+    this.wallClocks = new WallClocks(options.nodeId, options.clock)
     const { clock, random, peers, log, nodeId } = options
     const self = {
       nodeId,
@@ -131,7 +132,7 @@ export class Node implements Service, PeerService {
       raft: options.raft,
       schedule: options.schedule,
       tableOf: group => (group === metaGroup ? metaCommands : commands),
-      medianWallMs: nodes => this.medianWallMs(nodes),
+      medianWallMs: nodes => this.wallClocks.medianWallMs(nodes),
       fetch: (node, request) => this.fetch(node, request),
       fetchBytesPerSecond: options.rebalanceBytesPerSecond,
       reportFailure: (node, group, receiver) => this.reportFailure(node, group, receiver),
@@ -151,6 +152,7 @@ export class Node implements Service, PeerService {
       log,
       hash64: options.hash64,
       isDown: node => this.isDown(node),
+      clockOffMs: node => this.wallClocks.offMs(node),
       movesMax: options.rebalanceMovesMax,
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
       addressOf: node => this.addressOf(node),
@@ -261,6 +263,7 @@ export class Node implements Service, PeerService {
     for (const node of register.nodes) {
       if (node.state === 'left') {
         this.noteChanges(this.detector.unregister(node.nodeId))
+        this.wallClocks.forget(node.nodeId)
         if (node.nodeId === this.nodeId && node.storeId === this.options.storeId) this.left()
         continue
       }
@@ -329,19 +332,8 @@ export class Node implements Service, PeerService {
     const sender = view[0]
     if (sender === undefined || clusterId === '' || clusterId !== this.membership.clusterId) return
     if (wallMs > 0 && this.detector.view.member(sender.nodeId)?.storeId === sender.storeId)
-      this.clockOffsets.set(sender.nodeId, wallMs - this.options.clock.wall())
+      this.wallClocks.hear(sender.nodeId, wallMs)
     this.noteChanges(this.detector.receive(view, this.options.clock.now()))
-  }
-
-  /** The median of these nodes' clocks, of those that were heard; this node's own always counts. */
-  private medianWallMs(nodes: readonly string[]): number {
-    const offsets = [0]
-    for (const node of nodes) {
-      const offset = node === this.nodeId ? undefined : this.clockOffsets.get(node)
-      if (offset !== undefined) offsets.push(offset)
-    }
-    offsets.sort((a, b) => a - b)
-    return this.options.clock.wall() + offsets[(offsets.length - 1) >> 1]!
   }
 
   private leads(): Leadership[] {

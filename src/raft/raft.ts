@@ -148,7 +148,8 @@ export class Raft {
    * refuse any candidate whose log is shorter than theirs. So it is the last entry of this leader: no log is longer.
    */
   private ownRemovalIndex = 0
-  private uncommittedBytes = 0
+  /** Bytes of this leader's proposals that are not committed yet. */
+  uncommittedBytes = 0
   private readonly readOnly = new ReadOnly()
   /** Reads that came before this leader's first commit. */
   private postponedReads: ReadRequest[] = []

@@ -335,6 +335,11 @@ export class RawNode {
     return this.isLeader ? this.raft.tracker.progress.get(id) : undefined
   }
 
+  /** Bytes of proposals that this leader has appended and not seen committed; 0 elsewhere. */
+  get uncommittedBytes(): number {
+    return this.raft.uncommittedBytes
+  }
+
   basicStatus(): BasicStatus {
     const { raft } = this
     return {

@@ -17,7 +17,7 @@ import {
 } from './configuration.ts'
 import { JournalBatch } from './journal-batch.ts'
 import type { Journal, JournalRecord, Outbox, PeerMessage, ReplicaRecovery, StateStore } from './ports.ts'
-import { type RaftSettings, Replica } from './replica.ts'
+import { nodeUncommittedBytesMax, type RaftSettings, Replica, type UncommittedRoom } from './replica.ts'
 import { type SnapshotFetch, Snapshotter } from './snapshotter.ts'
 
 /**
@@ -40,6 +40,8 @@ export interface HostOptions {
   readonly random: Random
   readonly log: Logger
   readonly raft: RaftSettings
+  /** Proposed and not committed, all groups together; nodeUncommittedBytesMax if not given. */
+  readonly uncommittedBytesMax?: number
   /** Calls `run` soon, not within this call (setImmediate). */
   readonly schedule: (run: () => void) => void
   readonly tableOf: (group: number) => CommandTable
@@ -68,6 +70,8 @@ const entriesKept = 4_000
 const slowSyncMs = 500
 /** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
 const inboxMax = 100_000
+
+const noRoomNeeded: UncommittedRoom = { bytesLeft: 0 }
 
 interface Recovered {
   readonly id: number
@@ -391,9 +395,10 @@ export class Host {
     if (isTick) this.tickAll()
     const dirty = [...this.dirty].sort((a, b) => a.id - b.id)
     this.dirty.clear()
+    const room = dirty.some(replica => replica.hasQueued) ? this.uncommittedRoom() : noRoomNeeded
     for (const replica of dirty) {
       if (replica.noticeLeadership()) this.noteLeadership(replica)
-      replica.proposeQueued()
+      replica.proposeQueued(room)
     }
     for (const replica of dirty) this.takeReady(replica)
     this.sendFrames()
@@ -405,6 +410,12 @@ export class Host {
       this.progressed = new Set()
       this.options.onProgress(progressed)
     }
+  }
+
+  private uncommittedRoom(): UncommittedRoom {
+    let bytesLeft = this.options.uncommittedBytesMax ?? nodeUncommittedBytesMax
+    for (const replica of this.replicas.values()) bytesLeft -= replica.raft.uncommittedBytes
+    return { bytesLeft }
   }
 
   private stepInbox(): void {

@@ -73,6 +73,21 @@ const sendersMax = 64
 /** Entries applied between two looks at the clock. */
 const entriesBetweenLooks = 64
 
+/** All groups of a node together may keep so much proposed and not committed. */
+export const nodeUncommittedBytesMax = 256 * 1024 * 1024
+
+/** What is left of it; one turn's groups share it. */
+export interface UncommittedRoom {
+  bytesLeft: number
+}
+
+function nodeIsFull(): RoundhouseError {
+  return new RoundhouseError('OVERLOADED', {
+    what: 'bytes not yet committed at this node',
+    max: nodeUncommittedBytesMax,
+  })
+}
+
 interface Proposed {
   readonly term: number
   /** null: the cluster's own (a clock entry, a sweep). */
@@ -290,12 +305,20 @@ export class Replica {
     this.awaited = null
   }
 
-  /** Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). */
-  proposeQueued(): void {
+  /**
+   * Hands what callers queued to Raft: each write becomes an entry, all reads share one ReadIndex (Raft §6.4). `room` is
+   * what all groups of the node may still keep uncommitted; what is proposed here is taken off.
+   */
+  proposeQueued(room: UncommittedRoom): void {
     if (this.queuedWrites.length > 0) {
       const writes = this.queuedWrites
       this.queuedWrites = []
-      for (const write of writes) this.propose(write)
+      for (const write of writes) {
+        const before = this.raft.uncommittedBytes
+        if (room.bytesLeft > 0) this.propose(write)
+        else write.settle({ ok: false, error: nodeIsFull(), isDefinite: true })
+        room.bytesLeft -= this.raft.uncommittedBytes - before
+      }
     }
     if (this.queuedReads.length > 0) {
       const reads = this.queuedReads

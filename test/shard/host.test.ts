@@ -429,3 +429,22 @@ describe('a host', () => {
     assert.deepEqual([first.length, second.length], [1, 1], 'settled once')
   })
 })
+
+describe('a node', () => {
+  it('bounds what its groups together keep uncommitted, and takes more when that is committed', async () => {
+    const lone = new LoneHost()
+    lone.uncommittedBytesMax = 1_000
+    lone.start()
+    await lone.found(3, 7)
+    await lone.found(4, 8)
+    const value = 'v'.repeat(600)
+    const told = await Promise.all([
+      lone.put(7, 'a', value),
+      lone.put(7, 'b', value),
+      lone.put(8, 'c', value),
+    ])
+    const codes = told.map(settled => (settled.ok ? 'done' : (settled.error as { code?: string }).code))
+    assert.deepEqual(codes, ['done', 'done', 'OVERLOADED'])
+    assert.equal((await lone.put(8, 'c', value)).ok, true)
+  })
+})

@@ -33,6 +33,7 @@ export class LoneHost {
   readonly disk: SimDisk
   readonly platter = new StatePlatter()
   table: CommandTable = commands
+  uncommittedBytesMax = 1 << 28
   /** Lives started, this one included. */
   private lives = 0
   private clock: ProcessClock
@@ -82,6 +83,7 @@ export class LoneHost {
       random,
       log: silentLogger,
       raft: defaultRaftSettings,
+      uncommittedBytesMax: this.uncommittedBytesMax,
       schedule: run => clock.soon(0, run),
       tableOf: () => this.table,
       medianWallMs: () => clock.wall(),
