@@ -7,7 +7,8 @@ import { describe, it } from 'node:test'
 const floors: Record<string, readonly string[]> = {
   lib: [],
   'errors.ts': [],
-  'config.ts': ['lib', 'errors.ts'],
+  config: ['lib', 'errors.ts'],
+  'config.ts': ['config', 'lib', 'errors.ts'],
   gen: [],
   keyspace: ['lib', 'errors.ts'],
   commands: ['keyspace', 'lib', 'errors.ts'],
@@ -22,7 +23,7 @@ const floors: Record<string, readonly string[]> = {
   wire: ['node', 'peer', 'commands', 'keyspace', 'gen', 'lib', 'errors.ts'],
   client: ['gen', 'lib', 'errors.ts'],
   history: ['gen', 'lib', 'errors.ts'],
-  cli: ['client', 'wire', 'node', 'commands', 'gen', 'lib', 'errors.ts', 'config.ts'],
+  cli: ['client', 'wire', 'node', 'commands', 'gen', 'lib', 'errors.ts', 'config', 'config.ts'],
   bench: ['client', 'gen', 'lib', 'errors.ts'],
   'start-node.ts': [
     'cli',
@@ -35,6 +36,7 @@ const floors: Record<string, readonly string[]> = {
     'commands',
     'lib',
     'errors.ts',
+    'config',
     'config.ts',
   ],
   'main.ts': [
@@ -51,6 +53,7 @@ const floors: Record<string, readonly string[]> = {
     'commands',
     'lib',
     'errors.ts',
+    'config',
     'config.ts',
   ],
 }

@@ -9,12 +9,9 @@ import {
   joinAddress,
   parseDuration,
   parseSize,
-  readSettings,
-  type Settings,
-  settingFlags,
-  settingsTable,
   splitAddress,
-} from '../src/config.ts'
+} from '../src/config/forms.ts'
+import { readSettings, type Settings, settingFlags, settingsTable } from '../src/config.ts'
 import { isError } from '../src/errors.ts'
 
 const read = (flags: Record<string, unknown>, env: Record<string, string> = {}): Settings =>

@@ -13,7 +13,7 @@ import {
   Metadata,
   type ServiceError,
 } from '@grpc/grpc-js'
-import { formatDuration, joinAddress, parseDuration, splitAddress } from '../config.ts'
+import { formatDuration, joinAddress, parseDuration, splitAddress } from '../config/forms.ts'
 import { type RemoteError, RoundhouseError } from '../errors.ts'
 import { ClusterNodeClient } from '../gen/clusterpb/cluster.ts'
 import { HealthClient } from '../gen/grpc/health/v1/health.ts'

@@ -2,7 +2,8 @@
  * A node in the foreground. This file owns the process around it: reading the settings, the logger, the way to stop,
  * and the exit code. The node itself comes from `main.ts`.
  */
-import { isUnspecified, joinAddress, readSettings, type Settings, settingFlags } from '../config.ts'
+import { isUnspecified, joinAddress } from '../config/forms.ts'
+import { readSettings, type Settings, settingFlags } from '../config.ts'
 import { RoundhouseError } from '../errors.ts'
 import { createLogger, type Logger, type LoggerOptions, type RootLogger } from '../lib/logger.ts'
 import { colorsFor } from './colors.ts'
