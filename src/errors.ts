@@ -142,6 +142,20 @@ const definitions = {
     'precondition',
     f => `node ${f.node} can't leave: ${f.why}`,
   ),
+  UNAUTHENTICATED: define<{ why: string }>(
+    'unauthenticated',
+    f => `NOAUTH Authentication required: ${f.why}`,
+  ),
+  DENIED: define<{ who: string; what: string; needed: string }>(
+    'denied',
+    f => `NOPERM ${f.who} may not ${f.what}: ${f.needed}`,
+  ),
+  WRONG_IDENTITY: define<{ certificate: string; claimed: string }>(
+    'denied',
+    f =>
+      `NOPERM wrong identity: the caller says it is node ${f.claimed}, its certificate is that of ${f.certificate}`,
+  ),
+  TLS: define<{ address: string; why: string }>('precondition', f => `no TLS with ${f.address}: ${f.why}`),
   SETTINGS_DIFFER: define<{ differences: string }>(
     'precondition',
     f => `settings differ from the cluster's: ${f.differences}`,
