@@ -50,6 +50,8 @@ const setting = <T>(
   more: Partial<Setting<T>> = {},
 ) => ({ key, form, fallback, meaning, ...more }) as Setting<T>
 
+const path = text('a path', /^[^\0]+$/)
+
 const table = {
   nodeId: setting(
     'node_id',
@@ -68,7 +70,7 @@ const table = {
   }),
   dataDir: setting(
     'data_dir',
-    text('a path', /^[^\0]+$/),
+    path,
     '',
     'Where everything this node must not forget is kept.',
     { fallbackText: './data/NODE_ID' },
@@ -336,11 +338,8 @@ export function tlsFilesOf(settings: Settings): NodeCertificateFiles | null {
     key: settings.peerTlsKeyFile || tlsKeyPath || server.key,
     ca: settings.peerTlsCaFile || tlsCaPath || server.ca,
   }
-  return Object.values({ ...server, ...peer, server: server.cert + server.key + server.ca }).every(
-    each => each === '',
-  )
-    ? null
-    : { nodeId, server, peer }
+  const isOn = [...Object.values(server), ...Object.values(peer)].some(each => each !== '')
+  return isOn ? { nodeId, server, peer } : null
 }
 
 /** Fills in what follows from other settings: ports of bare hosts, the advertised addresses, the data directory. */
