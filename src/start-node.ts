@@ -3,14 +3,17 @@ import { join } from 'node:path'
 import xxhash from 'xxhash-wasm'
 import type { RunningNode, StartNode } from './cli/serve.ts'
 import { commands } from './commands/table.ts'
-import type { Settings } from './config.ts'
+import { type Settings, tlsFilesOf } from './config.ts'
 import { RemoteError, RoundhouseError } from './errors.ts'
 import { BrokenInvariant } from './lib/assert.ts'
+import { CertificateWatch } from './lib/certificate-watch.ts'
 import { systemClock } from './lib/clock.ts'
 import type { Logger } from './lib/logger.ts'
+import { loadNodeCertificates, pathsOf } from './lib/node-certificates.ts'
 import { systemRandom } from './lib/prng.ts'
 import { FileDisk } from './log/file-disk.ts'
 import { Node } from './node/node.ts'
+import { type NodeCredentials, nodeCredentials } from './peer/tls.ts'
 import { GrpcPeers } from './peer/transport.ts'
 import { type DataDirectory, openDataDirectory } from './storage/data-directory.ts'
 import { Journal } from './storage/journal.ts'
@@ -72,12 +75,15 @@ async function bind(
     nodeId: directory.identity.nodeId,
     storeId: directory.identity.storeId,
   })
+  const tls = await openTls(settings, log, opened)
   let node: Node | null = null
   const peers = new GrpcPeers({
     identity,
     addressOf: id => node?.addressOf(id) ?? null,
     clock: systemClock,
     random: systemRandom,
+    ...(tls === null ? {} : { credentials: tls.channel }),
+    onLost: (peer, address, why) => log.info('no link to a peer', { peer, address, why }),
   })
   opened.push(() => peers.close())
   node = new Node({
@@ -122,6 +128,8 @@ async function bind(
     isKeyed: name => ['first', 'all', 'alternate'].includes(commands.get(name.toUpperCase())?.keys ?? ''),
     messageTimeoutMs: settings.messageTimeoutMs,
     clock: systemClock,
+    ...(tls === null ? {} : { credentials: tls.server, areCallersChecked: tls.areCallersChecked }),
+    onRefused: refusal => log.warn('a call was refused', { ...refusal }),
     onUnexpected: error => {
       log.error('a call met a fault of this program', { error })
       // A broken invariant is not the caller's: going on could lose data, so it ends the process like anywhere else.
@@ -134,6 +142,37 @@ async function bind(
   await server.listen(settings.host, settings.port)
   opened.push(() => server.close(graceMs))
   return run(node, log, close)
+}
+
+/** null: TLS is off. */
+async function openTls(
+  settings: Settings,
+  log: Logger,
+  opened: (() => Promise<void> | void)[],
+): Promise<NodeCredentials | null> {
+  const files = tlsFilesOf(settings)
+  if (files === null) return null
+  const watch = await CertificateWatch.start(
+    {
+      paths: pathsOf(files),
+      load: () => loadNodeCertificates(files, systemClock.wall()),
+      clock: systemClock,
+      log,
+    },
+    mistakes => new RoundhouseError('CONFIG', { mistakes: mistakes.map(each => `TLS: ${each}`) }),
+  )
+  opened.push(() => watch.close())
+  const tls = nodeCredentials(watch)
+  const [own] = watch.current.server.chain
+  if (!tls.areCallersChecked) {
+    log.warn('TLS without a CA asks nobody who he is: whoever reaches the port may read and write everything')
+  }
+  log.info('TLS is on', {
+    certificate: files.server.cert,
+    valid_to: own && new Date(own.validTo).toISOString(),
+    callers: tls.areCallersChecked ? `with a certificate of ${files.server.ca}` : 'anyone',
+  })
+  return tls
 }
 
 function run(node: Node, log: Logger, close: () => Promise<void>): RunningNode {

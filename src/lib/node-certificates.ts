@@ -22,9 +22,14 @@ export interface NodeCertificateFiles {
   readonly peer: CertificateFiles
 }
 
-export interface NodeCertificates {
+export type NodeCertificates = {
   readonly server: Certificates
   readonly peer: Certificates
+}
+
+export function pathsOf({ server, peer }: NodeCertificateFiles): string[] {
+  const paths = [server, peer].flatMap(({ cert, key, ca }) => [cert, key, ca])
+  return [...new Set(paths)].filter(path => path !== '')
 }
 
 export function loadNodeCertificates(files: NodeCertificateFiles, wallMs: number): Loaded<NodeCertificates> {

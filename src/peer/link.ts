@@ -46,6 +46,8 @@ export interface LinkOptions {
   readonly counters: LinkCounters
   /** The node's process refused a dial. */
   readonly onRefused: () => void
+  /** The link broke or did not come about; told again when the reason is another, or it was up in between. */
+  readonly onLost: (why: string) => void
 }
 
 type FrameStream = ClientWritableStream<Buffer>
@@ -58,6 +60,7 @@ export class Link {
   private queuedBytes = 0
   private failures = 0
   private isClosed = false
+  private toldWhy: string | null = null
   private cancelWait: () => void = () => {}
 
   constructor(options: LinkOptions) {
@@ -121,23 +124,28 @@ export class Link {
       raw,
       new Metadata(),
       {},
-      () => {
+      error => {
         end()
-        if (this.streams?.[lane] === stream) this.lose()
+        if (this.streams?.[lane] === stream) this.lose(error?.details ?? 'the peer ended it')
       },
     )
     // The callee sends its headers when it has admitted us.
     stream.once('metadata', () => {
-      if (this.streams?.[lane] === stream) this.failures = 0
+      if (this.streams?.[lane] !== stream) return
+      this.failures = 0
+      this.toldWhy = null
     })
     // The callback says why; without a listener the process would end.
     stream.on('error', () => {})
     return stream
   }
 
-  private lose(): void {
+  private lose(why: string): void {
     this.cancelStreams()
-    if (!this.isClosed) this.wait()
+    if (this.isClosed) return
+    if (why !== this.toldWhy) this.options.onLost(why)
+    this.toldWhy = why
+    this.wait()
   }
 
   private cancelStreams(): void {

@@ -14,6 +14,7 @@ import { RoundhouseError } from '../errors.ts'
 import { AskRequest, AskResponse, PeerService as Contract } from '../gen/roundhouse/v1/peer.ts'
 import type { PeerService } from '../node/ports.ts'
 import { malformedFrame } from './byte-source.ts'
+import { type CallerOf, demandIdentity } from './caller.ts'
 import { decodeFrame, identityOf, readHandshake } from './frames.ts'
 import { decodeMessage, encodeMessage } from './proto-io.ts'
 import type { GrpcStatus } from './status.ts'
@@ -41,12 +42,14 @@ type FrameStream = ServerReadableStream<Buffer, Buffer>
 export class PeerHandlers {
   private readonly service: PeerService
   private readonly statusOf: (error: unknown) => GrpcStatus
+  private readonly callerOf: CallerOf
   private readonly ends = new Set<(error: RoundhouseError) => void>()
 
   /** `statusOf` reports what is unexpected and makes the status of any error. */
-  constructor(service: PeerService, statusOf: (error: unknown) => GrpcStatus) {
+  constructor(service: PeerService, statusOf: (error: unknown) => GrpcStatus, callerOf: CallerOf) {
     this.service = service
     this.statusOf = statusOf
+    this.callerOf = callerOf
   }
 
   handlers(): UntypedServiceImplementation {
@@ -77,6 +80,7 @@ export class PeerHandlers {
       try {
         if (from === null) {
           const { identity } = readHandshake(bytes)
+          demandIdentity(this.callerOf(stream.metadata), identity.nodeId)
           this.service.admit(identity)
           from = identity.nodeId
           // Headers before the end of a stream that has none: they tell the sender that it was admitted.
@@ -93,10 +97,11 @@ export class PeerHandlers {
     })
   }
 
-  private ask({ request }: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void {
+  private ask({ request, metadata }: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void {
     const refuse = (error: unknown) => callback(this.statusOf(error))
     try {
       const { from, method, body } = readQuestion(request)
+      demandIdentity(this.callerOf(metadata), from.nodeId)
       this.service
         .ask(identityOf(from), method, body)
         .then(answer => callback(null, encodeMessage(AskResponse, { body: answer })), refuse)

@@ -32,6 +32,8 @@ export interface GrpcPeersOptions {
   readonly random: Random
   /** Insecure where it is left out. */
   readonly credentials?: ChannelCredentials
+  /** A link to a peer broke or does not come about: once for each reason. It is tried again, and so it goes on. */
+  readonly onLost?: (node: string, address: string, why: string) => void
 }
 
 /** What was unused for this long is closed. */
@@ -150,7 +152,8 @@ export class GrpcPeers implements Peers {
       for (const listener of this.refusedListeners) listener(node)
     }
     const { channels, counters } = this
-    const link = new Link({ node, address, channels, identity, clock, random, counters, onRefused })
+    const onLost = (why: string) => this.options.onLost?.(node, address, why)
+    const link = new Link({ node, address, channels, identity, clock, random, counters, onRefused, onLost })
     this.links.set(node, link)
     return link
   }

@@ -28,6 +28,7 @@ import {
   writeErrorResponse,
   writeResponse,
 } from '../../peer/call-codec.ts'
+import { type Caller, type CallerOf, demandIdentity, demandNode } from '../../peer/caller.ts'
 import { readMembers, writeMember } from '../../peer/member-codec.ts'
 import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
 import { factsOf, isExpected, statusOf } from '../../peer/status.ts'
@@ -49,10 +50,12 @@ type CommandStream = ServerDuplexStream<Arrived<CommandRequest>, Buffer>
 
 export class ClusterNodeHandlers {
   private readonly options: GrpcServerOptions
+  private readonly callerOf: CallerOf
   private readonly streams = new Set<OrderedWindow<Arrived<CommandRequest>>>()
 
-  constructor(options: GrpcServerOptions) {
+  constructor(options: GrpcServerOptions, callerOf: CallerOf) {
     this.options = options
+    this.callerOf = callerOf
   }
 
   handlers(): UntypedServiceImplementation {
@@ -76,10 +79,11 @@ export class ClusterNodeHandlers {
     for (const window of this.streams) window.finish(status)
   }
 
-  private heartbeat({ request }: Unary<HeartbeatRequest>, callback: sendUnaryData<Buffer>): void {
+  private heartbeat({ request, metadata }: Unary<HeartbeatRequest>, callback: sendUnaryData<Buffer>): void {
     respond(callback, this.options.onUnexpected, () => {
       if (request.message === null) throw request.error
       const { self, peers, clusterId, wallMs } = request.message
+      demandIdentity(this.callerOf(metadata), self?.nodeId ?? '')
       const greeting = {
         clusterId,
         view: readMembers(self, peers),
@@ -104,7 +108,9 @@ export class ClusterNodeHandlers {
     let call: UnaryCall | null = null
     respond(callback, onUnexpected, () => {
       if (message.transfer !== undefined) throw misplacedTransfer()
-      call = new UnaryCall(readRequest(message, isKeyed), this.timeoutMs(grpcCall), grpcCall)
+      const requested = readRequest(message, isKeyed)
+      demandForwarder(this.callerOf(grpcCall.metadata), requested)
+      call = new UnaryCall(requested, this.timeoutMs(grpcCall), grpcCall)
       return service.execute(call).then(result => {
         call!.isAnswered = true
         return encodeResult(result, message.id)
@@ -118,10 +124,13 @@ export class ClusterNodeHandlers {
     // Each forwarded call of the window listens.
     setMaxListeners(0, abort.signal)
     const order = new CallOrder()
+    const caller = this.callerOf(stream.metadata)
     const window = new OrderedWindow(stream, windowLimits, ({ message, error }) => {
       if (message === null) return this.inBand(0n, error)
       use ??= message.transfer === undefined ? 'commands' : 'bulk'
-      return use === 'bulk' ? this.chunk(message) : this.command(message, stream, abort.signal, order)
+      return use === 'bulk'
+        ? this.chunk(message, caller)
+        : this.command(message, caller, stream, abort.signal, order)
     })
     this.streams.add(window)
     stream.once('cancelled', () => {
@@ -134,6 +143,7 @@ export class ClusterNodeHandlers {
   /** Never rejects. Invoked in request order, and so is `execute`: the node keeps the order of a shard's calls from there. */
   private command(
     message: CommandRequest,
+    caller: Caller | null,
     stream: CommandStream,
     signal: AbortSignal,
     order: CallOrder,
@@ -141,8 +151,10 @@ export class ClusterNodeHandlers {
     const { service, isKeyed } = this.options
     try {
       if (message.transfer !== undefined) throw misplacedTransfer()
+      const requested = readRequest(message, isKeyed)
+      demandForwarder(caller, requested)
       const call: Call = {
-        ...readRequest(message, isKeyed),
+        ...requested,
         timeoutMs: this.timeoutMs(stream),
         signal,
         order,
@@ -156,8 +168,9 @@ export class ClusterNodeHandlers {
     }
   }
 
-  private chunk(message: CommandRequest): Promise<Buffer> | Buffer {
+  private chunk(message: CommandRequest, caller: Caller | null): Promise<Buffer> | Buffer {
     try {
+      demandNode(caller, 'read snapshots')
       if (message.transfer === undefined) throw misplacedTransfer()
       return this.options.service
         .readChunk(readTransfer(message.transfer))
@@ -187,6 +200,11 @@ export class ClusterNodeHandlers {
 
 function encodeResult(result: CallResult, id: bigint): Buffer {
   return encodeMessage(CommandResponse, writeResponse(result, id))
+}
+
+/** What only a node that forwards may say: that the call has come a way already, and which part of it this is. */
+function demandForwarder(caller: Caller | null, { hops, shard }: RequestedCall): void {
+  if (hops > 0 || shard !== null) demandNode(caller, 'forward calls')
 }
 
 function misplacedTransfer(): RoundhouseError {

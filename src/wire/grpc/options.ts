@@ -1,6 +1,7 @@
 import type { ServerCredentials } from '@grpc/grpc-js'
 import type { Clock } from '../../lib/clock.ts'
 import type { PeerService, Service } from '../../node/ports.ts'
+import type { Refusal } from './gate.ts'
 
 export interface GrpcServerOptions {
   readonly service: Service
@@ -14,6 +15,10 @@ export interface GrpcServerOptions {
   readonly onUnexpected: (error: unknown) => void
   /** Insecure where it is left out. */
   readonly credentials?: ServerCredentials
+  /** True: the credentials ask for certificates, and what a caller may do is judged by its own. */
+  readonly areCallersChecked?: boolean
+  /** Called with calls that were refused for who made them: all of the first ones, some of a flood. */
+  readonly onRefused?: (refusal: Refusal) => void
 }
 
 export const grpcLimits = {

@@ -4,10 +4,12 @@
  */
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
+import { nobodyIsChecked } from '../../peer/caller.ts'
 import { PeerHandlers, peerMethods } from '../../peer/service.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
 import { adminHandlers, adminMethods } from './admin.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
+import { Gate } from './gate.ts'
 import { Health } from './health.ts'
 import { type GrpcServerOptions, grpcLimits } from './options.ts'
 import { makeReflection } from './reflection.ts'
@@ -28,7 +30,10 @@ export interface GrpcServer {
 setLogVerbosity(logVerbosity.NONE)
 
 export function createServer(options: GrpcServerOptions): GrpcServer {
+  const gate = options.areCallersChecked ? new Gate(options.clock, options.onRefused ?? (() => {})) : null
+  const callerOf = gate?.callerOf ?? nobodyIsChecked
   const server = new Server({
+    interceptors: gate === null ? [] : [gate.interceptor],
     'grpc.max_receive_message_length': grpcLimits.messageBytesMax,
     'grpc.max_send_message_length': grpcLimits.messageBytesMax,
     'grpc.max_concurrent_streams': grpcLimits.concurrentStreamsMax,
@@ -36,11 +41,12 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
     'grpc.keepalive_timeout_ms': grpcLimits.keepaliveTimeoutMs,
     'grpc.enable_channelz': 0,
   })
-  const clusterNode = new ClusterNodeHandlers(options)
-  const peers = new PeerHandlers(options.peerService, error => {
+  const clusterNode = new ClusterNodeHandlers(options, callerOf)
+  const answer = (error: unknown) => {
     if (!isExpected(error)) options.onUnexpected(error)
     return statusOf(error)
-  })
+  }
+  const peers = new PeerHandlers(options.peerService, answer, callerOf)
   const health = new Health(() => options.service.isServing(), options.clock)
   server.addService(clusterNodeMethods, clusterNode.handlers())
   server.addService(adminMethods, adminHandlers(options))

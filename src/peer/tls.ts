@@ -1,0 +1,81 @@
+/**
+ * A node's certificates as gRPC's credentials, for its port and for dialling peers. Both take new certificates for new
+ * connections and leave those that are open alone. TLS 1.2 is the least, Node.js's default, and 1.3 what two of us speak.
+ *
+ * The port asks for certificates and lets the handshake pass without a good one: a caller is refused by its first call,
+ * with words, where a broken handshake would only tell it that the connection is gone (see caller.ts).
+ */
+import { type ChannelCredentials, experimental, type ServerCredentials } from '@grpc/grpc-js'
+import type { CertificateWatch } from '../lib/certificate-watch.ts'
+import type { Certificates } from '../lib/certificates.ts'
+import type { NodeCertificates } from '../lib/node-certificates.ts'
+
+type CaListener = Parameters<experimental.CertificateProvider['addCaCertificateListener']>[0]
+type IdentityListener = Parameters<experimental.CertificateProvider['addIdentityCertificateListener']>[0]
+type NodeWatch = CertificateWatch<NodeCertificates>
+
+export interface NodeCredentials {
+  readonly server: ServerCredentials
+  readonly channel: ChannelCredentials
+  /** With a CA for callers each of them must have a certificate of it. */
+  readonly areCallersChecked: boolean
+}
+
+export function nodeCredentials(watch: NodeWatch): NodeCredentials {
+  const server = new Provider(watch, ({ server }) => server)
+  const peer = new Provider(watch, ({ peer }) => peer)
+  const areCallersChecked = watch.current.server.caPem !== null
+  return {
+    server: experimental.createCertificateProviderServerCredentials(
+      server,
+      areCallersChecked ? server : null,
+      false,
+    ),
+    channel: experimental.createCertificateProviderChannelCredentials(peer, peer),
+    areCallersChecked,
+  }
+}
+
+class Provider implements experimental.CertificateProvider {
+  private readonly current: () => Certificates
+  private readonly caListeners = new Set<CaListener>()
+  private readonly identityListeners = new Set<IdentityListener>()
+
+  constructor(watch: NodeWatch, choose: (sets: NodeCertificates) => Certificates) {
+    this.current = () => choose(watch.current)
+    watch.onChange(() => {
+      for (const listener of this.caListeners) listener(this.authorities())
+      for (const listener of this.identityListeners) listener(this.identity())
+    })
+  }
+
+  // grpc-js adds its listener before it is ready to be told, so it hears a moment later, as from its own provider.
+
+  addCaCertificateListener(listener: CaListener): void {
+    this.caListeners.add(listener)
+    process.nextTick(() => this.caListeners.has(listener) && listener(this.authorities()))
+  }
+
+  removeCaCertificateListener(listener: CaListener): void {
+    this.caListeners.delete(listener)
+  }
+
+  addIdentityCertificateListener(listener: IdentityListener): void {
+    this.identityListeners.add(listener)
+    process.nextTick(() => this.identityListeners.has(listener) && listener(this.identity()))
+  }
+
+  removeIdentityCertificateListener(listener: IdentityListener): void {
+    this.identityListeners.delete(listener)
+  }
+
+  private authorities(): Parameters<CaListener>[0] {
+    // Without a CA of our own those of Node.js: that is what `undefined` means to it, and grpc-js hands it on as it is.
+    return { caCertificate: this.current().caPem ?? (undefined as unknown as Buffer) }
+  }
+
+  private identity(): Parameters<IdentityListener>[0] {
+    const { chainPem, keyPem } = this.current()
+    return chainPem === null || keyPem === null ? null : { certificate: chainPem, privateKey: keyPem }
+  }
+}
