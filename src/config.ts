@@ -3,14 +3,17 @@
  * and what it means. The shell builds its flags from it, `readSettings` reads by it, and the README's table is printed
  * from it, so the three can't drift apart.
  *
- * A setting comes from its flag, else from its variable, else from its default. All mistakes are found before any is
- * reported: a person mends a configuration once. (Files are a third source: `sourcesOf` is where they go.)
+ * A setting comes from its flag, else from its variable, else from `.env` in the working directory (which is variables
+ * that the process does not have), else from the configuration file, else from its default. All mistakes are found
+ * before any is reported: a person mends a configuration once.
  */
 import { networkInterfaces } from 'node:os'
-import { join } from 'node:path'
+import { basename, isAbsolute, join } from 'node:path'
+import { type FileValue, placeOf, printable, readSettingsFile, type SettingsFile } from './config/file.ts'
 import {
   address,
   addresses,
+  bindAddress,
   boolean,
   duration,
   type Form,
@@ -22,9 +25,11 @@ import {
   powerOfTwo,
   size,
   splitAddress,
+  splitBindAddress,
   text,
 } from './config/forms.ts'
 import { RoundhouseError } from './errors.ts'
+import { nearest } from './lib/nearest.ts'
 import { loadNodeCertificates, type NodeCertificateFiles } from './lib/node-certificates.ts'
 
 // --- The table ------------------------------------------------------------------------------------------------------
@@ -39,6 +44,8 @@ interface Setting<T> {
   readonly isRequired?: boolean
   /** More variables that name the same thing. */
   readonly variables?: readonly string[]
+  /** More keys, and flags, that name the same thing: what the systems call it that Roundhouse replaces. */
+  readonly aliases?: readonly string[]
   readonly meaning: string
 }
 
@@ -58,23 +65,26 @@ const table = {
     text('1 to 64 letters, digits, dots, dashes or underscores', /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/),
     '',
     'Name of this node, its own for ever.',
-    { isRequired: true },
+    { isRequired: true, aliases: ['node_name'] },
   ),
   host: setting('host', host, '0.0.0.0', 'Address to listen on.'),
-  port: setting('port', integer(1, 65_535), 8080, 'Port for clients and peers.'),
+  port: setting('port', integer(1, 65_535), 8080, 'Port for clients and peers.', { aliases: ['rpc_port'] }),
+  bindAddr: setting(
+    'bind_addr',
+    bindAddress,
+    '',
+    'Host and port in one. Beside a port that is another, both ports answer everything.',
+    { fallbackText: 'host and port' },
+  ),
   advertiseAddr: setting('advertise_addr', address, '', 'Address that peers dial.', {
     fallbackText: 'host, or this machine’s first address, with port',
   }),
   advertiseClientAddr: setting('advertise_client_addr', address, '', 'Address that clients outside dial.', {
     fallbackText: 'advertise_addr',
   }),
-  dataDir: setting(
-    'data_dir',
-    path,
-    '',
-    'Where everything this node must not forget is kept.',
-    { fallbackText: './data/NODE_ID' },
-  ),
+  dataDir: setting('data_dir', path, '', 'Where everything this node must not forget is kept.', {
+    fallbackText: './data/NODE_ID',
+  }),
   bootstrap: setting(
     'bootstrap',
     boolean,
@@ -85,8 +95,19 @@ const table = {
     'seed',
     addresses,
     [],
-    'Nodes to ask for the cluster; a DNS name stands for all its addresses. (SEED_NODE_ID is accepted and not needed.)',
-    { variables: ['SEED_NODE_ADDR'], fallbackText: 'none' },
+    'Nodes to ask for the cluster. (SEED_NODE_ID is accepted and not needed.)',
+    {
+      aliases: ['start_join_addrs'],
+      variables: ['SEED_NODE_ADDR', 'SEED_NODE', 'SEED_NODES'],
+      fallbackText: 'none',
+    },
+  ),
+  clusterDns: setting(
+    'cluster_dns',
+    address,
+    '',
+    'A name that stands for many nodes to ask: all addresses behind it, looked up again in each round.',
+    { fallbackText: 'none' },
   ),
   zone: setting(
     'zone',
@@ -193,6 +214,13 @@ const table = {
   peerTlsCaFile: setting('peer_tls_ca_file', path, '', 'CA of the peers that are called.', {
     fallbackText: 'tls_ca_path',
   }),
+  configFile: setting(
+    'config_file',
+    path,
+    '',
+    'A file of settings: .yaml, .toml, .json or .env. Its keys are the flags’ names, with _ or -.',
+    { fallbackText: 'none' },
+  ),
   logLevel: setting(
     'log_level',
     oneOf('debug', 'info', 'warn', 'error', 'silent'),
@@ -207,8 +235,22 @@ type ValueOf<S> = S extends Setting<infer T> ? T : never
 
 /** Settings by their names in the code: durations are milliseconds (…Ms), sizes bytes (…Bytes), Raft's times ticks. */
 export type Settings = { readonly [Name in SettingName]: ValueOf<Table[Name]> } & {
-  /** What was given by a person: only these may differ from the cluster's and be refused for it. */
-  readonly given: ReadonlySet<SettingName>
+  /** Another port to listen on, which `bind_addr` names; null: there is none. */
+  readonly secondPort: number | null
+  /** What was given by a person, and where: only these may differ from the cluster's and be refused for it. */
+  readonly given: ReadonlyMap<SettingName, Origin>
+}
+
+/** Where a value came from; `name` is as it is written there. */
+export type Origin =
+  | { readonly kind: 'flag' | 'variable'; readonly name: string }
+  | { readonly kind: 'file'; readonly path: string; readonly line: number | null; readonly name: string }
+
+/** `flag --port`, `variable PORT`, `conf.yaml:3 port`. */
+export function originText(origin: Origin): string {
+  return origin.kind === 'file'
+    ? `${placeOf(origin.path, origin.line)} ${origin.name}`
+    : `${origin.kind} ${origin.name}`
 }
 
 const entries = Object.entries(table) as [SettingName, Setting<unknown>][]
@@ -221,21 +263,37 @@ function variablesOf(setting: Setting<unknown>): readonly string[] {
   return [setting.key.toUpperCase(), ...(setting.variables ?? [])]
 }
 
+function keysOf(setting: Setting<unknown>): readonly string[] {
+  return [setting.key, ...(setting.aliases ?? [])]
+}
+
+function flagsOf(setting: Setting<unknown>): readonly string[] {
+  return keysOf(setting).map(key => key.replaceAll('_', '-'))
+}
+
 // --- For the shell --------------------------------------------------------------------------------------------------
 
 export interface FlagDescription {
   readonly flag: string
   readonly describe: string
   readonly isBoolean: boolean
+  /** Another name of a flag, which stands beside it in the help. */
+  readonly isAlias: boolean
 }
 
 /** What `serve --help` shows. Values stay texts: their forms are checked by `readSettings`, all together. */
 export function settingFlags(): FlagDescription[] {
-  return entries.map(([name, setting]) => ({
-    flag: flagOf(name),
-    describe: `${setting.meaning} ${setting.isRequired ? '[required]' : `[default: ${fallbackText(setting)}]`} [${variablesOf(setting).join(', ')}]`,
-    isBoolean: setting.form.name === 'boolean',
-  }))
+  return entries.flatMap(([, setting]) => {
+    const [main, ...aliases] = flagsOf(setting)
+    const isBoolean = setting.form.name === 'boolean'
+    const also = aliases.length === 0 ? '' : ` Also ${aliases.map(each => `--${each}`).join(', ')}.`
+    const fallback = setting.isRequired ? '[required]' : `[default: ${fallbackText(setting)}]`
+    const describe = `${setting.meaning}${also} ${fallback} [${variablesOf(setting).join(', ')}]`
+    return [
+      { flag: main!, describe, isBoolean, isAlias: false },
+      ...aliases.map(flag => ({ flag, describe: `The same as --${main}.`, isBoolean, isAlias: true })),
+    ]
+  })
 }
 
 function fallbackText(setting: Setting<unknown>): string {
@@ -244,84 +302,276 @@ function fallbackText(setting: Setting<unknown>): string {
 
 // --- Reading --------------------------------------------------------------------------------------------------------
 
-interface Given {
-  /** `--port` or `PORT`, for the message. */
-  readonly where: string
-  readonly text: string
+/** Files of settings that a start reads. */
+export interface Files {
+  /** `.env` in the working directory; null: there is none. */
+  readonly dotenv: SettingsFile | null
+  /** What --config-file or CONFIG_FILE names; null: nothing. */
+  readonly config: SettingsFile | null
+}
+
+const noFiles: Files = { dotenv: null, config: null }
+
+type Flags = Readonly<Record<string, unknown>>
+type Env = Readonly<Record<string, string | undefined>>
+
+/** Reads the files; what is wrong with them is told by `readSettings`, together with all the rest. */
+export function readFiles(flags: Flags, env: Env, directory = '.'): Files {
+  const dotenv = readSettingsFile(join(directory, '.env'), true)
+  const { configFile } = table
+  const flag = [flags[flagOf('configFile')]].flat()[0]
+  const source = flag === undefined ? fromVariables(configFile, env) : { text: String(flag) }
+  const path =
+    source?.text ?? (isHidden(configFile, env) ? undefined : valuesIn(dotenv, []).get('configFile')?.value)
+  if (typeof path !== 'string' || path === '') return { dotenv, config: null }
+  return { dotenv, config: readSettingsFile(isAbsolute(path) ? path : join(directory, path)) }
 }
 
 /**
- * Flags by their names (as the shell parsed them: text, boolean, or a list where one was repeated) and variables.
+ * Flags by their names (as the shell parsed them: text, boolean, or a list where one was repeated), variables and files.
  * `mistakes` are what the shell found wrong already, unknown options for instance. Throws CONFIG with all mistakes.
  */
 export function readSettings(
-  flags: Readonly<Record<string, unknown>>,
-  env: Readonly<Record<string, string | undefined>>,
+  flags: Flags,
+  env: Env,
   mistakes: readonly string[] = [],
+  files: Files = noFiles,
 ): Settings {
-  const wrong = [...mistakes]
-  const given = new Set<SettingName>()
-  const values: Record<string, unknown> = {}
-  for (const [name, setting] of entries) {
-    values[name] = setting.fallback
-    const source = sourceOf(name, setting, flags, env, wrong)
-    if (source === undefined) {
-      if (setting.isRequired) {
-        wrong.push(`--${flagOf(name)} (or ${variablesOf(setting)[0]}) is missing: ${setting.form.accepted}`)
-      }
-      continue
-    }
-    const value = setting.form.parse(source.text)
-    if (value === undefined) {
-      wrong.push(`${source.where}: ${JSON.stringify(source.text)} is not ${setting.form.accepted}`)
-      continue
-    }
-    given.add(name)
-    values[name] = value
-  }
-  const settings = { ...values, given } as unknown as Settings
-  wrong.push(...contradictions(settings))
-  if (wrong.length > 0) throw new RoundhouseError('CONFIG', { mistakes: wrong })
-  return complete(settings)
+  const { settings, missing, wrong } = find(flags, env, files)
+  const all = [...mistakes, ...missing, ...wrong]
+  if (all.length > 0) throw new RoundhouseError('CONFIG', { mistakes: all })
+  return settings
 }
 
-/** Where a setting comes from: its flag wins over its variables, the first of them over the others. */
-function sourceOf(
-  name: SettingName,
-  setting: Setting<unknown>,
-  flags: Readonly<Record<string, unknown>>,
-  env: Readonly<Record<string, string | undefined>>,
-  wrong: string[],
-): Given | undefined {
-  const flag = flagOf(name)
-  const raw = flags[flag]
-  if (raw !== undefined) {
-    if (Array.isArray(raw) && setting.form.name !== 'list') {
-      wrong.push(`--${flag} is given ${raw.length} times: once is accepted`)
-      return { where: `--${flag}`, text: String(raw[0]) }
+/** A value with the place that gave it; places of a lower rank win. `value` undefined: it was not accepted. */
+interface Found {
+  readonly value: unknown
+  readonly origin: Origin
+  readonly rank: number
+}
+
+const ranks = { flag: 0, variable: 1, dotenv: 2, config: 3 } as const
+
+function find(
+  flags: Flags,
+  env: Env,
+  files: Files,
+): { settings: Settings; missing: readonly string[]; wrong: readonly string[] } {
+  const wrong: string[] = []
+  const missing: string[] = []
+  const inFiles: string[] = []
+  const dotenv = valuesIn(files.dotenv, inFiles, ranks.dotenv)
+  const config = valuesIn(files.config, inFiles, ranks.config)
+  const found = new Map<SettingName, Found>()
+  for (const [name, setting] of entries) {
+    const text = fromFlags(setting, flags, wrong) ?? fromVariables(setting, env)
+    if (text !== undefined) {
+      const value = setting.form.parse(text.text)
+      if (value === undefined)
+        wrong.push(`${text.origin.name}: ${JSON.stringify(text.text)} is not ${setting.form.accepted}`)
+      found.set(name, { value, origin: text.origin, rank: ranks[text.origin.kind] })
+      continue
     }
-    return { where: `--${flag}`, text: Array.isArray(raw) ? raw.join(',') : String(raw) }
+    const value = (isHidden(setting, env) ? undefined : dotenv.get(name)) ?? config.get(name)
+    if (value !== undefined) found.set(name, value)
+    else if (setting.isRequired)
+      missing.push(`--${flagOf(name)} (or ${variablesOf(setting)[0]}) is missing: ${setting.form.accepted}`)
   }
-  // An empty variable is what compose files and charts write for "not set".
-  const variable = variablesOf(setting).find(each => (env[each] ?? '') !== '')
-  return variable === undefined ? undefined : { where: variable, text: env[variable]! }
+  wrong.push(...inFiles)
+  const settings = settle(found, wrong)
+  wrong.push(...contradictions(settings))
+  return { settings: wrong.length === 0 ? complete(settings) : settings, missing, wrong }
+}
+
+interface Given {
+  readonly text: string
+  readonly origin: Origin & { readonly kind: 'flag' | 'variable' }
+}
+
+function fromFlags(setting: Setting<unknown>, flags: Flags, wrong: string[]): Given | undefined {
+  const [main, ...others] = flagsOf(setting).filter(flag => flags[flag] !== undefined)
+  if (main === undefined) return undefined
+  const given = [main, ...others].flatMap(flag => flags[flag] as unknown[])
+  const name = `--${main}`
+  const isList = setting.form.name === 'list'
+  if (others.length > 0 && !isList)
+    wrong.push(`--${others[0]}: the same setting as ${name}: one of them is accepted`)
+  else if (given.length > 1 && !isList) wrong.push(`${name} is given ${given.length} times: once is accepted`)
+  return { text: isList ? given.join(',') : String(given[0]), origin: { kind: 'flag', name } }
+}
+
+/** An empty variable is what compose files and charts write for "not set". */
+function fromVariables(setting: Setting<unknown>, env: Env): Given | undefined {
+  const name = variablesOf(setting).find(each => (env[each] ?? '') !== '')
+  return name === undefined ? undefined : { text: env[name]!, origin: { kind: 'variable', name } }
+}
+
+/** A variable that the process has, even an empty one, stands before the line of `.env`. */
+function isHidden(setting: Setting<unknown>, env: Env): boolean {
+  return variablesOf(setting).some(each => env[each] !== undefined)
+}
+
+// --- Reading files --------------------------------------------------------------------------------------------------
+
+const byKey = new Map(entries.flatMap(([name, setting]) => keysOf(setting).map(key => [key, name] as const)))
+const byVariable = new Map(
+  entries.flatMap(([name, setting]) => variablesOf(setting).map(variable => [variable, name] as const)),
+)
+/** Said by the systems that Roundhouse replaces, and not needed. */
+const idleVariables = ['SEED_NODE_ID']
+
+/**
+ * A `.env` is everybody's: compose files and other programs keep their variables there. What is no setting in it is not
+ * refused, as a variable is not. Any other file is for this program alone.
+ */
+const isShared = (file: SettingsFile) => basename(file.path) === '.env'
+
+/** What the file gives. All that is wrong with it goes to `wrong`, also what flags or variables stand before. */
+function valuesIn(file: SettingsFile | null, wrong: string[], rank = 0): ReadonlyMap<SettingName, Found> {
+  const found = new Map<SettingName, Found>()
+  if (file === null) return found
+  wrong.push(...file.mistakes)
+  const isEnv = file.format === 'env'
+  for (const { key, value, line } of file.entries) {
+    const name = isEnv ? byVariable.get(key) : byKey.get(key.replaceAll('-', '_'))
+    const place = placeOf(file.path, line)
+    const origin: Origin = { kind: 'file', path: file.path, line, name: key }
+    if (name === undefined) {
+      if (!isShared(file) && !idleVariables.includes(key)) wrong.push(`${place}: ${unknownText(key, isEnv)}`)
+      continue
+    }
+    if (value.kind === 'nothing') continue
+    if (name === 'configFile' && !isShared(file)) {
+      wrong.push(`${place}: ${key}: a file of settings can't name another one`)
+      continue
+    }
+    const before = found.get(name)
+    if (before !== undefined) {
+      const first = before.origin.name
+      // A file that has two names for one thing is wrong; variables have an order. The same key twice is told already.
+      if (!isEnv && first !== key)
+        wrong.push(`${place}: ${key}: the same setting as ${first}: one of them is accepted`)
+      const variables = variablesOf(table[name])
+      if (!isEnv || variables.indexOf(first) < variables.indexOf(key)) continue
+    }
+    const { form } = table[name] as Setting<unknown>
+    const text = textOf(value, form)
+    const parsed = text === undefined ? undefined : form.parse(text)
+    if (parsed === undefined) wrong.push(`${place}: ${key}: ${describe(value, form)} is not ${form.accepted}`)
+    found.set(name, { value: parsed, origin, rank })
+  }
+  return found
+}
+
+/** What a form is to parse; undefined where the value is of a kind that can't be meant. */
+function textOf(value: FileValue, form: Form<unknown>): string | undefined {
+  switch (value.kind) {
+    case 'text':
+      return value.text
+    case 'number':
+      return ['integer', 'size', 'duration'].includes(form.name) ? value.text : undefined
+    case 'boolean':
+      return form.name === 'boolean' ? value.text : undefined
+    case 'list':
+      return form.name === 'list' ? value.items.join(',') : undefined
+    default:
+      return undefined
+  }
+}
+
+function describe(value: FileValue, form: Form<unknown>): string {
+  switch (value.kind) {
+    case 'text':
+      return JSON.stringify(printable(value.text))
+    case 'number':
+    case 'boolean':
+      return `the ${value.kind} ${value.text}${form.name === 'string' ? ', without quotes,' : ''}`
+    case 'list':
+      return 'a list'
+    default:
+      return value.kind === 'other' ? value.what : 'nothing'
+  }
+}
+
+function unknownText(key: string, isEnv: boolean): string {
+  const known = [...(isEnv ? byVariable : byKey).keys()]
+  const word = isEnv ? key.toUpperCase() : key.toLowerCase().replaceAll('-', '_')
+  const meant = nearest(word, known)
+  return `unknown setting ${printable(key, 64)}${meant === null ? '' : `: did you mean ${meant}?`}`
+}
+
+/** Lines of a shared `.env` that look like settings with a slip of the pen; other programs may mean them. */
+export function notesOn(file: SettingsFile | null): string[] {
+  if (file === null || !isShared(file)) return []
+  return file.entries.flatMap(({ key, line }) => {
+    const isOthers =
+      byVariable.has(key) || byVariable.has(key.replace(/_?[0-9]+$/, '')) || idleVariables.includes(key)
+    const meant = isOthers ? null : nearest(key.toUpperCase(), [...byVariable.keys()])
+    return meant === null ? [] : [`${placeOf(file.path, line)}: ${key} is no setting: did you mean ${meant}?`]
+  })
+}
+
+/** What is wrong with a file by itself, and how many settings it gives. Files that it names are not looked at. */
+export function checkFile(file: SettingsFile): {
+  readonly mistakes: readonly string[]
+  readonly count: number
+} {
+  const mistakes: string[] = []
+  const found = valuesIn(file, mistakes)
+  const settings = settle(found, mistakes)
+  return { mistakes: [...mistakes, ...timingMistakes(settings), ...notesOn(file)], count: found.size }
+}
+
+// --- Putting together -----------------------------------------------------------------------------------------------
+
+/** Values or their defaults. `bind_addr` is host and port: whichever of it and them has the better place wins. */
+function settle(found: ReadonlyMap<SettingName, Found>, wrong: string[]): Settings {
+  const given = new Map<SettingName, Origin>()
+  const values: Record<string, unknown> = {}
+  for (const [name, setting] of entries) {
+    const each = found.get(name)
+    values[name] = each?.value ?? setting.fallback
+    if (each !== undefined && each.value !== undefined) given.set(name, each.origin)
+  }
+  const settings = { ...values, secondPort: null, given } as unknown as Settings
+  const bind = found.get('bindAddr')
+  if (bind === undefined || bind.value === undefined) return settings
+  const parts = splitBindAddress(bind.value as string)!
+  const [hostFound, portFound] = [found.get('host'), found.get('port')]
+  let { host, port } = settings
+  if (hostFound === undefined || bind.rank < hostFound.rank) {
+    host = parts.host
+    given.set('host', bind.origin)
+  } else if (bind.rank === hostFound.rank && host !== parts.host) {
+    wrong.push(
+      `${originText(bind.origin)} says another host (${parts.host}) than ${originText(hostFound.origin)} (${host})`,
+    )
+  }
+  if (parts.port !== undefined && portFound === undefined) {
+    port = parts.port
+    given.set('port', bind.origin)
+  }
+  const secondPort = parts.port === undefined || parts.port === port ? null : parts.port
+  return { ...settings, host, port, secondPort }
 }
 
 /** What no setting says by itself. */
 function contradictions(settings: Settings): string[] {
-  const wrong: string[] = []
-  if (settings.raftElectionTicks <= settings.raftHeartbeatTicks) {
-    wrong.push(
-      `--${flagOf('raftElectionTicks')} (${settings.raftElectionTicks}) must be more than ` +
-        `--${flagOf('raftHeartbeatTicks')} (${settings.raftHeartbeatTicks}), or every heartbeat comes too late`,
-    )
-  }
+  const wrong = timingMistakes(settings)
   const tls = tlsFilesOf(settings)
   if (tls !== null) {
     const certificates = loadNodeCertificates(tls, Date.now())
     if (!certificates.ok) wrong.push(...certificates.mistakes.map(each => `TLS: ${each}`))
   }
   return wrong
+}
+
+function timingMistakes({ raftElectionTicks, raftHeartbeatTicks }: Settings): string[] {
+  if (raftElectionTicks > raftHeartbeatTicks) return []
+  return [
+    `${table.raftElectionTicks.key} (${raftElectionTicks}) must be more than ` +
+      `${table.raftHeartbeatTicks.key} (${raftHeartbeatTicks}), or every heartbeat comes too late`,
+  ]
 }
 
 /** The files of TLS; null: it is off. */
@@ -355,7 +605,8 @@ function complete(settings: Settings): Settings {
     advertiseAddr,
     advertiseClientAddr: withPort(settings.advertiseClientAddr || advertiseAddr),
     seed: settings.seed.map(withPort),
-    dataDir: settings.dataDir === '' ? join('data', settings.nodeId) : settings.dataDir,
+    clusterDns: settings.clusterDns === '' ? '' : withPort(settings.clusterDns),
+    dataDir: settings.dataDir === '' ? join('data', settings.nodeId || 'NODE_ID') : settings.dataDir,
   }
 }
 
@@ -367,17 +618,45 @@ function firstAddress(): string {
   return found?.address ?? '127.0.0.1'
 }
 
+// --- For showing ----------------------------------------------------------------------------------------------------
+
+export interface SettingRow {
+  /** The key in a file. */
+  readonly key: string
+  /** As a person would write it; '' where there is none. */
+  readonly text: string
+  readonly value: unknown
+  /** null: nobody gave it. */
+  readonly origin: Origin | null
+}
+
+/** Every setting as a start would take it. Throws CONFIG with all mistakes; a missing node id is none. */
+export function settingRows(
+  flags: Flags,
+  env: Env,
+  mistakes: readonly string[],
+  files: Files,
+): readonly SettingRow[] {
+  const { settings, wrong } = find(flags, env, files)
+  const all = [...mistakes, ...wrong]
+  if (all.length > 0) throw new RoundhouseError('CONFIG', { mistakes: all })
+  return entries.map(([name, setting]) => {
+    const value: unknown = settings[name]
+    const text = setting.form.format(value)
+    const isPlain = ['integer', 'boolean', 'list'].includes(setting.form.name)
+    return { key: setting.key, text, value: isPlain ? value : text, origin: settings.given.get(name) ?? null }
+  })
+}
+
 // --- For the README -------------------------------------------------------------------------------------------------
 
 /** The table between `<!-- settings -->` and `<!-- /settings -->` in the README. */
 export function settingsTable(): string {
+  const code = (texts: readonly string[]) => texts.map(each => `\`${each}\``).join(', ')
   const rows = entries.map(
-    ([name, setting]) =>
-      `| \`--${flagOf(name)}\` | ${variablesOf(setting)
-        .map(each => `\`${each}\``)
-        .join(
-          ', ',
-        )} | ${setting.isRequired ? '(required)' : fallbackText(setting)} | ${setting.meaning} Accepted: ${setting.form.accepted}. |`,
+    ([, setting]) =>
+      `| ${code(flagsOf(setting).map(flag => `--${flag}`))} | ${code(variablesOf(setting))} | ` +
+      `${setting.isRequired ? '(required)' : fallbackText(setting)} | ${setting.meaning} Accepted: ${setting.form.accepted}. |`,
   )
   return ['| Flag | Variable | Default | Meaning |', '|---|---|---|---|', ...rows].join('\n')
 }

@@ -4,6 +4,8 @@
  * `serve` its node.
  */
 import { runCli } from './cli/cli.ts'
+import { configCheckVerb } from './cli/config-check.ts'
+import { configShowVerb } from './cli/config-show.ts'
 import { devAddNodeVerb } from './cli/dev-add-node.ts'
 import { devStartVerb } from './cli/dev-start.ts'
 import { getVerb } from './cli/get.ts'
@@ -29,6 +31,8 @@ const verbs = [
   rebalanceVerb,
   leaveVerb,
   healthVerb,
+  configCheckVerb,
+  configShowVerb,
   versionVerb,
 ]
 

@@ -3,6 +3,7 @@
  * Positionals and values stay the texts they were: `set 007 1e3` stores `1e3` under `007`.
  */
 import yargs, { type Argv, type Options } from 'yargs'
+import { nearest } from '../lib/nearest.ts'
 import { type Colors, colorsFor } from './colors.ts'
 import {
   exitCodeOf,
@@ -17,8 +18,6 @@ import {
 } from './shell.ts'
 
 const name = 'roundhouse'
-/** A suggestion further away than this would be a guess. */
-const suggestionDistanceMax = 3
 
 type Parsed = Record<string, unknown> & { readonly _: readonly unknown[] }
 
@@ -94,7 +93,7 @@ function parse(args: readonly string[], verbs: readonly Verb[], columns: number)
     parser.command(group, members.map(each => `${each.path[1]}: ${each.summary}`).join('\n'), builder => {
       builder.usage(`Usage: $0 ${group} VERB`)
       for (const member of members) add(builder, member)
-      return builder
+      return builder.epilog(epilogOf(members))
     })
   }
   let output = ''
@@ -150,13 +149,16 @@ function describeVerb(builder: Argv, verb: Verb): Argv {
   for (const [option, spec] of Object.entries(verb.options ?? {})) {
     builder.option(option, yargsOption(spec, verb.collectsMistakes === true))
   }
-  const examples = (verb.examples ?? []).map(([line, meaning]) => `  ${name} ${line}\n      ${meaning}`)
-  const epilog = [
-    ...(examples.length > 0 ? [`Examples:\n${examples.join('\n')}`] : []),
-    ...(verb.notes === undefined ? [] : [verb.notes]),
-  ]
-  builder.epilog(epilog.join('\n\n'))
-  return builder
+  return builder.epilog(epilogOf([verb]))
+}
+
+/** Examples and notes; verbs of a group that share a note show it once. */
+function epilogOf(verbs: readonly Verb[]): string {
+  const examples = verbs
+    .flatMap(verb => verb.examples ?? [])
+    .map(([line, meaning]) => `  ${name} ${line}\n      ${meaning}`)
+  const notes = new Set(verbs.flatMap(verb => (verb.notes === undefined ? [] : [verb.notes])))
+  return [...(examples.length > 0 ? [`Examples:\n${examples.join('\n')}`] : []), ...notes].join('\n\n')
 }
 
 function yargsOption(spec: OptionSpec, isReadByVerb: boolean): Options {
@@ -168,6 +170,7 @@ function yargsOption(spec: OptionSpec, isReadByVerb: boolean): Options {
     ...form,
     ...(spec.alias === undefined ? {} : { alias: spec.alias }),
     ...(spec.fallback === undefined ? {} : { defaultDescription: spec.fallback }),
+    ...(spec.isHidden === true ? { hidden: true } : {}),
   }
 }
 
@@ -244,24 +247,6 @@ function positionalMistakes(expected: readonly Positional[], given: readonly str
 }
 
 function suggest(word: string, known: readonly string[], prefix = ''): string {
-  const nearest = known
-    .map(each => ({ each, distance: editDistance(word, each) }))
-    .sort((a, b) => a.distance - b.distance)[0]
-  return nearest !== undefined && nearest.distance <= Math.min(suggestionDistanceMax, word.length - 1)
-    ? `: did you mean ${prefix}${nearest.each}?`
-    : ''
-}
-
-/** Levenshtein's distance, one row at a time. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1))
-    }
-    row = next
-  }
-  return row[b.length]!
+  const meant = nearest(word, known)
+  return meant === null ? '' : `: did you mean ${prefix}${meant}?`
 }

@@ -3,7 +3,7 @@
  * and the exit code. The node itself comes from `main.ts`.
  */
 import { isUnspecified, joinAddress } from '../config/forms.ts'
-import { readSettings, type Settings, settingFlags } from '../config.ts'
+import { notesOn, readFiles, readSettings, type Settings, settingFlags, tlsFilesOf } from '../config.ts'
 import { RoundhouseError } from '../errors.ts'
 import { createLogger, type Logger, type LoggerOptions, type RootLogger } from '../lib/logger.ts'
 import { colorsFor } from './colors.ts'
@@ -33,12 +33,7 @@ export function serveVerb(
     path: ['serve'],
     summary: 'Run a node in the foreground',
     collectsMistakes: true,
-    options: Object.fromEntries(
-      settingFlags().map(({ flag, describe, isBoolean }): [string, OptionSpec] => [
-        flag,
-        { kind: isBoolean ? 'boolean' : 'list', describe },
-      ]),
-    ),
+    options: settingOptions(),
     examples: [
       [
         'serve --node-id n1 --host 127.0.0.1 --port 8081 --data-dir d1 --bootstrap',
@@ -48,11 +43,14 @@ export function serveVerb(
         'serve --node-id n2 --host 127.0.0.1 --port 8082 --data-dir d2 --seed 127.0.0.1:8081',
         'the next ones',
       ],
+      ['serve --config-file n1.yaml', 'with its settings in a file: see roundhouse config --help'],
     ],
     notes:
-      'Every flag has a variable, in brackets; the flag wins. SIGTERM stops the node cleanly within 8 s, a second one at once.',
+      'Every flag has a variable, in brackets; the flag wins, then the variable, then .env in the working directory, then ' +
+      'the configuration file. SIGTERM stops the node cleanly within 8 s, a second one at once.',
     async run(input, shell) {
-      const settings = readSettings(input.options, shell.env, input.mistakes)
+      const files = readFiles(input.options, shell.env, shell.directory)
+      const settings = readSettings(input.options, shell.env, input.mistakes, files)
       const log = {
         level: settings.logLevel,
         pretty: shell.stdout.isTerminal,
@@ -62,6 +60,7 @@ export function serveVerb(
       shell.onFatal(error => {
         makeLogger({ ...log, sync: true }).error('fatal: the process ends', { error, node: settings.nodeId })
       })
+      for (const note of notesOn(files.dotenv)) logger.warn(note)
       try {
         return await serve(settings, logger.child({ node: settings.nodeId }), startNode, shell.signal)
       } finally {
@@ -71,13 +70,22 @@ export function serveVerb(
   }
 }
 
+/** Of every verb that takes a node's settings; their forms are checked where they are read. */
+export function settingOptions(): Record<string, OptionSpec> {
+  const options = settingFlags().map(({ flag, describe, isBoolean, isAlias }): [string, OptionSpec] => [
+    flag,
+    { kind: isBoolean ? 'boolean' : 'list', describe, isHidden: isAlias },
+  ])
+  return Object.fromEntries(options)
+}
+
 async function serve(
   settings: Settings,
   logger: Logger,
   startNode: StartNode,
   signal: AbortSignal,
 ): Promise<number> {
-  if (isUnspecified(settings.host)) {
+  if (isUnspecified(settings.host) && tlsFilesOf(settings) === null) {
     logger.warn(
       'listening on all addresses without TLS: whoever reaches the port may read and write everything',
       {

@@ -9,6 +9,8 @@ export interface Shell {
   readonly stdout: Output
   readonly stderr: Output
   readonly env: Readonly<Record<string, string | undefined>>
+  /** Where `.env` is looked for; absent: the process's working directory. */
+  readonly directory?: string
   /** Aborts when the verb shall end: Ctrl-C, SIGTERM, or the end of the supervisor's pipe. */
   readonly signal: AbortSignal
   /** What starts this program again, to be followed by a verb: `[node, …, main.js]`. */
@@ -58,6 +60,8 @@ export interface OptionSpec {
   readonly alias?: string
   readonly choices?: readonly string[]
   readonly fallback?: string
+  /** Accepted, but not in the help: another name of an option that is. */
+  readonly isHidden?: boolean
 }
 
 /** A command line that has been checked against its verb. */
@@ -71,7 +75,8 @@ export interface Input {
 
 // --- Ends -----------------------------------------------------------------------------------------------------------
 
-export const exitCodes = { done: 0, failed: 1, usage: 2, tryAgain: 75 } as const
+/** `badConfig` is what `config check` finds; a command line that is wrong, settings included, is `usage`. */
+export const exitCodes = { done: 0, failed: 1, usage: 2, tryAgain: 75, badConfig: 78 } as const
 
 /** A command line that can't be understood. */
 export class UsageError extends Error {

@@ -171,6 +171,19 @@ export function splitAddress(value: string): { host: string; port: number | unde
   return port === undefined ? undefined : { host: name, port }
 }
 
+/** What to listen on: `host:port`, a host or a port alone; no host (`:8080`) is all addresses. */
+export const bindAddress: Form<string> = {
+  name: 'address',
+  accepted:
+    'host:port, such as 127.0.0.1:8080 or 0.0.0.0:8080; one of them may be left out: 127.0.0.1 or :8080',
+  parse: value => (splitBindAddress(value) === undefined ? undefined : value),
+  format: value => value,
+}
+
+export function splitBindAddress(value: string): { host: string; port: number | undefined } | undefined {
+  return splitAddress(value.startsWith(':') ? `0.0.0.0${value}` : value)
+}
+
 export function joinAddress(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
