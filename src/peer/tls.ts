@@ -9,10 +9,10 @@ import { type ChannelCredentials, experimental, type ServerCredentials } from '@
 import type { CertificateWatch } from '../lib/certificate-watch.ts'
 import type { Certificates } from '../lib/certificates.ts'
 import type { NodeCertificates } from '../lib/node-certificates.ts'
+import { TlsChannelCredentials } from '../lib/tls-channel.ts'
 
 type CaListener = Parameters<experimental.CertificateProvider['addCaCertificateListener']>[0]
 type IdentityListener = Parameters<experimental.CertificateProvider['addIdentityCertificateListener']>[0]
-type NodeWatch = CertificateWatch<NodeCertificates>
 
 export interface NodeCredentials {
   readonly server: ServerCredentials
@@ -21,9 +21,8 @@ export interface NodeCredentials {
   readonly areCallersChecked: boolean
 }
 
-export function nodeCredentials(watch: NodeWatch): NodeCredentials {
-  const server = new Provider(watch, ({ server }) => server)
-  const peer = new Provider(watch, ({ peer }) => peer)
+export function nodeCredentials(watch: CertificateWatch<NodeCertificates>): NodeCredentials {
+  const server = new Provider(watch)
   const areCallersChecked = watch.current.server.caPem !== null
   return {
     server: experimental.createCertificateProviderServerCredentials(
@@ -31,18 +30,19 @@ export function nodeCredentials(watch: NodeWatch): NodeCredentials {
       areCallersChecked ? server : null,
       false,
     ),
-    channel: experimental.createCertificateProviderChannelCredentials(peer, peer),
+    channel: new TlsChannelCredentials(() => watch.current.peer),
     areCallersChecked,
   }
 }
 
+/** The port's certificates, as grpc-js asks for them. */
 class Provider implements experimental.CertificateProvider {
   private readonly current: () => Certificates
   private readonly caListeners = new Set<CaListener>()
   private readonly identityListeners = new Set<IdentityListener>()
 
-  constructor(watch: NodeWatch, choose: (sets: NodeCertificates) => Certificates) {
-    this.current = () => choose(watch.current)
+  constructor(watch: CertificateWatch<NodeCertificates>) {
+    this.current = () => watch.current.server
     watch.onChange(() => {
       for (const listener of this.caListeners) listener(this.authorities())
       for (const listener of this.identityListeners) listener(this.identity())
@@ -70,8 +70,8 @@ class Provider implements experimental.CertificateProvider {
   }
 
   private authorities(): Parameters<CaListener>[0] {
-    // Without a CA of our own those of Node.js: that is what `undefined` means to it, and grpc-js hands it on as it is.
-    return { caCertificate: this.current().caPem ?? (undefined as unknown as Buffer) }
+    const { caPem } = this.current()
+    return caPem === null ? null : { caCertificate: caPem }
   }
 
   private identity(): Parameters<IdentityListener>[0] {
