@@ -25,13 +25,15 @@ const hasLeftAsksMax = 5
 const echoLinesMax = 5
 /** How long a cluster must be quiet to count as ready though it has fewer voters than nodes would allow. */
 const settledMs = 3_000
-/** Settings that are each node's own: from the environment they would be the same for all. */
+/** Settings that are each node's own: from the environment, .env or a file they would be the same for all. */
 const ownVariables = [
   'ADVERTISE_ADDR',
   'ADVERTISE_CLIENT_ADDR',
+  'BIND_ADDR',
   'BOOTSTRAP',
-  'SEED',
-  'SEED_NODE_ADDR',
+  'CLUSTER_DNS',
+  'CONFIG_FILE',
+  ...['SEED', 'SEED_NODE', 'SEED_NODES', 'SEED_NODE_ADDR'],
   'NODE_ID',
 ]
 
@@ -214,7 +216,8 @@ export class DevCluster {
     if (isBootstrap) args.push('--bootstrap')
     const [command, ...programArguments] = this.options.program
     const env: Record<string, string | undefined> = { ...this.options.env, ROUNDHOUSE_SUPERVISED: '1' }
-    for (const name of ownVariables) delete env[name]
+    // An empty variable is none, and hides the line of .env.
+    for (const name of ownVariables) env[name] = ''
     const child = spawn(command!, [...programArguments, ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
