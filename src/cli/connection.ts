@@ -6,6 +6,7 @@
 import {
   type CallOptions,
   Channel,
+  type ChannelCredentials,
   type ChannelInterface,
   type ClientUnaryCall,
   connectivityState,
@@ -18,8 +19,11 @@ import { type RemoteError, RoundhouseError } from '../errors.ts'
 import { ClusterNodeClient } from '../gen/clusterpb/cluster.ts'
 import { HealthClient } from '../gen/grpc/health/v1/health.ts'
 import { AdminClient } from '../gen/roundhouse/v1/admin.ts'
+import type { Certificates } from '../lib/certificates.ts'
+import { TlsChannelCredentials } from '../lib/tls-channel.ts'
 import { errorOf } from './remote-error.ts'
 import { type Input, type OptionSpec, type Shell, UsageError } from './shell.ts'
+import { tlsOf, tlsOptionSpecs, tlsTrouble } from './tls.ts'
 
 /** Three nodes of `npm start`, then a `serve` with its default port. */
 export const defaultNodes = '127.0.0.1:8081,8082,8083,8080'
@@ -41,6 +45,7 @@ export const connectionOptions: Readonly<Record<string, OptionSpec>> = {
     fallback: defaultNodes,
   },
   timeout: { kind: 'text', describe: 'How long to try', fallback: formatDuration(defaultTimeoutMs) },
+  ...tlsOptionSpecs,
 }
 
 export const outputOption: Readonly<Record<string, OptionSpec>> = {
@@ -96,9 +101,19 @@ export class Nodes {
   readonly timeoutMs: number
   private addresses: readonly string[]
   private readonly signal: AbortSignal
+  private readonly tls: Certificates | null
+  private readonly credentials: ChannelCredentials
   private connection: Connection | null = null
 
-  constructor(addresses: readonly string[], timeoutMs: number, signal: AbortSignal) {
+  /** `tls`: what to show the nodes and to ask of them; null: plain connections. */
+  constructor(
+    addresses: readonly string[],
+    timeoutMs: number,
+    signal: AbortSignal,
+    tls: Certificates | null = null,
+  ) {
+    this.tls = tls
+    this.credentials = tls === null ? credentials.createInsecure() : new TlsChannelCredentials(() => tls)
     this.addresses = addresses
     this.timeoutMs = timeoutMs
     this.signal = signal
@@ -121,7 +136,7 @@ export class Nodes {
         `--timeout: ${JSON.stringify(timeout)} is not a duration up to 1h, such as 500ms or 10s`,
       ])
     }
-    return new Nodes([...new Set(addresses)], timeoutMs, shell.signal)
+    return new Nodes([...new Set(addresses)], timeoutMs, shell.signal, tlsOf(input, shell))
   }
 
   /** The node that answered last. */
@@ -136,7 +151,7 @@ export class Nodes {
 
   /**
    * Calls until a node gives a definite answer. Throws what it refused with, UNREACHABLE when no node could be reached,
-   * and, of a write, OUTCOME_UNKNOWN or DEADLINE when a call broke off and nothing settled it since.
+   * TLS when one could but for its or our certificates, and, of a write, OUTCOME_UNKNOWN or DEADLINE when a call broke off and nothing settled it since.
    */
   async call<T>(
     access: 'read' | 'write',
@@ -168,9 +183,8 @@ export class Nodes {
         }
       }
       if (undecided === null && reached === 0 && refusal === null) {
-        throw this.signal.aborted
-          ? new Error('interrupted')
-          : unreachable(tried.length > 0 ? tried : this.addresses)
+        if (this.signal.aborted) throw new Error('interrupted')
+        throw (await this.tlsTrouble(tried)) ?? unreachable(tried.length > 0 ? tried : this.addresses)
       }
       if (Date.now() + pauseMs >= deadline || this.signal.aborted)
         throw undecided ?? refusal ?? unreachable(tried)
@@ -180,6 +194,20 @@ export class Nodes {
 
   close(): void {
     this.drop()
+  }
+
+  /** Of nodes that could not be reached; null where TLS is not why. */
+  private async tlsTrouble(tried: readonly string[]): Promise<RoundhouseError | null> {
+    const found = await Promise.all(
+      tried.map(async address => {
+        const { host, port = 8080 } = splitAddress(address)!
+        return { address, why: await tlsTrouble(host, port, this.tls) }
+      }),
+    )
+    const [first] = found.filter(each => each.why !== null)
+    if (first === undefined) return null
+    const address = found.filter(each => each.why === first.why).map(each => each.address)
+    return new RoundhouseError('TLS', { address: address.join(', '), why: first.why! })
   }
 
   /** The node that answered last comes first. */
@@ -199,7 +227,7 @@ export class Nodes {
     if (open?.address === address && open.channel.getConnectivityState(false) === connectivityState.READY)
       return open
     this.drop()
-    const channel = new Channel(address, credentials.createInsecure(), {
+    const channel = new Channel(address, this.credentials, {
       'grpc.max_receive_message_length': receiveBytesMax,
       // The pool of the process remembers a failed dial and would hold back the next for a second.
       'grpc.use_local_subchannel_pool': 1,
@@ -209,13 +237,12 @@ export class Nodes {
       return null
     }
     const options = { channelOverride: channel }
-    const insecure = credentials.createInsecure()
     this.connection = {
       address,
       channel,
-      cluster: new ClusterNodeClient(address, insecure, options),
-      admin: new AdminClient(address, insecure, options),
-      health: new HealthClient(address, insecure, options),
+      cluster: new ClusterNodeClient(address, this.credentials, options),
+      admin: new AdminClient(address, this.credentials, options),
+      health: new HealthClient(address, this.credentials, options),
     }
     return this.connection
   }

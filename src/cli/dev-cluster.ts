@@ -12,6 +12,7 @@ import type { StatusResponse } from '../gen/roundhouse/v1/admin.ts'
 import { fetchStatus } from './calls.ts'
 import { type Colors, colorsFor } from './colors.ts'
 import { Nodes } from './connection.ts'
+import { checkCertificates, type DevTls } from './dev-tls.ts'
 import { Lines, LogFile } from './log-file.ts'
 import { type Output, pause } from './shell.ts'
 
@@ -35,6 +36,11 @@ const ownVariables = [
   'CONFIG_FILE',
   ...['SEED', 'SEED_NODE', 'SEED_NODES', 'SEED_NODE_ADDR'],
   'NODE_ID',
+  'TLS_CERT_PATH',
+  'TLS_KEY_PATH',
+  'TLS_CA_PATH',
+  ...['SERVER_TLS_CERT_FILE', 'SERVER_TLS_KEY_FILE', 'SERVER_TLS_CA_FILE'],
+  ...['PEER_TLS_CERT_FILE', 'PEER_TLS_KEY_FILE', 'PEER_TLS_CA_FILE'],
 ]
 
 export interface DevOptions {
@@ -45,6 +51,8 @@ export interface DevOptions {
   readonly program: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
   readonly output: Output
+  /** null: plain connections. */
+  readonly tls?: DevTls | null
   readonly stopMsMax?: number
 }
 
@@ -89,6 +97,10 @@ export class DevCluster {
     const known = nodeNumbers(this.options.dataDir)
     const isFresh = known.length === 0
     const numbers = isFresh ? Array.from({ length: firstNodes }, (_, place) => place + 1) : known
+    checkCertificates(
+      this.options.tls,
+      numbers.map(number => `node${number}`),
+    )
     const taken = []
     for (const number of numbers) if (!(await isFree(this.portOf(number)))) taken.push(this.portOf(number))
     if (taken.length > 0) {
@@ -121,6 +133,7 @@ export class DevCluster {
     // Names of nodes that have left are not used again: the cluster remembers them.
     const number = Math.max(0, ...nodeNumbers(this.options.dataDir), ...leftNumbers(this.options.dataDir)) + 1
     const seeds = [...this.children.values()].map(each => each.address)
+    checkCertificates(this.options.tls, [`node${number}`])
     if (!(await isFree(this.portOf(number)))) {
       throw new RoundhouseError('PORT_IN_USE', { address: this.addressOf(number) })
     }
@@ -304,7 +317,14 @@ export class DevCluster {
       ...['serve', '--node-id', `node${number}`, '--host', host, '--port', String(this.portOf(number))],
       ...['--data-dir', relative(process.cwd(), join(this.options.dataDir, `node${number}`))],
       ...(seeds.length > 0 ? ['--seed', seeds.join(',')] : []),
+      ...this.tlsArguments(`node${number}`),
     ]
+  }
+
+  private tlsArguments(id: string): string[] {
+    const files = this.options.tls?.filesOf(id)
+    if (files === undefined) return []
+    return ['--tls-cert-path', files.cert, '--tls-key-path', files.key, '--tls-ca-path', files.ca]
   }
 
   private seedsFor(id: string): string[] {
@@ -319,6 +339,7 @@ export class DevCluster {
       [...this.children.values()].map(each => each.address),
       2_000,
       signal,
+      this.options.tls?.admin ?? null,
     )
     try {
       return await fetchStatus(nodes)

@@ -5,6 +5,7 @@ import { colorsFor } from './colors.ts'
 import { defaultNodes } from './connection.ts'
 import { DevCluster, type DevOptions } from './dev-cluster.ts'
 import { listen, type SupervisorHandler, socketPath } from './dev-socket.ts'
+import { devTlsOf } from './dev-tls.ts'
 import { exitCodes, type Input, type OptionSpec, type Shell, UsageError, type Verb } from './shell.ts'
 import { nodesTable } from './status-view.ts'
 
@@ -39,7 +40,9 @@ export const devStartVerb: Verb = {
     ],
     ['dev start --nodes 5 --data /tmp/five --base-port 9001', 'a second cluster beside it'],
   ],
-  notes: 'Settings of the nodes are taken from variables: SHARD_COUNT=16 npm start.',
+  notes:
+    'Settings of the nodes are taken from variables: SHARD_COUNT=16 npm start. With TLS_CA_PATH=certs/ca.crt they speak TLS, ' +
+    'each with its own certificate there (certs/node1.crt …), as ./certs.sh writes them.',
   run: (input, shell) => devStart(input, shell),
 }
 
@@ -49,9 +52,10 @@ export async function devStart(input: Input, shell: Shell): Promise<number> {
   const nodes = integerOf(input, 'nodes', defaults.nodes, 1, 16, mistakes)
   if (mistakes.length > 0) throw new UsageError(mistakes)
   const dataDir = String(input.options.data ?? defaults.data)
+  const tls = devTlsOf(shell.env)
   mkdirSync(dataDir, { recursive: true })
   return await supervise(
-    { dataDir, basePort, program: shell.program, env: shell.env, output: shell.stdout },
+    { dataDir, basePort, program: shell.program, env: shell.env, output: shell.stdout, tls },
     nodes,
     shell.signal,
   )

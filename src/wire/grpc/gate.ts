@@ -174,8 +174,9 @@ interface Connection {
 function connectionOf(call: unknown): Connection {
   try {
     const { session } = (call as { readonly stream: ServerHttp2Stream }).stream
-    if (session !== undefined && 'getPeerX509Certificate' in session.socket)
-      return { session, socket: session.socket as TLSSocket }
+    const socket = session?.socket as TLSSocket | undefined
+    if (session !== undefined && typeof socket?.getPeerX509Certificate === 'function')
+      return { session, socket }
   } catch {
     // It is gone.
   }
