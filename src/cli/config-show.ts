@@ -3,7 +3,7 @@ import { colorsFor } from './colors.ts'
 import { outputOption } from './connection.ts'
 import { printJson, table } from './print.ts'
 import { settingOptions } from './serve.ts'
-import { exitCodes, UsageError, type Verb } from './shell.ts'
+import { exitCodes, type Verb } from './shell.ts'
 
 export const filesNote = `Settings come from, the first that has one wins:
   1. flags            --message-timeout 2s
@@ -36,9 +36,11 @@ export const configShowVerb: Verb = {
   notes: filesNote,
   async run(input, shell) {
     const { output = 'text', ...flags } = input.options
-    if (output !== 'text' && output !== 'json') throw new UsageError(['--output: accepted are text and json'])
-    const files = readFiles(flags, shell.env, shell.directory)
-    const rows = settingRows(flags, shell.env, input.mistakes, files)
+    const isOutputKnown = output === 'text' || output === 'json'
+    const mistakes = isOutputKnown
+      ? input.mistakes
+      : ['--output: accepted are text and json', ...input.mistakes]
+    const rows = settingRows(flags, shell.env, mistakes, readFiles(flags, shell.env, shell.directory))
     if (output === 'json') {
       printJson(shell.stdout, Object.fromEntries(rows.map(row => [row.key, jsonOf(row)])))
       return exitCodes.done
