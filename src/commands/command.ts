@@ -17,14 +17,17 @@ export interface Command {
   readonly arity: { readonly min: number; readonly max: number }
   /**
    * Which arguments are keys, and so where the command runs.
-   * none: anywhere, no state · first: args[0] · all: every argument · alternate: args[0], args[2], … · every-shard: runs once on each shard
+   * none: anywhere, no state · first: args[0] · pair: args[0] and args[1], in one slot · all: every argument ·
+   * alternate: args[0], args[2], … · every-shard: runs once on each shard · shard-by-shard: where `plan` says
    */
-  readonly keys: 'none' | 'first' | 'all' | 'alternate' | 'every-shard'
+  readonly keys: 'none' | 'first' | 'pair' | 'all' | 'alternate' | 'every-shard' | 'shard-by-shard'
   readonly access: 'read' | 'write'
   /** True for what only the cluster itself proposes: clients can't call it. */
   readonly isInternal?: boolean
   /** Joins the replies of the shards of a command that was scattered, in the order of the call's keys. */
   readonly gather?: (parts: readonly GatherPart[], args: readonly Bytes[]) => Reply
+  /** shard-by-shard: whom to ask first. Throws RoundhouseError. */
+  readonly plan?: (args: readonly Bytes[], shardCount: number, random: Random) => Plan
   /**
    * Checks the arguments' form as far as it can be seen without state or clock. Runs at the door, on any node, so that
    * a malformed call costs no hop. Throws RoundhouseError.
@@ -53,6 +56,13 @@ export interface PrepareContext {
 export interface GatherPart {
   readonly positions: readonly number[]
   readonly reply: Reply
+}
+
+/** Of a read that finds its way from shard to shard: the next to ask, side by side, and what to make of their replies. */
+export interface Plan {
+  readonly ask: readonly { readonly shard: number; readonly args: readonly Bytes[] }[]
+  /** Replies in the order of `ask`. */
+  readonly next: (replies: readonly Reply[]) => Plan | Reply
 }
 
 export type Reply =

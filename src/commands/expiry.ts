@@ -33,12 +33,12 @@ export function readAbsoluteMs(bytes: Bytes): number {
   return ms
 }
 
-/** EXPIRE and PEXPIRE: the same command by another unit. */
+/** EXPIRE, PEXPIRE, EXPIREAT and PEXPIREAT: the same command by another unit. */
 export function expireCommand(name: string, unit: TimeUnit, unitName: string): Command {
   return {
     name,
-    summary: `Lets a key expire in so many ${unitName}`,
-    usage: `key ${unitName} [NX | XX | GT | LT]`,
+    summary: `Lets a key expire ${unit.isRelative ? `in so many ${unitName}` : `at a time in ${unitName} since 1970`}`,
+    usage: `key ${unit.isRelative ? unitName : `unix-time-${unitName}`} [NX | XX | GT | LT]`,
     arity: { min: 2, max: 4 },
     keys: 'first',
     access: 'write',

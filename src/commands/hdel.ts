@@ -11,7 +11,7 @@ export const hdel: Command = {
   access: 'write',
   check: args => checkFields(args.slice(1)),
   run(keyspace, [key, ...fields]) {
-    if (fields.length === 0) return count(keyspace.deleteHash(key!) ? 1 : 0)
-    return count(keyspace.deleteFields(key!, fields))
+    if (fields.length === 0) return count(keyspace.hashes.deleteAll(key!) ? 1 : 0)
+    return count(keyspace.hashes.delete(key!, fields))
   },
 }

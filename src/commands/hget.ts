@@ -11,9 +11,9 @@ export const hget: Command = {
   access: 'read',
   check: args => checkFields(args.slice(1)),
   run(keyspace, [key, ...fields]) {
-    if (fields.length === 1) return valueOrNil(keyspace.getField(key!, fields[0]!))
+    if (fields.length === 1) return valueOrNil(keyspace.hashes.get(key!, fields)[0])
     const budget = new ReplyBudget('ask for fewer fields at once')
-    const items = keyspace.getFields(key!, fields).map((value, i) => {
+    const items = keyspace.hashes.get(key!, fields).map((value, i) => {
       budget.spend(fields[i], value)
       return value === undefined ? { key: fields[i]! } : { key: fields[i]!, value }
     })

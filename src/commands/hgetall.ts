@@ -11,7 +11,7 @@ export const hgetall: Command = {
   run(keyspace, [key]) {
     const budget = new ReplyBudget('ask for the fields you need with HGET')
     const items: ListItem[] = []
-    for (const [field, value] of keyspace.fields(key!)) {
+    for (const [field, value] of keyspace.hashes.all(key!)) {
       budget.spend(field, value)
       items.push({ key: field, value })
     }

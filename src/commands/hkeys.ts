@@ -10,7 +10,7 @@ export const hkeys: Command = {
   run(keyspace, [key]) {
     // 10,000 fields of 512 bytes, the most that are visited, fit into a reply.
     const items: ListItem[] = []
-    for (const [field] of keyspace.fields(key!)) items.push({ key: field })
+    for (const [field] of keyspace.hashes.all(key!)) items.push({ key: field })
     return { kind: 'list', items }
   },
 }

@@ -8,5 +8,5 @@ export const hlen: Command = {
   arity: { min: 1, max: 1 },
   keys: 'first',
   access: 'read',
-  run: (keyspace, [key]) => count(keyspace.fieldCount(key!)),
+  run: (keyspace, [key]) => count(keyspace.hashes.count(key!)),
 }

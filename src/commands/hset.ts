@@ -33,7 +33,7 @@ export const hset: Command = {
     const pairs: [Bytes, Bytes][] = []
     for (let i = 1; i + 1 < args.length; i += 2) pairs.push([args[i]!, args[i + 1]!])
     const expiresAtMs = args.length === 4 ? readAbsoluteMs(args[3]!) : null
-    return { kind: 'success', success: true, integer: keyspace.putFields(args[0]!, pairs, expiresAtMs) }
+    return { kind: 'success', success: true, integer: keyspace.hashes.put(args[0]!, pairs, expiresAtMs) }
   },
 }
 

@@ -32,6 +32,13 @@ function safe(value: bigint): number | undefined {
   return Number.isSafeInteger(number) ? number : undefined
 }
 
+/** Throws OVERFLOW. */
+export function addExact(value: bigint, by: bigint): bigint {
+  const sum = value + by
+  if (sum < int64Min || sum > int64Max) throw new RoundhouseError('OVERFLOW', { what: `${value} and ${by}` })
+  return sum
+}
+
 /** As a reply holds it: a number where that is exact, a bigint beyond. */
 export function countOf(value: bigint): number | bigint {
   return safe(value) ?? value

@@ -13,12 +13,15 @@ export function keysOf(command: Command, args: readonly Bytes[]): readonly Bytes
   switch (command.keys) {
     case 'first':
       return args.slice(0, 1)
+    case 'pair':
+      return args.slice(0, 2)
     case 'all':
       return args
     case 'alternate':
       return args.filter((_, i) => i % 2 === 0)
     case 'none':
     case 'every-shard':
+    case 'shard-by-shard':
       return []
   }
 }

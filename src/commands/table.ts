@@ -1,7 +1,9 @@
 import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
 import type { Bytes } from '../lib/bytes.ts'
+import { append } from './append.ts'
 import type { Command } from './command.ts'
+import { copy } from './copy.ts'
 import { dbsize } from './dbsize.ts'
 import { decr } from './decr.ts'
 import { decrby } from './decrby.ts'
@@ -9,34 +11,74 @@ import { del } from './del.ts'
 import { echo } from './echo.ts'
 import { exists } from './exists.ts'
 import { expire } from './expire.ts'
+import { expireat } from './expireat.ts'
 import { get } from './get.ts'
+import { getdel } from './getdel.ts'
 import { hdel } from './hdel.ts'
+import { hexists } from './hexists.ts'
 import { hget } from './hget.ts'
 import { hgetall } from './hgetall.ts'
+import { hincrby } from './hincrby.ts'
 import { hkeys } from './hkeys.ts'
 import { hlen } from './hlen.ts'
+import { hmget } from './hmget.ts'
+import { hscan } from './hscan.ts'
 import { hset } from './hset.ts'
+import { hsetnx } from './hsetnx.ts'
+import { hvals } from './hvals.ts'
 import { incr } from './incr.ts'
 import { incrby } from './incrby.ts'
+import { lindex } from './lindex.ts'
+import { llen } from './llen.ts'
+import { lpop } from './lpop.ts'
+import { lpush } from './lpush.ts'
+import { lrange } from './lrange.ts'
+import { lrem } from './lrem.ts'
+import { lset } from './lset.ts'
+import { ltrim } from './ltrim.ts'
 import type { CommandTable } from './machine.ts'
 import { mget } from './mget.ts'
 import { mset } from './mset.ts'
 import { persist } from './persist.ts'
 import { pexpire } from './pexpire.ts'
+import { pexpireat } from './pexpireat.ts'
 import { ping } from './ping.ts'
 import { pttl } from './pttl.ts'
+import { randomkey } from './randomkey.ts'
+import { rename } from './rename.ts'
+import { rpop } from './rpop.ts'
+import { rpush } from './rpush.ts'
+import { sadd } from './sadd.ts'
+import { scan } from './scan.ts'
+import { scard } from './scard.ts'
 import { keysOf } from './scatter.ts'
 import { set } from './set.ts'
+import { sismember } from './sismember.ts'
+import { smembers } from './smembers.ts'
+import { srem } from './srem.ts'
+import { sscan } from './sscan.ts'
+import { strlen } from './strlen.ts'
 import { ttl } from './ttl.ts'
 import { type } from './type.ts'
+import { zadd } from './zadd.ts'
+import { zcard } from './zcard.ts'
+import { zincrby } from './zincrby.ts'
+import { zrange } from './zrange.ts'
+import { zrank } from './zrank.ts'
+import { zrem } from './zrem.ts'
+import { zscan } from './zscan.ts'
+import { zscore } from './zscore.ts'
 
 /** What clients may call, by name. A new command is one new file and its line here. */
 export const commands: CommandTable = new Map(
   [
-    ...[ping, echo, dbsize],
-    ...[del, exists, type, expire, pexpire, ttl, pttl, persist],
-    ...[set, get, mset, mget, incr, incrby, decr, decrby],
-    ...[hset, hget, hdel, hgetall, hkeys, hlen],
+    ...[ping, echo, dbsize, scan, randomkey],
+    ...[del, exists, type, expire, pexpire, expireat, pexpireat, ttl, pttl, persist, rename, copy],
+    ...[set, get, getdel, mset, mget, append, strlen, incr, incrby, decr, decrby],
+    ...[hset, hsetnx, hget, hmget, hdel, hgetall, hkeys, hvals, hlen, hexists, hincrby, hscan],
+    ...[lpush, rpush, lpop, rpop, llen, lrange, lindex, lset, ltrim, lrem],
+    ...[sadd, srem, smembers, sismember, scard, sscan],
+    ...[zadd, zrem, zscore, zrange, zcard, zincrby, zrank, zscan],
   ].map(command => [command.name, command]),
 )
 

@@ -3,7 +3,7 @@ import type { Command } from './command.ts'
 
 export const type: Command = {
   name: 'TYPE',
-  summary: 'What a key holds: string, hash or none',
+  summary: 'What a key holds: string, hash, list, set, zset or none',
   usage: 'key',
   arity: { min: 1, max: 1 },
   keys: 'first',

@@ -1,8 +1,8 @@
 /**
  * Sizes in bytes and counts that clients meet; the error that names one is TOO_LARGE, OVERLOADED or SESSION_FULL.
  *
- * Those of sessions and `rowsVisitedMax`, `replyBytesMax` are judged while entries are applied: another number is
- * another state machine, and needs a feature level.
+ * Those of sessions, of values and elements, and `rowsVisitedMax`, `replyBytesMax`, `movedBytesMax`, `sweepBytesMax` are
+ * judged while entries are applied: another number is another state machine, and needs a feature level.
  */
 export const limits = {
   keyBytesMax: 1024,
@@ -16,7 +16,17 @@ export const limits = {
   /** Of one entry. */
   operationsMax: 1_000,
   rowsVisitedMax: 10_000,
+  /** Of one collection. */
+  elementsMax: 2 ** 32 - 1,
+  /** Elements that one command moves (LREM, COPY), all together. */
+  movedBytesMax: 32 * 1024 * 1024,
+  /** A page of a scan ends once it has visited so many, and has steps of pattern matching behind it. */
+  scanBytesMax: 4 * 1024 * 1024,
+  scanStepsMax: 2_000_000,
+  patternBytesMax: 1024,
   sweepRowsMax: 1_000,
+  /** A sweep ends once it has read so many: elements may be a mebibyte each. */
+  sweepBytesMax: 8 * 1024 * 1024,
   sessionsMax: 10_000,
   sessionSequencesMax: 1_024,
   sessionReplyBytesMax: 4 * 1024,

@@ -3,7 +3,7 @@ import type { Bytes } from '../lib/bytes.ts'
 import type { RowStore } from './row-store.ts'
 
 /**
- * The rows of a shard: how keys, fields, expiry and the rest become ordered row keys and row values. Everything a
+ * The rows of a shard: how keys, elements, expiry and the rest become ordered row keys and row values. Everything a
  * replica knows is one of these; the first char of a row key is its namespace. Numbers in row keys are eight bytes,
  * big-endian, so that the order of rows is the order of numbers.
  *
@@ -14,20 +14,27 @@ import type { RowStore } from './row-store.ts'
  *  'e' due(8) 'f' key              –   the hash's earliest field expiry, or earlier
  *  'e' due(8) 'k' key              –   the key's expiry
  *  'e' due(8) 's' session(16)      –   see sessions.ts
- *  'f' generation(12) field        flags(1) [expiry ms(8)] value
- *  'g' generation(12)              –   a hash that is gone: its 'f' and 'x' rows are swept
+ *  'f' generation(12) element      of a hash: flags(1) [expiry ms(8)] value
+ *                                  of a set: –   of a sorted set: score(8, a double)
+ *  'g' generation(12)              –   a collection that is gone: all its rows are swept
+ *                                  a key: of that list only the rows outside head … tail, which a trim left
  *  'k' key                         header: type(1) flags(1) revision(8) [expiry ms(8)], then by type
  *                                    string: the value
  *                                    hash:   generation(12) fields(4) expiring fields(4) fields due ms(8)
+ *                                    list:   generation(12) head(8) tail(8)
+ *                                    set:    generation(12) members(4)
+ *                                    zset:   generation(12) members(4) root(8) next node(8)
+ *  'l' generation(12) position(8)  an element of a list
  *  'm' …                           the meta shard's register
+ *  'n' generation(12) node(8)      a node of a sorted set's tree, see counted-tree.ts
  *  's' …                           sessions, see sessions.ts
  *  'x' generation(12) due(8) field –   a field's own expiry, in order within its hash
  * ```
  *
- * A *generation* names one life of a hash: the Raft index at which it was born and a counter within that entry. Fields
- * hang on it and not on the key, so a hash of any size is deleted by its header and one garbage row, a new hash of the
- * same name shares nothing with the old one, and a field's row does not repeat its key (kvrocks' versions and TiKV's
- * delete-range serve the same end).
+ * A *generation* names one life of a collection: the Raft index at which it was born and a counter within that entry.
+ * Elements hang on it and not on the key, so a collection of any size is deleted by its header and one garbage row and
+ * renamed by its header alone, a new one of the same name shares nothing with the old one, and an element's row does not
+ * repeat its key (kvrocks' versions and TiKV's delete-range serve the same end).
  *
  * Only a hash's earliest field expiry stands in the shared index 'e'; the others wait in 'x' (Redis 7.4 does the same),
  * so that deleting a hash leaves no more than one row there to delete.
@@ -38,7 +45,9 @@ export const prefixes = {
   field: 'f',
   garbage: 'g',
   header: 'k',
+  element: 'l',
   meta: 'm',
+  node: 'n',
   session: 's',
   fieldDue: 'x',
 } as const
@@ -49,7 +58,7 @@ export const systemRows = {
   sessions: prefixes.clock + 'sessions',
 } as const
 
-/** The types of values, by the byte in the header. 3–6 are kept for list, set, zset and stream. */
+/** The types of values, by the byte in the header. 6 is kept for streams. */
 export const typeBytes = { string: 1, hash: 2, list: 3, set: 4, zset: 5, stream: 6 } as const
 
 export const emptyRow: Bytes = new Uint8Array(0)
@@ -140,23 +149,27 @@ export function endOf(prefix: string): string {
 
 // --- Headers ----------------------------------------------------------------------------------------------------------
 
-export type Header = StringHeader | HashHeader
+export type Header = StringHeader | HashHeader | ListHeader | SetHeader | SortedSetHeader
 
-export interface StringHeader {
-  readonly type: 'string'
+interface CommonHeader {
   /** Raft index of the entry that changed the key last. */
   revision: number
   /** Absolute, ms since 1970 by the log clock; null = never. */
   expiresAtMs: number | null
+}
+
+export interface StringHeader extends CommonHeader {
+  readonly type: 'string'
   value: Bytes
 }
 
-export interface HashHeader {
-  readonly type: 'hash'
-  revision: number
-  expiresAtMs: number | null
-  /** 12 chars: names this life of the hash. */
+interface CollectionHeader extends CommonHeader {
+  /** 12 chars: names this life of the collection. */
   readonly generation: string
+}
+
+export interface HashHeader extends CollectionHeader {
+  readonly type: 'hash'
   /** Number of 'f' rows, expired ones that were not swept among them. */
   fields: number
   /** Number of 'x' rows: fields with an expiry of their own. */
@@ -165,57 +178,121 @@ export interface HashHeader {
   fieldsDueMs: number
 }
 
+export interface ListHeader extends CollectionHeader {
+  readonly type: 'list'
+  /** Positions of the elements, half-open; both begin in the middle of the safe integers. */
+  head: number
+  tail: number
+}
+
+export interface SetHeader extends CollectionHeader {
+  readonly type: 'set'
+  members: number
+}
+
+export interface SortedSetHeader extends CollectionHeader {
+  readonly type: 'zset'
+  members: number
+  /** Node at the top of the tree; 0 = none. */
+  root: number
+  /** Nodes are numbered from 1, each number is used once. */
+  nextNode: number
+}
+
 const flagExpires = 1
 const fixedBytes = 10
 const generationBytes = 12
-const hashBytes = generationBytes + 4 + 4 + 8
+/** What follows the generation. */
+const bodyBytes = { hash: 4 + 4 + 8, list: 8 + 8, set: 4, zset: 4 + 8 + 8 } as const
 
 export function encodeHeader(header: Header): Bytes {
-  const bodyBytes = header.type === 'string' ? header.value.byteLength : hashBytes
-  const at = fixedBytes + (header.expiresAtMs === null ? 0 : 8)
-  const bytes = new Uint8Array(at + bodyBytes)
+  const length = header.type === 'string' ? header.value.byteLength : generationBytes + bodyBytes[header.type]
+  const start = fixedBytes + (header.expiresAtMs === null ? 0 : 8)
+  const bytes = new Uint8Array(start + length)
   bytes[0] = typeBytes[header.type]
   bytes[1] = header.expiresAtMs === null ? 0 : flagExpires
   writeNumber(bytes, 2, header.revision)
   if (header.expiresAtMs !== null) writeNumber(bytes, fixedBytes, header.expiresAtMs)
   if (header.type === 'string') {
-    bytes.set(header.value, at)
+    bytes.set(header.value, start)
     return bytes
   }
-  for (let i = 0; i < generationBytes; i++) bytes[at + i] = header.generation.charCodeAt(i)
-  writeUint32(bytes, at + 12, header.fields)
-  writeUint32(bytes, at + 16, header.expiringFields)
-  writeNumber(bytes, at + 20, header.fieldsDueMs)
-  return bytes
+  for (let i = 0; i < generationBytes; i++) bytes[start + i] = header.generation.charCodeAt(i)
+  const at = start + generationBytes
+  switch (header.type) {
+    case 'hash':
+      writeUint32(bytes, at, header.fields)
+      writeUint32(bytes, at + 4, header.expiringFields)
+      writeNumber(bytes, at + 8, header.fieldsDueMs)
+      return bytes
+    case 'list':
+      writeNumber(bytes, at, header.head)
+      writeNumber(bytes, at + 8, header.tail)
+      return bytes
+    case 'set':
+      writeUint32(bytes, at, header.members)
+      return bytes
+    case 'zset':
+      writeUint32(bytes, at, header.members)
+      writeNumber(bytes, at + 4, header.root)
+      writeNumber(bytes, at + 12, header.nextNode)
+      return bytes
+  }
 }
 
 export function decodeHeader(bytes: Bytes): Header {
   const expires = (bytes[1]! & flagExpires) !== 0
-  const at = fixedBytes + (expires ? 8 : 0)
+  const start = fixedBytes + (expires ? 8 : 0)
   const revision = readNumber(bytes, 2)
   const expiresAtMs = expires ? readNumber(bytes, fixedBytes) : null
-  if (bytes[0] === typeBytes.string)
-    return { type: 'string', revision, expiresAtMs, value: bytes.subarray(at) }
-  assert(
-    bytes[0] === typeBytes.hash && bytes.byteLength === at + hashBytes,
-    `header of type ${bytes[0]} with ${bytes.byteLength} bytes`,
-  )
+  const type = bytes[0]
+  if (type === typeBytes.string)
+    return { type: 'string', revision, expiresAtMs, value: bytes.subarray(start) }
   let generation = ''
-  for (let i = 0; i < generationBytes; i++) generation += String.fromCharCode(bytes[at + i]!)
+  for (let i = 0; i < generationBytes; i++) generation += String.fromCharCode(bytes[start + i]!)
+  const common = { revision, expiresAtMs, generation }
+  const at = start + generationBytes
+  const length = bytes.byteLength - at
+  if (type === typeBytes.hash && length === bodyBytes.hash)
+    return {
+      type: 'hash',
+      ...common,
+      fields: readUint32(bytes, at),
+      expiringFields: readUint32(bytes, at + 4),
+      fieldsDueMs: readNumber(bytes, at + 8),
+    }
+  if (type === typeBytes.list && length === bodyBytes.list)
+    return { type: 'list', ...common, head: readNumber(bytes, at), tail: readNumber(bytes, at + 8) }
+  if (type === typeBytes.set && length === bodyBytes.set)
+    return { type: 'set', ...common, members: readUint32(bytes, at) }
+  assert(
+    type === typeBytes.zset && length === bodyBytes.zset,
+    `header of type ${type} with ${bytes.byteLength} bytes`,
+  )
   return {
-    type: 'hash',
-    revision,
-    expiresAtMs,
-    generation,
-    fields: readUint32(bytes, at + 12),
-    expiringFields: readUint32(bytes, at + 16),
-    fieldsDueMs: readNumber(bytes, at + 20),
+    type: 'zset',
+    ...common,
+    members: readUint32(bytes, at),
+    root: readNumber(bytes, at + 4),
+    nextNode: readNumber(bytes, at + 12),
   }
 }
 
-/** `birth` counts the hashes born in the entry at `index`. */
+/** `birth` counts the collections born in the entry at `index`. */
 export function generationOf(index: number, birth: number): string {
   return numberKey(index) + uint32Key(birth)
+}
+
+// --- Scores -----------------------------------------------------------------------------------------------------------
+
+export function encodeScore(score: number): Bytes {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setFloat64(0, score)
+  return bytes
+}
+
+export function decodeScore(bytes: Bytes): number {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getFloat64(0)
 }
 
 // --- Fields -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-import type { Command, GatherPart, Reply } from '../commands/command.ts'
+import type { Command, GatherPart, Plan, Reply } from '../commands/command.ts'
 import { argsOfPart, keysOf } from '../commands/scatter.ts'
 import { type ParsedCall, parseCall } from '../commands/table.ts'
 import { isError, RemoteError, RoundhouseError } from '../errors.ts'
@@ -98,6 +98,8 @@ export class Router {
         shards.map(shard => ({ shard, args, positions: [] })),
       )
     }
+    if (command.plan !== undefined)
+      return this.follow(command, command.plan(args, shardCount, this.options.random), call)
     const keys = keysOf(command, args)
     const first = shardOfSlot(slotOf(keys[0]!), shardCount)
     if (keys.length === 1) return this.runOn(first, command, args, call)
@@ -141,6 +143,27 @@ export class Router {
       revision = Math.max(revision, result.value.revision)
     }
     return { reply: command.gather!(gathered, args), revision, lagMs }
+  }
+
+  /** A read that goes from shard to shard, within the time of one call. */
+  private async follow(command: Command, plan: Plan, call: Call): Promise<CallResult> {
+    const { clock } = this.options
+    const deadline = clock.now() + Math.min(call.timeoutMs, this.options.timeoutMsMax)
+    let step: Plan | Reply = plan
+    let lagMs = 0
+    let revision = 0
+    while ('ask' in step) {
+      const within = { ...call, timeoutMs: Math.max(1, deadline - clock.now()) }
+      const results = await Promise.all(
+        step.ask.map(({ shard, args }) => this.runOn(shard, command, args, within)),
+      )
+      for (const result of results) {
+        lagMs = Math.max(lagMs, result.lagMs)
+        revision = Math.max(revision, result.revision)
+      }
+      step = step.next(results.map(({ reply }) => reply))
+    }
+    return { reply: step, revision, lagMs }
   }
 
   private partly(command: Command, error: Error, parts: number): Error {

@@ -62,7 +62,7 @@ describe('the state machine', () => {
     const unknown = encodeEnvelope({
       timestampMs: shard.nowMs + 5,
       session: null,
-      operations: [shard.operation('SET', 'a', '2'), { command: 'ZADD', args: [] }],
+      operations: [shard.operation('SET', 'a', '2'), { command: 'NOPE', args: [] }],
     })
     assert.throws(() => shard.machine.apply(2, unknown), refusal('UNSUPPORTED_ENTRY'))
     assert.throws(() => shard.machine.apply(2, Uint8Array.of(9)), refusal('UNSUPPORTED_ENTRY'))

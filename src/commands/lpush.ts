@@ -1,0 +1,3 @@
+import { pushCommand } from './lists.ts'
+
+export const lpush = pushCommand('LPUSH', 'head')

@@ -1,0 +1,3 @@
+import { expireCommand, milliseconds } from './expiry.ts'
+
+export const pexpireat = expireCommand('PEXPIREAT', { ...milliseconds, isRelative: false }, 'milliseconds')

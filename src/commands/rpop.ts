@@ -1,0 +1,3 @@
+import { popCommand } from './lists.ts'
+
+export const rpop = popCommand('RPOP', 'tail')

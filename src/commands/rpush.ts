@@ -1,0 +1,3 @@
+import { pushCommand } from './lists.ts'
+
+export const rpush = pushCommand('RPUSH', 'tail')
