@@ -51,6 +51,7 @@ while [ $# -gt 0 ]; do
     --days) positive "$1" "$2" && days=$2 && shift ;;
     --renew-days) positive "$1" "$2" && renew_days=$2 && shift ;;
     -*) misused "unknown option $1" ;;
+    '' | *[[:space:]]*) misused "'$1' is not a name" ;;
     *) names="$names $1" ;;
   esac
   shift
