@@ -1,8 +1,10 @@
+import { lookup } from 'node:dns/promises'
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import xxhash from 'xxhash-wasm'
 import type { RunningNode, StartNode } from './cli/serve.ts'
 import { commands } from './commands/table.ts'
+import { joinAddress, splitAddress } from './config/forms.ts'
 import { type Settings, tlsFilesOf } from './config.ts'
 import { RemoteError, RoundhouseError } from './errors.ts'
 import { BrokenInvariant } from './lib/assert.ts'
@@ -12,6 +14,7 @@ import type { Logger } from './lib/logger.ts'
 import { loadNodeCertificates, pathsOf } from './lib/node-certificates.ts'
 import { systemRandom } from './lib/prng.ts'
 import { FileDisk } from './log/file-disk.ts'
+import type { ClusterSettings } from './node/meta-register.ts'
 import { Node } from './node/node.ts'
 import { type NodeCredentials, nodeCredentials } from './peer/tls.ts'
 import { GrpcPeers } from './peer/transport.ts'
@@ -92,12 +95,14 @@ async function bind(
     clientAddress: settings.advertiseClientAddr,
     zone: settings.zone,
     seeds: settings.seed,
+    ...(settings.clusterDns === '' ? {} : { discoverSeeds: () => addressesBehind(settings.clusterDns) }),
     isBootstrap: settings.bootstrap,
     cluster: {
       shardCount: settings.shardCount,
       replicationFactor: settings.replicationFactor,
       vNodeCount: settings.vNodeCount,
     },
+    expected: expectedOf(settings),
     raft: {
       electionTicks: settings.raftElectionTicks,
       heartbeatTicks: settings.raftHeartbeatTicks,
@@ -139,8 +144,9 @@ async function bind(
         })
     },
   })
-  await server.listen(settings.host, settings.port)
   opened.push(() => server.close(graceMs))
+  await server.listen(settings.host, settings.port)
+  if (settings.secondPort !== null) await server.listen(settings.host, settings.secondPort)
   return run(node, log, close)
 }
 
@@ -173,6 +179,23 @@ async function openTls(
     callers: tls.areCallersChecked ? `with a certificate of ${files.server.ca}` : 'anyone',
   })
   return tls
+}
+
+/** Every address behind `name:port` now. The system's resolver is asked: it knows search domains and the hosts file. */
+async function addressesBehind(nameAndPort: string): Promise<string[]> {
+  const { host, port } = splitAddress(nameAndPort)!
+  const found = await lookup(host, { all: true })
+  return found.map(({ address }) => joinAddress(address, port!))
+}
+
+/** What a person gave, of the settings that the cluster has as a whole. */
+function expectedOf({ given, ...settings }: Settings): Partial<ClusterSettings> {
+  const { shardCount, replicationFactor, vNodeCount } = settings
+  return {
+    ...(given.has('shardCount') ? { shardCount } : {}),
+    ...(given.has('replicationFactor') ? { replicationFactor } : {}),
+    ...(given.has('vNodeCount') ? { vNodeCount } : {}),
+  }
 }
 
 function run(node: Node, log: Logger, close: () => Promise<void>): RunningNode {

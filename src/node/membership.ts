@@ -2,7 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import type { Host } from '../shard/host.ts'
 import { type Controller, isPassing } from './controller.ts'
 import type { FoundRequest, JoinRequest } from './meta-commands.ts'
-import { metaGroup, type RegisteredNode } from './meta-register.ts'
+import { differencesOf, metaGroup, type RegisteredNode } from './meta-register.ts'
 import type { NodeOptions } from './node.ts'
 
 /**
@@ -48,6 +48,8 @@ export class Membership {
   private readonly controller: Controller
   private readonly around: MembershipOptions
   private isAnnounced = false
+  /** Addresses that the cluster's name stood for when it was last looked up. */
+  private behindName: readonly string[] = []
 
   constructor(options: MembershipOptions) {
     this.around = options
@@ -83,14 +85,17 @@ export class Membership {
    * the cluster that this node belonged to before it lost its volume.
    */
   private async mayFound(): Promise<boolean> {
-    const silent = new Set(this.options.seeds.filter(seed => seed !== this.options.peerAddress))
-    for (let round = 0; silent.size > 0 && !this.around.isStopping(); round++) {
-      for (const seed of [...silent]) {
+    const knowNone = new Set<string>()
+    for (let round = 0; !this.around.isStopping(); round++) {
+      const isNameKnown = await this.lookUp(round)
+      const seeds = this.seeds()
+      for (const seed of seeds) {
+        if (knowNone.has(seed)) continue
         try {
           const answer = await this.options.peers.ask(seed, 'cluster', '{}', askTimeoutMs)
           const { clusterId } = JSON.parse(answer) as ClusterAnswer
           if (clusterId !== null) return false
-          silent.delete(seed)
+          knowNone.add(seed)
         } catch (error) {
           if (round % 20 === 0)
             this.options.log.info('waiting for a seed before founding a cluster', {
@@ -99,9 +104,29 @@ export class Membership {
             })
         }
       }
-      if (silent.size > 0) await this.around.pause(joinPauseMs)
+      // A name that stands for nobody yet is silence too.
+      if (isNameKnown && seeds.every(seed => knowNone.has(seed))) return true
+      await this.around.pause(joinPauseMs)
     }
     return true
+  }
+
+  /** Finds out who is behind the cluster's name now; false when it stands for nobody, and then who was there last counts. */
+  private async lookUp(round: number): Promise<boolean> {
+    const { discoverSeeds, log } = this.options
+    if (discoverSeeds === undefined) return true
+    try {
+      this.behindName = await discoverSeeds()
+      return this.behindName.length > 0
+    } catch (error) {
+      if (round % 20 === 0) log.info('waiting for the name of the cluster', { why: (error as Error).message })
+      return false
+    }
+  }
+
+  private seeds(): string[] {
+    const { seeds, peerAddress } = this.options
+    return [...new Set([...seeds, ...this.behindName])].filter(seed => seed !== peerAddress)
   }
 
   private async found(): Promise<void> {
@@ -125,7 +150,7 @@ export class Membership {
       clusterId,
       settings: options.cluster,
       firstReplica: firstShardReplica,
-      node: { ...this.joinRequest(), metaReplica: firstMetaReplica },
+      node: { ...this.self(), metaReplica: firstMetaReplica },
     }
     await this.retry(() => this.controller.execute('META.FOUND', request))
     while (this.controller.register === null && !this.around.isStopping()) await this.around.pause(5)
@@ -135,13 +160,13 @@ export class Membership {
 
   async join(): Promise<RegisteredNode | null> {
     const { options } = this
-    const seeds = options.seeds.filter(seed => seed !== options.peerAddress)
-    if (seeds.length === 0)
+    if (this.seeds().length === 0 && options.discoverSeeds === undefined)
       throw new RoundhouseError('NOT_READY', {
         why: 'this directory belongs to no cluster: start with --bootstrap to found one, or with --seed HOST:PORT to join one',
       })
     for (let round = 0; !this.around.isStopping(); round++) {
-      for (const seed of seeds) {
+      await this.lookUp(round)
+      for (const seed of this.seeds()) {
         try {
           const answer = await options.peers.ask(
             seed,
@@ -166,8 +191,24 @@ export class Membership {
   }
 
   private joinRequest(): JoinRequest {
+    const { expected } = this.options
+    return expected === undefined ? this.self() : { ...this.self(), expected }
+  }
+
+  private self(): Omit<JoinRequest, 'expected'> {
     const { nodeId, storeId, peerAddress, clientAddress, zone } = this.options
     return { nodeId, storeId, peerAddress, clientAddress, zone }
+  }
+
+  /**
+   * A member that is started with other settings than its cluster has is refused as a joiner is: what a person wrote would
+   * silently not be so, and on all nodes after a rolling restart.
+   */
+  refuseOtherSettings(): void {
+    const { register } = this.controller
+    if (register === null) return
+    const differences = differencesOf(this.options.expected ?? {}, register.settings)
+    if (differences !== null) throw new RoundhouseError('SETTINGS_DIFFER', { differences })
   }
 
   private setCluster(clusterId: string): void {

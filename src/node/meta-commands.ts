@@ -6,6 +6,7 @@ import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Member } from '../shard/configuration.ts'
 import {
   type ClusterSettings,
+  differencesOf,
   metaGroup,
   type Operation,
   type Register,
@@ -46,6 +47,8 @@ export interface JoinRequest {
   readonly peerAddress: string
   readonly clientAddress: string
   readonly zone: string
+  /** Settings that the node was given by a person: they must be the cluster's. */
+  readonly expected?: Partial<ClusterSettings>
 }
 
 export interface OpenRequest {
@@ -144,8 +147,10 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
 })
 
 /** Registers a node, or takes its new addresses. The same store may ask again and gets the same replica id. */
-const join = define<JoinRequest>('META.JOIN', (keyspace, request) => {
+const join = define<JoinRequest>('META.JOIN', (keyspace, { expected, ...request }) => {
   const cluster = loadCluster(keyspace)
+  const differences = differencesOf(expected ?? {}, cluster.settings)
+  if (differences !== null) throw new RoundhouseError('SETTINGS_DIFFER', { differences })
   const nodes = loadNodes(keyspace)
   const known = nodes.find(node => node.nodeId === request.nodeId)
   if (known !== undefined && known.state !== 'left') {

@@ -13,6 +13,32 @@ export interface ClusterSettings {
   readonly vNodeCount: number
 }
 
+const settingNames: Readonly<Record<keyof ClusterSettings, string>> = {
+  shardCount: 'shard_count',
+  replicationFactor: 'replication_factor',
+  vNodeCount: 'v_node_count',
+}
+
+/** Names every setting that a person gave a node and that its cluster does not have; null when there is none. */
+export function differencesOf(expected: Partial<ClusterSettings>, actual: ClusterSettings): string | null {
+  const found: string[] = []
+  for (const [name, text] of Object.entries(settingNames) as [keyof ClusterSettings, string][]) {
+    const value = expected[name]
+    if (value === undefined || value === actual[name]) continue
+    found.push(`${text} is ${value} here and ${actual[name]} in the cluster`)
+  }
+  return found.length === 0 ? null : found.join('; ')
+}
+
+/** What another node says that it was given: numbers under known names, whatever else there is. */
+export function expectedOf(value: unknown): Partial<ClusterSettings> {
+  if (typeof value !== 'object' || value === null) return {}
+  const numbers = Object.entries(value).filter(
+    ([name, each]) => Object.hasOwn(settingNames, name) && typeof each === 'number',
+  )
+  return Object.fromEntries(numbers)
+}
+
 /** joining: registered, its meta replica is on its way · member · leaving: being drained · left: gone for good. */
 export type RegisteredState = 'joining' | 'member' | 'leaving' | 'left'
 

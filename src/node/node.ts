@@ -15,7 +15,13 @@ import type { RaftSettings } from '../shard/replica.ts'
 import { Controller, isPassing } from './controller.ts'
 import { type ClusterAnswer, type JoinAnswer, Membership } from './membership.ts'
 import { type JoinRequest, metaCommands } from './meta-commands.ts'
-import { type ClusterSettings, metaGroup, type Register, type RegisteredNode } from './meta-register.ts'
+import {
+  type ClusterSettings,
+  expectedOf,
+  metaGroup,
+  type Register,
+  type RegisteredNode,
+} from './meta-register.ts'
 import type {
   Call,
   CallResult,
@@ -49,8 +55,12 @@ export interface NodeOptions {
   /** Addresses of nodes to ask for a cluster. */
   readonly seeds: readonly string[]
   readonly isBootstrap: boolean
+  /** The addresses behind a name that stands for the cluster's nodes, at this moment. Rejects when there is none. */
+  readonly discoverSeeds?: () => Promise<readonly string[]>
   /** Of a cluster that this node would found; a joiner takes the cluster's. */
   readonly cluster: ClusterSettings
+  /** Those of them that a person gave: in a cluster that has others the node does not start. */
+  readonly expected?: Partial<ClusterSettings>
   readonly raft: RaftSettings
   readonly tickMs: number
   readonly heartbeatIntervalMs: number
@@ -203,9 +213,10 @@ export class Node implements Service, PeerService {
     for (let waited = 0; !this.isStopping && !this.isMember(); waited++) {
       await this.pause(20)
       // A start after a crash in the middle of joining knows nobody: whoever is asked again tells the addresses.
-      if (waited % 150 === 149 && this.controller.register === null && this.options.seeds.length > 0)
-        await this.membership.join()
+      const hasSeeds = options.seeds.length > 0 || options.discoverSeeds !== undefined
+      if (waited % 150 === 149 && this.controller.register === null && hasSeeds) await this.membership.join()
     }
+    this.membership.refuseOtherSettings()
     this.isReady = true
     void this.membership.announce()
   }
@@ -549,7 +560,8 @@ export class Node implements Service, PeerService {
       string,
       string,
     ]
-    const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone }
+    const expected = expectedOf(request.expected)
+    const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone, expected }
     const node = await this.controller.execute<RegisteredNode>('META.JOIN', joiner)
     const nodes = this.controller.register?.nodes.filter(each => each.state !== 'left') ?? []
     return JSON.stringify({ clusterId: this.membership.clusterId, node, nodes } satisfies JoinAnswer)

@@ -19,15 +19,21 @@ async function until(made: SimCluster, what: string, isDone: () => boolean, ms =
   assert.ok(await run(made, ms, isDone), `${what}: ${JSON.stringify(made.describe())}`)
 }
 
+interface Start {
+  code?: string | null
+  message?: string
+}
+
 /** What a start ends with: null when the node is a member, else the code of its error; undefined while it goes on. */
-function begin(machine: SimMachine, options: Parameters<SimMachine['start']>[0]): { code?: string | null } {
-  const result: { code?: string | null } = {}
+function begin(machine: SimMachine, options: Parameters<SimMachine['start']>[0]): Start {
+  const result: Start = {}
   machine.start(options).then(
     () => {
       result.code = null
     },
-    (error: { code: string }) => {
+    (error: { code: string; message: string }) => {
       result.code = error.code
+      result.message = error.message
     },
   )
   return result
@@ -192,6 +198,100 @@ describe('a joiner', () => {
     const started = begin(made.add(), {})
     await run(made, 1_000)
     assert.equal(started.code, 'NOT_READY')
+  })
+})
+
+describe('settings of the cluster', () => {
+  it('are the cluster’s: a joiner that was given others is refused, one that was given none or the same comes in', async () => {
+    const made = await cluster(9, 1)
+    const seeds = [made.machines[0]!.address]
+    const other = begin(made.add(), {
+      seeds,
+      expected: { shardCount: 8, replicationFactor: 3, vNodeCount: 64 },
+    })
+    await until(made, 'it is not refused', () => other.code !== undefined)
+    assert.equal(other.code, 'SETTINGS_DIFFER')
+    assert.match(
+      other.message!,
+      /shard_count is 8 here and 2 in the cluster; v_node_count is 64 here and 32 in/,
+    )
+    assert.equal(stateOf(made.machines[0]!, 'node2'), undefined)
+    const same = made.add()
+    begin(same, { seeds, expected: { shardCount: 2, vNodeCount: 32 } })
+    await until(made, 'it does not join', () => same.node?.isServing() === true)
+    assert.deepEqual(
+      Object.keys(made.machines[0]!.node!.controller.register!.nodes[1]!).includes('expected'),
+      false,
+    )
+  })
+
+  it('stop a member that is started with others, before it serves', async () => {
+    const made = await cluster(9, 1)
+    const [only] = made.machines as [SimMachine]
+    only.crash()
+    const started = begin(only, { expected: { replicationFactor: 5 } })
+    await until(made, 'it is not refused', () => started.code !== undefined)
+    assert.equal(started.code, 'SETTINGS_DIFFER')
+    assert.match(started.message!, /replication_factor is 5 here and 3 in the cluster/)
+    only.crash()
+    begin(only, {})
+    await until(made, 'it does not start', () => only.node?.isServing() === true)
+  })
+})
+
+describe('a name that stands for many nodes', () => {
+  /** A resolver that a test can change. Rejects while it knows nobody, as the system's does. */
+  const resolver = (addresses: readonly string[]) => {
+    const name = {
+      addresses,
+      lookups: 0,
+      find: () => {
+        name.lookups++
+        return name.addresses.length === 0
+          ? Promise.reject(new Error('ENOTFOUND'))
+          : Promise.resolve(name.addresses)
+      },
+    }
+    return name
+  }
+
+  it('is looked up again and again until it stands for somebody who lets the joiner in', async () => {
+    const made = await cluster(10, 2)
+    const name = resolver([])
+    const joiner = made.add()
+    begin(joiner, { discoverSeeds: name.find })
+    await run(made, 5_000)
+    assert.ok(name.lookups > 3)
+    name.addresses = ['gone:1']
+    await run(made, 20_000)
+    assert.notEqual(joiner.node?.isServing(), true)
+    name.addresses = ['gone:1', joiner.address, made.machines[1]!.address]
+    await until(made, 'it does not join', () => joiner.node?.isServing() === true)
+  })
+
+  it('is silent while it stands for nobody: nothing is founded then', async () => {
+    const made = new SimCluster(11, { shardCount: 2 })
+    const name = resolver([])
+    const first = made.add()
+    begin(first, { isBootstrap: true, discoverSeeds: name.find })
+    await run(made, 10_000)
+    assert.equal(first.node?.controller.register ?? null, null)
+    name.addresses = [first.address]
+    await until(made, 'it founds nothing', () => first.node?.isServing() === true)
+  })
+
+  it('has a founder ask everybody behind it, and whoever comes later too', async () => {
+    const made = new SimCluster(12, { shardCount: 2 })
+    const [first, second, third] = [made.add(), made.add(), made.add()]
+    const name = resolver([first.address, second.address, third.address])
+    begin(first, { isBootstrap: true, discoverSeeds: name.find })
+    begin(second, { discoverSeeds: name.find })
+    await run(made, 15_000)
+    assert.equal(first.node?.controller.register ?? null, null)
+    begin(third, { discoverSeeds: name.find })
+    await until(made, 'no cluster of three', () =>
+      made.machines.every(each => each.node?.isServing() === true),
+    )
   })
 })
 

@@ -1,7 +1,7 @@
 import xxhash from 'xxhash-wasm'
 import type { Logger } from '../../src/lib/logger.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
-import { Node } from '../../src/node/node.ts'
+import { Node, type NodeOptions } from '../../src/node/node.ts'
 import type { Identity } from '../../src/node/ports.ts'
 import { defaultRaftSettings } from '../../src/shard/replica.ts'
 import { Journal } from '../../src/storage/journal.ts'
@@ -25,6 +25,9 @@ export const defaultSimSettings: SimSettings = {
   journalSegmentBytes: 256 * 1024,
   journalBudgetBytes: 2 * 1024 * 1024,
 }
+
+/** What a start is told, of what a node takes. */
+export type StartOptions = Partial<Pick<NodeOptions, 'isBootstrap' | 'seeds' | 'discoverSeeds' | 'expected'>>
 
 /** One machine: what survives a crash (disk, platter, identity), and the process that runs on it, if one does. */
 export class SimMachine {
@@ -68,7 +71,7 @@ export class SimMachine {
   }
 
   /** Starts the process. The promise of the start is the caller's to watch; it may never settle. */
-  start(options: { readonly isBootstrap?: boolean; readonly seeds?: readonly string[] } = {}): Promise<void> {
+  start(options: StartOptions = {}): Promise<void> {
     const { world, network, settings } = this.cluster
     this.clock = new ProcessClock(world)
     this.clock.wallOffsetMs = this.wallOffsetMs
@@ -98,6 +101,8 @@ export class SimMachine {
       zone: '',
       seeds: options.seeds ?? [],
       isBootstrap: options.isBootstrap ?? false,
+      ...(options.discoverSeeds === undefined ? {} : { discoverSeeds: options.discoverSeeds }),
+      ...(options.expected === undefined ? {} : { expected: options.expected }),
       cluster: {
         shardCount: settings.shardCount,
         replicationFactor: settings.replicationFactor,
