@@ -7,6 +7,7 @@ import type { CertificateFiles } from '../../src/lib/certificates.ts'
 
 export const certsProgram = resolve(import.meta.dirname, '../../certs.sh')
 
+let serials = 1000
 const directories = new Set<string>()
 process.on('exit', () => {
   for (const path of directories) rmSync(path, { recursive: true, force: true })
@@ -54,7 +55,7 @@ export class CertificateDirectory {
     name,
     subject,
     alternatives,
-    days = 1,
+    days = 100,
     usage = 'clientAuth,serverAuth',
   }: Oddity): CertificateFiles {
     const { cert, key, ca } = this.of(name)
@@ -67,8 +68,8 @@ export class CertificateDirectory {
     openssl('genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', key)
     openssl('req', '-new', '-key', key, '-subj', subject, '-out', request)
     openssl(
-      ...['x509', '-req', '-in', request, '-CA', ca, '-CAkey', this.file('ca.key'), '-set_serial', '77'],
-      ...['-days', String(days), '-extfile', extensions, '-out', cert],
+      ...['x509', '-req', '-in', request, '-CA', ca, '-CAkey', this.file('ca.key')],
+      ...['-set_serial', String(++serials), '-days', String(days), '-extfile', extensions, '-out', cert],
     )
     return { cert, key, ca }
   }
