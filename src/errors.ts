@@ -138,6 +138,10 @@ const definitions = {
     f => `node ${f.node} is not a member: members are ${f.known}`,
   ),
   NOT_MEMBER: define<{ node: string }>('precondition', f => `node ${f.node} is not a member of this cluster`),
+  REPLACE_REFUSED: define<{ node: string; why: string }>(
+    'precondition',
+    f => `node ${f.node} can't be replaced: ${f.why}`,
+  ),
   LEAVE_REFUSED: define<{ node: string; why: string }>(
     'precondition',
     f => `node ${f.node} can't leave: ${f.why}`,

@@ -12,6 +12,7 @@ import { getVerb } from './cli/get.ts'
 import { healthVerb } from './cli/health.ts'
 import { leaveVerb } from './cli/leave.ts'
 import { rebalanceVerb } from './cli/rebalance.ts'
+import { replaceVerb } from './cli/replace.ts'
 import { runVerb } from './cli/run.ts'
 import { serveVerb } from './cli/serve.ts'
 import { setVerb } from './cli/set.ts'
@@ -30,6 +31,7 @@ const verbs = [
   statusVerb,
   rebalanceVerb,
   leaveVerb,
+  replaceVerb,
   healthVerb,
   configCheckVerb,
   configShowVerb,

@@ -6,4 +6,4 @@ set -eu
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ]; then set -- $(find test -name '*.test.ts' | sort); fi
 [ $# -gt 0 ] || { echo 'no test files found' >&2; exit 1; }
-exec node --import tsx --test --test-timeout=420000 "$@"
+exec node --import tsx --test --test-timeout="${TEST_TIMEOUT_MS:-420000}" "$@"

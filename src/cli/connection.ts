@@ -257,7 +257,7 @@ export class Nodes {
           if (error === null) resolve(response)
           else reject(errorOf(error, connection.address, until - startedMs))
         })
-        const cancel = () => call.cancel()
+        const cancel = () => void setImmediate(() => call.cancel())
         this.signal.addEventListener('abort', cancel, { once: true })
       })
   }

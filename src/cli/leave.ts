@@ -34,14 +34,14 @@ export const leaveVerb: Verb = {
       const request = { nodeId: node, allowUnderReplicated: input.options['allow-under-replicated'] === true }
       await nodes.call('read', (call, { admin }) => call(admin.leave.bind(admin), request))
       const replicas = before.nodes.find(each => each.nodeId === node)?.replicas ?? 0
-      return await watch(nodes, node, replicas, input.options.output === 'json', shell)
+      return await watchLeaving(nodes, node, replicas, input.options.output === 'json', shell)
     } finally {
       nodes.close()
     }
   },
 }
 
-async function watch(
+export async function watchLeaving(
   nodes: Nodes,
   node: string,
   replicas: number,

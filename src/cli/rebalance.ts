@@ -41,14 +41,21 @@ export const rebalanceVerb: Verb = {
         if (isJson) printJson(shell.stdout, rebalanceJson(state))
         else shell.stdout.write(`${rebalanceText(colorsFor(shell.stdout, shell.env), state)}\n`)
       }
-      return input.options.watch === true ? await watch(nodes, isJson, shell) : exitCodes.done
+      if (input.options.watch !== true) return exitCodes.done
+      return await watchRebalance(nodes, isJson, shell)
     } finally {
       nodes.close()
     }
   },
 }
 
-async function watch(nodes: Nodes, isJson: boolean, shell: Shell): Promise<number> {
+/** Shows the bar until nothing is to be moved, and `isReady` too, where it is given. */
+export async function watchRebalance(
+  nodes: Nodes,
+  isJson: boolean,
+  shell: Shell,
+  isReady: (status: StatusResponse) => boolean = () => true,
+): Promise<number> {
   const progress = new Progress(shell.stdout, 'rebalance')
   let idleSince: number | null = null
   let last = ''
@@ -60,7 +67,7 @@ async function watch(nodes: Nodes, isJson: boolean, shell: Shell): Promise<numbe
       const line = JSON.stringify(rebalanceJson(state))
       if (isJson && line !== last) shell.stdout.write(`${line}\n`)
       last = line
-      const isIdle = state.state === 'idle' && isQuiet(status)
+      const isIdle = state.state === 'idle' && isQuiet(status) && isReady(status)
       idleSince = isIdle ? (idleSince ?? Date.now()) : null
       if (!isJson && state.state !== 'idle') {
         progress.show({ done: state.movesDone, total: state.movesTotal, detail: detailOf(state) })

@@ -1,4 +1,4 @@
-import { RemoteError, RoundhouseError } from '../errors.ts'
+import { isError, RemoteError, RoundhouseError } from '../errors.ts'
 import { fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
@@ -7,7 +7,7 @@ import { encodeChange } from '../shard/configuration.ts'
 import type { Host } from '../shard/host.ts'
 import type { Settled } from '../shard/proposal.ts'
 import type { Replica } from '../shard/replica.ts'
-import { type CloseRequest, metaCommands, RegisterReader } from './meta-commands.ts'
+import { type CloseRequest, metaCommands, RegisterReader, type UnfitAnswer } from './meta-commands.ts'
 import { isOut, membersOf, metaGroup, type Register } from './meta-register.ts'
 import { nextStep } from './next-step.ts'
 import type { Peers } from './ports.ts'
@@ -35,6 +35,8 @@ export interface ControllerOptions {
   readonly clockOffMs: (node: string) => number
   readonly leaderOf: (shard: number) => string | null
   readonly addressOf: (node: string) => string | null
+  /** Nodes that this one knows an address of. */
+  readonly members: () => readonly string[]
   /** The register changed. */
   readonly onRegister: (register: Register) => void
 }
@@ -159,9 +161,13 @@ export class Controller {
         })
       }
     }
-    const held = [...host.all()].map(({ id, group }) => ({ id, group }))
-    for (const [id, { group }] of host.unfit()) if (group !== null) held.push({ id, group })
-    for (const { id, group } of held) {
+    const held = new Map([...host.all()].map(({ id, group }) => [id, group]))
+    for (const [id, { group }] of host.unfit()) {
+      if (group === null) continue
+      held.set(id, group)
+      this.reportUnfit(register, group, id)
+    }
+    for (const [id, group] of held) {
       if (!isOut(register, group, id)) continue
       // The register says that the id is out, and ids are never reused: nobody counts this replica any more.
       this.once(`destroy ${id}`, async () => {
@@ -169,6 +175,18 @@ export class Controller {
         log.info('replica removed', { group, replica: id })
       })
     }
+  }
+
+  /** A replica that can't go on is replaced by another on this node, once the meta shard knows. */
+  private reportUnfit(register: Register, group: number, replica: number): void {
+    const record = register.shards.get(group)
+    if (record === undefined || record.unfit.includes(replica) || isOut(register, group, replica)) return
+    this.once(`report ${replica}`, async () => {
+      const { metaReplica } = await this.execute<UnfitAnswer>('META.UNFIT', { group, replica })
+      this.options.log.info('asked for another replica', { group, unfit: replica })
+      // The register comes by way of the very replica that is lost.
+      if (group === metaGroup && metaReplica !== null) await this.options.host.create(metaGroup, metaReplica)
+    })
   }
 
   /** Runs `work` unless the same is under way. A failure is logged; the next look tries again. */
@@ -351,21 +369,29 @@ export class Controller {
 
   /** Runs a command of the meta shard, wherever it is led. Rejects with the command's refusal or NO_META_LEADER. */
   async execute<Answer>(command: string, request: unknown, hops = 0): Promise<Answer> {
-    const { host, peers, clock, addressOf } = this.options
+    const { host, peers } = this.options
     const replica = host.group(metaGroup)
     if (replica?.isLeader) return this.executeHere(replica, command, request)
+    if (hops === 0) {
+      const body = JSON.stringify({ command, request })
+      for (const address of this.metaAddresses(replica)) {
+        try {
+          return JSON.parse(await peers.ask(address, 'meta', body, metaTimeoutMs)) as Answer
+        } catch (error) {
+          if (!isError(error, 'NO_META_LEADER')) throw error
+        }
+      }
+    }
+    throw new RoundhouseError('NO_META_LEADER', { waitedMs: 0 })
+  }
+
+  /** Where the meta shard may be led: the leader that this node's replica follows, or, without one, all members. */
+  private metaAddresses(replica: Replica | undefined): string[] {
+    const { nodeId, addressOf } = this.options
     const leader = replica?.leaderNode ?? null
-    const address = leader === null ? null : addressOf(leader)
-    if (address === null || hops > 0) throw new RoundhouseError('NO_META_LEADER', { waitedMs: 0 })
-    const startedMs = clock.now()
-    const body = JSON.stringify({ command, request })
-    const answer = await peers.ask(
-      address,
-      'meta',
-      body,
-      Math.max(1, metaTimeoutMs - (clock.now() - startedMs)),
-    )
-    return JSON.parse(answer) as Answer
+    const isBlind = replica === undefined || replica.halted !== null
+    const others = isBlind ? this.options.members().filter(node => node !== nodeId) : []
+    return (leader === null ? others : [leader]).map(addressOf).filter(address => address !== null)
   }
 
   private executeHere<Answer>(replica: Replica, command: string, request: unknown): Promise<Answer> {

@@ -1,7 +1,7 @@
 import { RoundhouseError } from '../errors.ts'
 import type { Host } from '../shard/host.ts'
 import { type Controller, isPassing } from './controller.ts'
-import type { FoundRequest, JoinRequest } from './meta-commands.ts'
+import type { FoundRequest, JoinRequest, UnfitAnswer } from './meta-commands.ts'
 import { differencesOf, metaGroup, type RegisteredNode } from './meta-register.ts'
 import type { NodeOptions } from './node.ts'
 
@@ -35,6 +35,8 @@ export interface MembershipOptions {
   readonly controller: Controller
   readonly isStopping: () => boolean
   readonly pause: (ms: number) => Promise<void>
+  /** Of nodes that this one has heard of. */
+  readonly addresses: () => readonly string[]
   /** Who the members are and where: until the register is here, these are the ways to the others. */
   readonly onMembers: (nodes: readonly RegisteredNode[]) => void
   readonly onLeft: () => void
@@ -70,14 +72,25 @@ export class Membership {
     if (!hadCluster) for (const replica of [...this.host.all()]) await this.host.destroy(replica.id)
     const node = await this.join()
     if (node === null) return
-    // A member without its meta replica has lost its journal, and with it votes and entries that others count on.
-    if (hadCluster && node.state !== 'joining') {
-      const { nodeId } = this.options
-      const why = `its replica of the meta shard is lost; to rebuild the node from the others let ${nodeId} leave, then start it with an empty directory`
+    const metaReplica =
+      hadCluster && node.state !== 'joining' ? await this.anotherMetaReplica(node) : node.metaReplica
+    await this.host.create(metaGroup, metaReplica)
+    log.info('joined', { cluster: this.clusterId, metaReplica })
+  }
+
+  /** A member comes in without its replica of the meta shard: it is damaged, and the cluster gives it another. */
+  private async anotherMetaReplica({ nodeId, metaReplica }: RegisteredNode): Promise<number> {
+    const isDamaged = [...this.host.unfit().values()].some(({ group }) => group === metaGroup)
+    // Not even a trace of it: the journal is lost, and with it votes and entries that others count on.
+    if (!isDamaged) {
+      const why = `its replica of the meta shard is gone; to rebuild the node from the others run "roundhouse replace ${nodeId} ${nodeId}", then start it with an empty directory`
       throw new RoundhouseError('STORAGE_FAILED', { what: 'journal', why })
     }
-    await this.host.create(metaGroup, node.metaReplica)
-    log.info('joined', { cluster: this.clusterId, metaReplica: node.metaReplica })
+    // Asked and answered by an earlier start that came no further.
+    if (!this.host.knows(metaReplica)) return metaReplica
+    const request = { group: metaGroup, replica: metaReplica }
+    const answer = await this.retry(() => this.controller.execute<UnfitAnswer>('META.UNFIT', request))
+    return answer?.metaReplica ?? metaReplica
   }
 
   /**
@@ -160,13 +173,13 @@ export class Membership {
 
   async join(): Promise<RegisteredNode | null> {
     const { options } = this
-    if (this.seeds().length === 0 && options.discoverSeeds === undefined)
+    if (this.clusterId === null && this.ways().length === 0 && options.discoverSeeds === undefined)
       throw new RoundhouseError('NOT_READY', {
         why: 'this directory belongs to no cluster: start with --bootstrap to found one, or with --seed HOST:PORT to join one',
       })
     for (let round = 0; !this.around.isStopping(); round++) {
       await this.lookUp(round)
-      for (const seed of this.seeds()) {
+      for (const seed of this.ways()) {
         try {
           const answer = await options.peers.ask(
             seed,
@@ -188,6 +201,12 @@ export class Membership {
       await this.around.pause(joinPauseMs)
     }
     return null
+  }
+
+  /** Whom to ask: the seeds, and who has sent a heartbeat. */
+  private ways(): string[] {
+    const heardOf = this.around.addresses().filter(address => address !== this.options.peerAddress)
+    return [...new Set([...this.seeds(), ...heardOf])]
   }
 
   private joinRequest(): JoinRequest {

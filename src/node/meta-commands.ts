@@ -13,6 +13,7 @@ import {
   type RegisteredNode,
   type RegisteredState,
   type ShardRecord,
+  storeExpected,
 } from './meta-register.ts'
 
 /**
@@ -58,6 +59,20 @@ export interface OpenRequest {
   /** A member without replica id gets a new one. */
   readonly voters: readonly { readonly node: string; readonly replica: number | null }[]
   readonly learners: readonly { readonly node: string; readonly replica: number | null }[]
+}
+
+export interface UnfitRequest {
+  readonly group: number
+  readonly replica: number
+}
+
+export interface UnfitAnswer {
+  /** The replica of the meta shard that the node has now; null when the group knows nothing of the unfit one. */
+  readonly metaReplica: number | null
+}
+
+export interface ReplaceRequest {
+  readonly nodeId: string
 }
 
 export interface CloseRequest {
@@ -121,6 +136,7 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
       index: 1,
       operation: null,
       former: [],
+      unfit: [],
     } satisfies ShardRecord)
   }
   const birth = { replica: node.metaReplica, node: node.nodeId }
@@ -131,6 +147,7 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
     index: 1,
     operation: null,
     former: [],
+    unfit: [],
   } satisfies ShardRecord)
   store(keyspace, nodesKey, [{ ...node, state: 'member' } satisfies RegisteredNode])
   const nextReplica = Math.max(node.metaReplica, firstReplica + shardCount - 1) + 1
@@ -155,7 +172,8 @@ const join = define<JoinRequest>('META.JOIN', (keyspace, { expected, ...request 
   const known = nodes.find(node => node.nodeId === request.nodeId)
   if (known !== undefined && known.state !== 'left') {
     const { nodeId: node, storeId: registered } = known
-    if (registered !== request.storeId)
+    const isExpected = registered === storeExpected && request.storeId !== known.lostStoreId
+    if (registered !== request.storeId && !isExpected)
       throw new RoundhouseError('STORE_MISMATCH', { node, registered, offered: request.storeId })
     const updated = { ...known, ...request }
     if (JSON.stringify(updated) === JSON.stringify(known)) return json(updated)
@@ -213,12 +231,12 @@ const open = define<OpenRequest>('META.OPEN', (keyspace, request) => {
   if (![...request.voters, ...request.learners].every(member => nodes.has(member.node)))
     return json({ operation: null })
   let { nextReplica } = cluster
-  const named = (members: OpenRequest['voters']): Member[] =>
+  const withIds = (members: OpenRequest['voters']): Member[] =>
     members.map(({ node, replica }) => ({ node, replica: replica ?? nextReplica++ }))
   const operation: Operation = {
     id: cluster.nextOperation,
-    voters: named(request.voters),
-    learners: named(request.learners),
+    voters: withIds(request.voters),
+    learners: withIds(request.learners),
   }
   const replaced = record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
   const former = [...record.former, ...replaced]
@@ -233,7 +251,8 @@ const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
   if (record?.operation?.id !== request.operation) return json({})
   const { voters, learners, index } = request
   const before = new Set([...record.voters, ...record.learners].map(member => member.replica))
-  const added = [...voters, ...learners].filter(member => !before.has(member.replica)).length
+  const now = new Set([...voters, ...learners].map(member => member.replica))
+  const added = [...now].filter(replica => !before.has(replica)).length
   store(keyspace, shardKey(request.group), {
     birth: record.birth,
     voters,
@@ -241,10 +260,78 @@ const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
     index,
     operation: null,
     former: [],
+    unfit: record.unfit.filter(replica => now.has(replica)),
   } satisfies ShardRecord)
   const isShard = request.group !== metaGroup
   storeCluster(keyspace, { ...cluster, movesDone: cluster.movesDone + (isShard ? added : 0) })
   return json({})
+})
+
+/** Members of a group that a record, its operation and former ones name. */
+function named(record: ShardRecord): Member[] {
+  const { voters, learners, former, operation } = record
+  return [...voters, ...learners, ...former, ...(operation?.voters ?? []), ...(operation?.learners ?? [])]
+}
+
+/**
+ * A replica that can't go on. The register is told by the replica's own node, which keeps it mute for good: marking it
+ * here only makes the plan give its node another one. Of the meta shard the new one's id is given at once and answered:
+ * the node has no register to find it in.
+ */
+const unfit = define<UnfitRequest>('META.UNFIT', (keyspace, { group, replica }) => {
+  const cluster = loadCluster(keyspace)
+  const record = load<ShardRecord>(keyspace, shardKey(group))
+  const nodes = loadNodes(keyspace)
+  const member = record === undefined ? undefined : named(record).find(each => each.replica === replica)
+  if (record === undefined || member === undefined) return json({ metaReplica: null })
+  const isMarked = record.unfit.includes(replica)
+  const node = nodes.find(each => each.nodeId === member.node)
+  const isMeta = group === metaGroup && node?.metaReplica === replica
+  if (!isMarked) {
+    store(keyspace, shardKey(group), { ...record, unfit: [...record.unfit, replica] } satisfies ShardRecord)
+    storeCluster(keyspace, { ...cluster, nextReplica: cluster.nextReplica + (isMeta ? 1 : 0) })
+  }
+  if (!isMeta || isMarked) return json({ metaReplica: node?.metaReplica ?? null })
+  store(
+    keyspace,
+    nodesKey,
+    nodes.map(each => (each === node ? { ...each, metaReplica: cluster.nextReplica } : each)),
+  )
+  return json({ metaReplica: cluster.nextReplica })
+})
+
+/** A node whose directory is lost comes back with an empty one: none of its replicas counts any more, its name does. */
+const replace = define<ReplaceRequest>('META.REPLACE', (keyspace, { nodeId }) => {
+  const cluster = loadCluster(keyspace)
+  const nodes = loadNodes(keyspace)
+  const known = nodes.find(node => node.nodeId === nodeId && node.state !== 'left')
+  if (known === undefined)
+    throw new RoundhouseError('UNKNOWN_NODE', {
+      node: nodeId,
+      known: nodes.map(node => node.nodeId).join(' '),
+    })
+  if (known.storeId === storeExpected) return json(known)
+  for (const group of [...Array(cluster.settings.shardCount).keys(), metaGroup]) {
+    const record = load<ShardRecord>(keyspace, shardKey(group))
+    if (record === undefined) continue
+    const lost = named(record).filter(each => each.node === nodeId && !record.unfit.includes(each.replica))
+    if (lost.length === 0) continue
+    const all = [...new Set([...record.unfit, ...lost.map(each => each.replica)])]
+    store(keyspace, shardKey(group), { ...record, unfit: all } satisfies ShardRecord)
+  }
+  const updated: RegisteredNode = {
+    ...known,
+    storeId: storeExpected,
+    lostStoreId: known.storeId,
+    metaReplica: cluster.nextReplica,
+  }
+  store(
+    keyspace,
+    nodesKey,
+    nodes.map(node => (node === known ? updated : node)),
+  )
+  storeCluster(keyspace, { ...cluster, nextReplica: cluster.nextReplica + 1 })
+  return json(updated)
 })
 
 const pause = define<{ isPaused: boolean }>('META.PAUSE', (keyspace, { isPaused }) => {
@@ -269,7 +356,7 @@ const read: Command = {
 }
 
 export const metaCommands: CommandTable = new Map(
-  [found, join, setState, open, close, pause, read].map(command => [command.name, command]),
+  [found, join, setState, open, close, unfit, replace, pause, read].map(command => [command.name, command]),
 )
 
 /** Reads the register through `get`, which answers the bytes of a row. Shards whose bytes are the same keep their record. */

@@ -42,9 +42,15 @@ export function expectedOf(value: unknown): Partial<ClusterSettings> {
 /** joining: registered, its meta replica is on its way · member · leaving: being drained · left: gone for good. */
 export type RegisteredState = 'joining' | 'member' | 'leaving' | 'left'
 
+/** Stands for the store of a node whose directory is lost (`replace`). No store is named so: theirs are random. */
+export const storeExpected = 'expected'
+
 export interface RegisteredNode {
   readonly nodeId: string
+  /** The data directory that the node was registered with; `storeExpected`: the next one that comes is taken. */
   readonly storeId: string
+  /** The directory that was given up for lost, if one was: it is refused should it turn up after all. */
+  readonly lostStoreId?: string
   readonly peerAddress: string
   readonly clientAddress: string
   readonly zone: string
@@ -75,6 +81,8 @@ export interface ShardRecord {
   readonly operation: Operation | null
   /** Whom operations that were replaced meant to bring in: they may have a part in the configuration until the next close. */
   readonly former: readonly Member[]
+  /** Members that can't go on (damaged, or their node's disk is lost): each is replaced under a new id, and its id never counts again. */
+  readonly unfit: readonly number[]
 }
 
 export interface Register {

@@ -21,6 +21,7 @@ import {
   metaGroup,
   type Register,
   type RegisteredNode,
+  storeExpected,
 } from './meta-register.ts'
 import type {
   Call,
@@ -166,6 +167,7 @@ export class Node implements Service, PeerService {
       movesMax: options.rebalanceMovesMax,
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
       addressOf: node => this.addressOf(node),
+      members: () => [...this.addresses.keys()],
       onRegister: register => this.onRegister(register),
     })
     this.membership = new Membership({
@@ -174,6 +176,7 @@ export class Node implements Service, PeerService {
       controller: this.controller,
       isStopping: () => this.isStopping,
       pause: ms => this.pause(ms),
+      addresses: () => [...this.addresses.values()].map(({ peer }) => peer),
       onMembers: nodes => {
         for (const { nodeId: id, peerAddress, clientAddress } of nodes)
           this.addresses.set(id, { peer: peerAddress, client: clientAddress })
@@ -213,8 +216,7 @@ export class Node implements Service, PeerService {
     for (let waited = 0; !this.isStopping && !this.isMember(); waited++) {
       await this.pause(20)
       // A start after a crash in the middle of joining knows nobody: whoever is asked again tells the addresses.
-      const hasSeeds = options.seeds.length > 0 || options.discoverSeeds !== undefined
-      if (waited % 150 === 149 && this.controller.register === null && hasSeeds) await this.membership.join()
+      if (waited % 150 === 149 && this.controller.register === null) await this.membership.join()
     }
     this.membership.refuseOtherSettings()
     this.isReady = true
@@ -304,7 +306,12 @@ export class Node implements Service, PeerService {
 
   private isDown(node: string): boolean {
     const state = this.detector.view.member(node)?.state
-    return state === 'dead' || state === 'left'
+    return state === 'dead' || state === 'left' || this.isExpected(node)
+  }
+
+  /** Its directory was given up, and nobody has come with another yet. */
+  private isExpected(node: string): boolean {
+    return this.controller.register?.nodes.find(each => each.nodeId === node)?.storeId === storeExpected
   }
 
   private gossip(): void {
@@ -345,6 +352,10 @@ export class Node implements Service, PeerService {
     if (wallMs > 0 && this.detector.view.member(sender.nodeId)?.storeId === sender.storeId)
       this.wallClocks.hear(sender.nodeId, wallMs)
     this.noteChanges(this.detector.receive(view, this.options.clock.now()))
+    // Without a register whoever speaks is the way to it.
+    const { nodeId, peerAddress: peer, clientAddress: client } = sender
+    if (this.controller.register === null && nodeId !== this.nodeId)
+      this.addresses.set(nodeId, { peer, client })
   }
 
   private leads(): Leadership[] {
@@ -446,6 +457,38 @@ export class Node implements Service, PeerService {
         why: `${left} members would be left for a replication factor of ${replicationFactor} (--allow-under-replicated lets it go)`,
       })
     await this.retryBriefly(() => this.controller.execute('META.STATE', { nodeId: node, state: 'leaving' }))
+  }
+
+  /**
+   * Gives up a dead node's directory. Under its own name it may come back with an empty one; under another, which has
+   * joined already, its replicas go to the others like those of any node that leaves.
+   */
+  async replace(dead: string, replacement: string): Promise<void> {
+    const { register } = this.controller
+    if (register === null) throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
+    const nodes = register.nodes.filter(each => each.state !== 'left')
+    for (const node of [dead, replacement]) {
+      if (!nodes.some(each => each.nodeId === node))
+        throw new RoundhouseError('UNKNOWN_NODE', {
+          node,
+          known: nodes.map(each => each.nodeId).join(' '),
+        })
+    }
+    if (!this.isDown(dead))
+      throw new RoundhouseError('REPLACE_REFUSED', {
+        node: dead,
+        why: 'it is not dead: let it leave instead, or stop it and wait until status shows it dead',
+      })
+    if (dead === replacement) {
+      await this.retryBriefly(() => this.controller.execute('META.REPLACE', { nodeId: dead }))
+      return
+    }
+    if (nodes.find(each => each.nodeId === replacement)?.state !== 'member' || this.isDown(replacement))
+      throw new RoundhouseError('REPLACE_REFUSED', {
+        node: dead,
+        why: `${replacement} is not a living member`,
+      })
+    await this.retryBriefly(() => this.controller.execute('META.STATE', { nodeId: dead, state: 'leaving' }))
   }
 
   async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {

@@ -64,6 +64,7 @@ export interface Service {
   stats(): Readonly<Record<string, number>>
   /** Starts to drain the node; the status shows how far it is. */
   leave(node: string, allowUnderReplicated: boolean): Promise<void>
+  replace(dead: string, replacement: string): Promise<void>
   rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus>
   /** Joined, and its loop turns. */
   isServing(): boolean

@@ -91,7 +91,9 @@ export function planRebalance({ register, isDown, hash64, movesMax }: RebalanceI
     const current = record.operation
     // One open a shard: what has become of the wish meanwhile waits until it closes, unless it waits for a dead node.
     if (current !== null) {
-      const stuck = [...current.voters, ...current.learners].some(member => isDown(member.node))
+      const stuck = [...current.voters, ...current.learners].some(
+        member => isDown(member.node) || record.unfit.includes(member.replica),
+      )
       if (!stuck || added.some(member => isDown(member.node))) continue
     } else movesLeft += added.length
     const down = added.find(member => isDown(member.node))
@@ -118,7 +120,9 @@ function difference(
 ): OpenRequest | null {
   const present = record.operation === null ? membersOf(record) : operationMembers(record)
   const byNode = new Map<string, Member>()
-  for (const member of present) if (!byNode.has(member.node)) byNode.set(member.node, member)
+  for (const member of present) {
+    if (!byNode.has(member.node) && !record.unfit.includes(member.replica)) byNode.set(member.node, member)
+  }
   const votes = new Set(record.voters.map(member => member.node))
   // Who votes stays a voter where it can: a promotion costs a joint change.
   const nodes = [...wished.replicas].sort((a, b) => Number(votes.has(b)) - Number(votes.has(a)))

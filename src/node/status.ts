@@ -4,7 +4,7 @@ import { slotsOfShard } from '../lib/slot.ts'
 import { nodesOf } from '../shard/configuration.ts'
 import type { Host } from '../shard/host.ts'
 import type { Controller } from './controller.ts'
-import { membersOf, metaGroup, type Register } from './meta-register.ts'
+import { membersOf, metaGroup, type Register, storeExpected } from './meta-register.ts'
 import type { ClusterStatus, NodeStatus, RebalanceStatus, ShardStatus } from './ports.ts'
 
 /** The cluster as this node sees it: its own replicas first, then gossip's hints, then the register. */
@@ -86,8 +86,9 @@ export class ClusterView {
 
   private nodes(register: Register | null, shards: readonly ShardStatus[]): NodeStatus[] {
     const registered = register?.nodes.filter(node => node.state !== 'left') ?? []
-    return registered.map(({ nodeId, peerAddress, clientAddress, zone, state }) => {
-      const seen = this.detector.view.member(nodeId)?.state ?? 'joining'
+    return registered.map(({ nodeId, storeId, peerAddress, clientAddress, zone, state }) => {
+      const heard = this.detector.view.member(nodeId)?.state ?? 'joining'
+      const seen = storeId === storeExpected ? 'dead' : heard
       const replicas = [...(register?.shards ?? [])].filter(
         ([group, record]) => group !== metaGroup && membersOf(record).some(member => member.node === nodeId),
       ).length

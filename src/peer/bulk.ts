@@ -12,6 +12,7 @@ import { crc32 } from '../lib/crc.ts'
 import { type Deferred, deferred } from '../lib/deferred.ts'
 import type { Transfer } from '../node/ports.ts'
 import { writeTransfer } from './call-codec.ts'
+import { cancelSoon } from './cancel.ts'
 import type { Channel } from './channel.ts'
 import { decodeMessage, encodeMessage } from './proto-io.ts'
 
@@ -108,7 +109,7 @@ export class BulkStream {
   private finish(error: Error): void {
     if (this.isOver) return
     this.isOver = true
-    this.stream.cancel()
+    cancelSoon(this.stream)
     for (const { chunk, cancelTimeout } of this.waiting.splice(0)) {
       cancelTimeout()
       chunk.reject(error)

@@ -6,6 +6,7 @@
  */
 import { type ChannelCredentials, Client, connectivityState, type ServiceError, status } from '@grpc/grpc-js'
 import { type RemoteError, RoundhouseError } from '../errors.ts'
+import { cancelSoon } from './cancel.ts'
 import { remoteErrorOf } from './status.ts'
 
 export const channelOptions = {
@@ -92,8 +93,8 @@ export class Channel {
           else reject(this.failure(error, neverSent(), path, timeoutMs))
         },
       )
-      const cancel = () => call.cancel()
-      if (signal?.aborted) call.cancel()
+      const cancel = () => cancelSoon(call)
+      if (signal?.aborted) cancel()
       else signal?.addEventListener('abort', cancel, { once: true })
     })
   }

@@ -16,6 +16,7 @@ import type { Random } from '../lib/prng.ts'
 import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
 import { splitAddress } from './address.ts'
+import { cancelSoon } from './cancel.ts'
 import type { Channels } from './channel.ts'
 import { encodeFrames, encodeHandshake, type Lane, lanes } from './frames.ts'
 
@@ -152,7 +153,7 @@ export class Link {
     const streams = this.streams
     this.streams = null
     this.queuedBytes = 0
-    for (const lane of lanes) streams?.[lane].cancel()
+    if (streams !== null) for (const lane of lanes) cancelSoon(streams[lane])
   }
 
   private wait(): void {

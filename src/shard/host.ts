@@ -209,7 +209,7 @@ export class Host {
     return this.replicas.has(id) || this.quarantined.has(id)
   }
 
-  /** Replicas that were found unfit at the start: id → group (null: unknown) and why. */
+  /** Replicas that can't go on, found at the start or since: id → group (null: unknown) and why. */
   unfit(): ReadonlyMap<number, { readonly group: number | null; readonly why: string }> {
     return this.quarantined
   }
@@ -234,7 +234,10 @@ export class Host {
       applied,
       onHalt: (halted, why, isLasting) => {
         log.error('replica is quarantined', { group: halted.group, replica: id, why })
-        if (isLasting) this.noteQuarantine(id, halted.configuration, why)
+        if (isLasting) {
+          this.quarantined.set(id, { group: halted.group, why })
+          this.noteQuarantine(id, halted.configuration, why)
+        }
         this.progressed.add(halted)
       },
       snapshotFor: (of, to) => this.snapshotter.offer(of, to),

@@ -3,10 +3,12 @@ import { describe, it, type TestContext } from 'node:test'
 import type { StatusResponse } from '../../src/gen/roundhouse/v1/admin.ts'
 import { Cluster, eventually } from '../lib/cluster-harness.ts'
 import { Load } from '../lib/cluster-load.ts'
+import { scale } from '../lib/scale.ts'
 
 const shardCount = 64
 const replicas = 3 * shardCount
-const keys = 3_000
+const keys = scale(3_000, 200_000)
+const balanceMs = scale(90_000, 900_000)
 /** DESIGN §2: a join moves at most this times the least that it could. */
 const moveFactorMax = 1.15
 
@@ -40,7 +42,7 @@ function moved(before: StatusResponse, after: StatusResponse): number {
 
 /** Waits for shards and leaders to be where they should; the answer is how it stands then. */
 async function balanced(cluster: Cluster): Promise<StatusResponse> {
-  await cluster.settled(90_000)
+  await cluster.settled(balanceMs)
   return await eventually('leaders are within their bound', 30_000, async () => {
     const status = await cluster.settled(10_000)
     assertWithinBounds(status)
@@ -64,6 +66,7 @@ describe('a cluster under load', () => {
         pick: cluster.anyNode,
       })
       await load.fill()
+      t.diagnostic(`${keys} keys`)
       const three = await balanced(cluster)
       load.start()
       await load.writesMore(100)
@@ -84,7 +87,7 @@ describe('a cluster under load', () => {
       const held = four.nodes.find(node => node.nodeId === leaver.id)!.replicas
       const leftMs = Date.now()
       await cluster.client.leave(joiner.address, leaver.id)
-      const exit = await eventually('the process that leaves has ended', 90_000, () =>
+      const exit = await eventually('the process that leaves has ended', balanceMs, () =>
         Promise.race([leaver.ended, Promise.resolve(null)]),
       )
       assert.deepEqual(exit, { code: 0, signal: null })

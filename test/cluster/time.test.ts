@@ -2,10 +2,13 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Cluster, eventually, fastFlags } from '../lib/cluster-harness.ts'
 import { Load, numberOf, textOf } from '../lib/cluster-load.ts'
+import { scale } from '../lib/scale.ts'
 
 /** How far a TTL may be off, ms. What a call takes on a busy machine comes on top, measured for each call. */
 const ttlErrorMsMax = 100
 const soon = () => Date.now() + 20_000
+const frozenMs = scale(20_000, 60_000)
+const keysPerClient = scale(40, 1_600)
 
 describe('a frozen node', () => {
   it('comes back by itself and serves nothing stale, though it led most shards when it froze', async t => {
@@ -20,7 +23,10 @@ describe('a frozen node', () => {
       const frozen = await cluster.busiestLeader()
       frozen.freeze()
       // The others elect their leaders and go on: what the frozen node knows becomes old.
+      const frozenAtMs = Date.now()
       await load.writesMore(600)
+      while (Date.now() < frozenAtMs + frozenMs) await load.writesMore(100)
+      t.diagnostic(`frozen for ${Date.now() - frozenAtMs} ms`)
       // These lie in its sockets when it wakes up and still takes itself for the leader.
       const waiting = Array.from({ length: 200 }, (_, i) =>
         load.read((i * 3) % load.keys, () => frozen.address),
@@ -87,7 +93,7 @@ describe('three nodes', () => {
 
         const owner = async (name: number) => {
           const session = client.session()
-          for (let i = 0; i < 40; i++) {
+          for (let i = 0; i < keysPerClient; i++) {
             const key = `client${name}:${i}`
             await session.write(anyNode, { command: 'SET', key, args: [`of ${key}`] }, soon())
             const found = await client.read(anyNode, { command: 'GET', key }, soon())
@@ -99,13 +105,13 @@ describe('three nodes', () => {
         await Promise.all(Array.from({ length: 64 }, (_, name) => owner(name)))
         await Promise.all(Array.from({ length: 12 }, (_, i) => mortal(`mortal${i}`, 400 + i * 60)))
         await eventually('the expired are swept', 10_000, async () => {
-          assert.equal(numberOf(await client.run(anyNode(), { command: 'DBSIZE' })), 64 * 40)
+          assert.equal(numberOf(await client.run(anyNode(), { command: 'DBSIZE' })), 64 * keysPerClient)
           return true
         })
 
         // A client that asked not to be forwarded is told where to go, and the place is right.
         for (let i = 0; i < 100; i++) {
-          const key = `client${i % 64}:${i % 40}`
+          const key = `client${i % 64}:${i % keysPerClient}`
           const command = { command: 'GET', key, noForward: true }
           try {
             assert.equal(textOf(await client.run(anyNode(), command)), `of ${key}`)

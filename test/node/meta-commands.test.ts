@@ -15,6 +15,7 @@ const alone = (replica: number) => ({
   index: 1,
   operation: null,
   former: [],
+  unfit: [],
 })
 
 describe('META.FOUND', () => {
@@ -369,5 +370,76 @@ describe('the reader of the register', () => {
     assert.equal(second.shards.get(0), first.shards.get(0))
     assert.deepEqual(second.shards.get(1), alone(7))
     assert.deepEqual(first.shards.get(1), alone(3), 'what was read before stays as it was')
+  })
+})
+
+describe('META.UNFIT', () => {
+  const unfitOf = (meta: MetaShard, group: number) => meta.register.shards.get(group)!.unfit
+
+  it('marks a member of the group once, and one that the group does not know never', () => {
+    const meta = new MetaShard().found()
+    const { replica } = meta.register.shards.get(0)!.voters[0]!
+    meta.run('META.UNFIT', { group: 0, replica })
+    const before = meta.register
+    meta.run('META.UNFIT', { group: 0, replica })
+    assert.deepEqual(meta.run('META.UNFIT', { group: 0, replica: 999 }), { metaReplica: null })
+    assert.equal(meta.register, before)
+    assert.deepEqual(unfitOf(meta, 0), [replica])
+  })
+
+  it('gives a node another replica of the meta shard, the same however often it asks', () => {
+    const meta = new MetaShard().found().admit('node2')
+    const { metaReplica: old } = meta.register.nodes[0]!
+    const answer = meta.run<{ metaReplica: number }>('META.UNFIT', { group: metaGroup, replica: old })
+    assert.notEqual(answer.metaReplica, old)
+    assert.deepEqual(meta.run('META.UNFIT', { group: metaGroup, replica: old }), answer)
+    assert.equal(meta.register.nodes[0]!.metaReplica, answer.metaReplica)
+  })
+
+  it('is forgotten when the operation closes that left the replica out', () => {
+    const meta = new MetaShard().found().admit('node2')
+    const old = meta.register.shards.get(0)!.voters[0]!
+    meta.run('META.UNFIT', { group: 0, replica: old.replica })
+    const { operation } = meta.run<{
+      operation: { id: number; voters: { replica: number; node: string }[] }
+    }>('META.OPEN', { group: 0, replaces: 0, voters: fresh('node1'), learners: [] })
+    meta.run('META.CLOSE', { group: 0, operation: operation.id, voters: [old], learners: [], index: 2 })
+    assert.deepEqual(unfitOf(meta, 0), [old.replica])
+    const again = meta.run<{ operation: typeof operation }>('META.OPEN', {
+      group: 0,
+      replaces: 0,
+      voters: fresh('node1'),
+      learners: [],
+    }).operation
+    const { voters } = again
+    meta.run('META.CLOSE', { group: 0, operation: again.id, voters, learners: [], index: 3 })
+    assert.deepEqual(unfitOf(meta, 0), [])
+  })
+})
+
+describe('META.REPLACE', () => {
+  it('gives up what a node holds and takes the next store that comes under its name, never the lost one', () => {
+    const meta = new MetaShard().found()
+    const old = meta.register.nodes[0]!
+    meta.run('META.REPLACE', { nodeId: 'node1' })
+    for (const { voters, unfit } of meta.register.shards.values())
+      assert.deepEqual(
+        unfit,
+        voters.map(({ replica }) => replica),
+      )
+    assert.throws(() => meta.join('node1'), refusal('STORE_MISMATCH'))
+    const back = meta.join('node1', { storeId: 'another' })
+    assert.deepEqual([back.state, back.storeId], ['member', 'another'])
+    assert.notEqual(back.metaReplica, old.metaReplica)
+    assert.throws(() => meta.join('node1', { storeId: 'a third' }), refusal('STORE_MISMATCH'))
+  })
+
+  it('changes nothing the second time, and refuses who is not there', () => {
+    const meta = new MetaShard().found()
+    meta.run('META.REPLACE', { nodeId: 'node1' })
+    const before = meta.register
+    meta.run('META.REPLACE', { nodeId: 'node1' })
+    assert.equal(meta.register, before)
+    assert.throws(() => meta.run('META.REPLACE', { nodeId: 'node9' }), refusal('UNKNOWN_NODE'))
   })
 })

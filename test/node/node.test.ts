@@ -418,3 +418,99 @@ describe('a node whose clock is seconds off', () => {
     await until(made, 'it leads again', () => led() > 0, 30_000)
   })
 })
+
+describe('a replica that can not go on', () => {
+  /** The ids of `node`'s replicas of a group, by its own register. */
+  const membersOn = (made: SimCluster, group: number, node: string) => {
+    const record = made.machines[0]!.node?.controller.register?.shards.get(group)
+    return [...(record?.voters ?? []), ...(record?.learners ?? [])]
+      .filter(member => member.node === node)
+      .map(member => member.replica)
+  }
+  /** Settled, with one replica of the group on that node, another one than before, that votes and works. */
+  const isReplaced = (made: SimCluster, group: number, machine: SimMachine, old: number) => {
+    const [replica, ...others] = membersOn(made, group, machine.nodeId)
+    const { host } = machine.node!
+    return (
+      made.isSettled(3) &&
+      replica !== undefined &&
+      replica !== old &&
+      others.length === 0 &&
+      !host.knows(old) &&
+      host.replica(replica)?.halted === null
+    )
+  }
+
+  it('is replaced by another on its node, and what it held is there again', async () => {
+    const made = await cluster(31, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const [first, , third] = made.machines
+    await execute(made, first!, call('SET', 'k', 'v'))
+    const old = third!.node!.host.group(0)!
+    old.halt('for the test')
+    await until(made, 'replaced', () => isReplaced(made, 0, third!, old.id))
+    made.compareReplicas()
+  })
+
+  it('is replaced after a restart, too', async () => {
+    const made = await cluster(32, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const third = made.machines[2]!
+    const old = third.node!.host.group(1)!
+    for (const machine of made.machines.slice(0, 2)) made.network.cut(third.address, machine.address)
+    old.halt('for the test')
+    await run(made, 1_000)
+    third.crash()
+    made.network.heal()
+    begin(third, {})
+    await until(made, 'replaced', () => third.node !== null && isReplaced(made, 1, third, old.id))
+  })
+
+  it('may be that of the meta shard, by which its node knows the cluster', async () => {
+    const made = await cluster(33, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const third = made.machines[2]!
+    const old = third.node!.host.group(metaGroup)!
+    old.halt('for the test')
+    await until(made, 'replaced', () => isReplaced(made, metaGroup, third, old.id))
+  })
+
+  it('may be that of the meta shard when its node starts', async () => {
+    const made = await cluster(34, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const third = made.machines[2]!
+    const old = third.node!.host.group(metaGroup)!
+    for (const machine of made.machines.slice(0, 2)) made.network.cut(third.address, machine.address)
+    old.halt('for the test')
+    await run(made, 1_000)
+    third.crash()
+    made.network.heal()
+    begin(third, {})
+    await until(made, 'replaced', () => third.node !== null && isReplaced(made, metaGroup, third, old.id))
+  })
+})
+
+describe('a node that lost its directory', () => {
+  it('comes back under its name once it is given up, and holds everything again', async () => {
+    const made = await cluster(35, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const [first, , third] = made.machines
+    await execute(made, first!, call('SET', 'k', 'v'))
+    const back = withNewVolume(made, third!)
+    await until(made, 'dead', () => first!.node!.status().nodes.some(node => node.state === 'dead'))
+    await assert.rejects(first!.node!.replace('node1', 'node1'), { code: 'REPLACE_REFUSED' })
+    await assert.rejects(first!.node!.replace('node9', 'node1'), { code: 'UNKNOWN_NODE' })
+    const asked = first!.node!.replace('node3', 'node3')
+    let isGivenUp = false
+    asked.then(() => {
+      isGivenUp = true
+    })
+    await until(made, 'given up', () => isGivenUp)
+    begin(back, { seeds: [first!.address] })
+    await until(made, 'it holds its share', () => back.node !== null && made.isSettled(3))
+    made.compareReplicas()
+    first!.crash()
+    await until(made, 'the others go on', () => back.node?.isServing() === true)
+    assert.equal(text(await execute(made, back, call('GET', 'k'))), 'v')
+  })
+})

@@ -9,6 +9,8 @@ import {
   MapResponse,
   RebalanceRequest,
   RebalanceResponse,
+  ReplaceRequest,
+  ReplaceResponse,
   StatsRequest,
   StatsResponse,
   StatusRequest,
@@ -26,6 +28,7 @@ export const adminMethods = {
   map: rawMethod(AdminService.map, MapRequest),
   stats: rawMethod(AdminService.stats, StatsRequest),
   leave: rawMethod(AdminService.leave, LeaveRequest),
+  replace: rawMethod(AdminService.replace, ReplaceRequest),
   rebalance: rawMethod(AdminService.rebalance, RebalanceRequest),
 }
 
@@ -78,6 +81,14 @@ export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): Unt
       if (nodeId === '')
         throw new RoundhouseError('INVALID_ARGUMENT', { what: 'node_id', accepted: 'a node id' })
       return service.leave(nodeId, allowUnderReplicated).then(() => encodeMessage(LeaveResponse, {}))
+    }),
+    replace: unary<ReplaceRequest>(({ nodeId, replacement }) => {
+      if (nodeId === '' || replacement === '')
+        throw new RoundhouseError('INVALID_ARGUMENT', {
+          what: 'replace',
+          accepted: 'node_id and replacement, both node ids',
+        })
+      return service.replace(nodeId, replacement).then(() => encodeMessage(ReplaceResponse, {}))
     }),
     rebalance: unary<RebalanceRequest>(({ action }) => {
       const known = rebalanceActions.find(each => each === action)

@@ -75,6 +75,7 @@ export class FakeService implements Service {
   readonly nodeId = 'n1'
   readonly calls: Call[] = []
   readonly heartbeats: Greeting[] = []
+  readonly replaced: { dead: string; replacement: string }[] = []
   readonly left: { node: string; allowUnderReplicated: boolean }[] = []
   readonly actions: string[] = []
   serving = true
@@ -109,6 +110,10 @@ export class FakeService implements Service {
   async leave(node: string, allowUnderReplicated: boolean): Promise<void> {
     if (node === 'n9') throw new RoundhouseError('UNKNOWN_NODE', { node, known: 'n1' })
     this.left.push({ node, allowUnderReplicated })
+  }
+
+  async replace(dead: string, replacement: string): Promise<void> {
+    this.replaced.push({ dead, replacement })
   }
 
   async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {

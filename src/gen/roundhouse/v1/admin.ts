@@ -103,6 +103,15 @@ export interface LeaveRequest {
 export interface LeaveResponse {
 }
 
+export interface ReplaceRequest {
+  nodeId: string;
+  /** Itself, or a member that has joined for it. */
+  replacement: string;
+}
+
+export interface ReplaceResponse {
+}
+
 export interface RebalanceRequest {
   /** show | pause | resume */
   action: string;
@@ -1191,6 +1200,116 @@ export const LeaveResponse: MessageFns<LeaveResponse> = {
   },
 };
 
+function createBaseReplaceRequest(): ReplaceRequest {
+  return { nodeId: "", replacement: "" };
+}
+
+export const ReplaceRequest: MessageFns<ReplaceRequest> = {
+  encode(message: ReplaceRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.replacement !== "") {
+      writer.uint32(18).string(message.replacement);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplaceRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplaceRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.replacement = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReplaceRequest>): ReplaceRequest {
+    return ReplaceRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReplaceRequest>): ReplaceRequest {
+    const message = createBaseReplaceRequest();
+    message.nodeId = object.nodeId ?? "";
+    message.replacement = object.replacement ?? "";
+    return message;
+  },
+};
+
+function createBaseReplaceResponse(): ReplaceResponse {
+  return {};
+}
+
+export const ReplaceResponse: MessageFns<ReplaceResponse> = {
+  encode(_: ReplaceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplaceResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplaceResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReplaceResponse>): ReplaceResponse {
+    return ReplaceResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ReplaceResponse>): ReplaceResponse {
+    const message = createBaseReplaceResponse();
+    return message;
+  },
+};
+
 function createBaseRebalanceRequest(): RebalanceRequest {
   return { action: "" };
 }
@@ -1345,6 +1464,19 @@ export const AdminService = {
     responseSerialize: (value: LeaveResponse): Buffer => Buffer.from(LeaveResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): LeaveResponse => LeaveResponse.decode(value),
   },
+  /**
+   * Gives up a dead node's directory: under its own name it may come back with an empty one, under another its replicas
+   * go to the others.
+   */
+  replace: {
+    path: "/roundhouse.v1.Admin/Replace" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReplaceRequest): Buffer => Buffer.from(ReplaceRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReplaceRequest => ReplaceRequest.decode(value),
+    responseSerialize: (value: ReplaceResponse): Buffer => Buffer.from(ReplaceResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReplaceResponse => ReplaceResponse.decode(value),
+  },
   rebalance: {
     path: "/roundhouse.v1.Admin/Rebalance" as const,
     requestStream: false as const,
@@ -1364,6 +1496,11 @@ export interface AdminServer extends UntypedServiceImplementation {
   stats: handleUnaryCall<StatsRequest, StatsResponse>;
   /** Starts to drain a node; Status shows the progress. The node's process ends with 0 when it is out. */
   leave: handleUnaryCall<LeaveRequest, LeaveResponse>;
+  /**
+   * Gives up a dead node's directory: under its own name it may come back with an empty one, under another its replicas
+   * go to the others.
+   */
+  replace: handleUnaryCall<ReplaceRequest, ReplaceResponse>;
   rebalance: handleUnaryCall<RebalanceRequest, RebalanceResponse>;
 }
 
@@ -1427,6 +1564,25 @@ export interface AdminClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: LeaveResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gives up a dead node's directory: under its own name it may come back with an empty one, under another its replicas
+   * go to the others.
+   */
+  replace(
+    request: ReplaceRequest,
+    callback: (error: ServiceError | null, response: ReplaceResponse) => void,
+  ): ClientUnaryCall;
+  replace(
+    request: ReplaceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReplaceResponse) => void,
+  ): ClientUnaryCall;
+  replace(
+    request: ReplaceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReplaceResponse) => void,
   ): ClientUnaryCall;
   rebalance(
     request: RebalanceRequest,
