@@ -7,6 +7,7 @@ import fc from 'fast-check'
 import { stringify as stringifyToml } from 'smol-toml'
 import { stringify as stringifyYaml } from 'yaml'
 import { parseSettingsFile, readSettingsFile, type SettingsFile } from '../src/config/file.ts'
+import { notesOn } from '../src/config/file-values.ts'
 import {
   formatDuration,
   formatSize,
@@ -15,13 +16,11 @@ import {
   parseSize,
   splitAddress,
 } from '../src/config/forms.ts'
+import { originText, type Settings } from '../src/config/table.ts'
 import {
   checkFile,
-  notesOn,
-  originText,
   readFiles,
   readSettings,
-  type Settings,
   settingFlags,
   settingRows,
   settingsTable,

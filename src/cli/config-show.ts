@@ -1,4 +1,5 @@
-import { type Origin, originText, readFiles, type SettingRow, settingRows } from '../config.ts'
+import { type Origin, originText } from '../config/table.ts'
+import { readFiles, type SettingRow, settingRows } from '../config.ts'
 import { colorsFor } from './colors.ts'
 import { outputOption } from './connection.ts'
 import { printJson, table } from './print.ts'

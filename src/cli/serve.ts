@@ -2,8 +2,10 @@
  * A node in the foreground. This file owns the process around it: reading the settings, the logger, the way to stop,
  * and the exit code. The node itself comes from `main.ts`.
  */
+import { notesOn } from '../config/file-values.ts'
 import { isUnspecified, joinAddress } from '../config/forms.ts'
-import { notesOn, readFiles, readSettings, type Settings, settingFlags, tlsFilesOf } from '../config.ts'
+import type { Settings } from '../config/table.ts'
+import { readFiles, readSettings, settingFlags, tlsFilesOf } from '../config.ts'
 import { RoundhouseError } from '../errors.ts'
 import { createLogger, type Logger, type LoggerOptions, type RootLogger } from '../lib/logger.ts'
 import { colorsFor } from './colors.ts'

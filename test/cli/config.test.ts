@@ -7,7 +7,7 @@ import { runCli } from '../../src/cli/cli.ts'
 import { configCheckVerb } from '../../src/cli/config-check.ts'
 import { configShowVerb } from '../../src/cli/config-show.ts'
 import { serveVerb } from '../../src/cli/serve.ts'
-import type { Settings } from '../../src/config.ts'
+import type { Settings } from '../../src/config/table.ts'
 import { type LogFields, type RootLogger, silentLogger } from '../../src/lib/logger.ts'
 import { fakeShell } from './fake-cluster.ts'
 
