@@ -27,7 +27,10 @@ describe('the door for calls', () => {
   it('takes names in any case', () => assert.equal(parse('gEt', 'k').command.name, 'GET'))
 
   it('refuses an unknown command and names those it knows, internal ones not', () => {
-    assert.throws(() => parse('NOPE', 'k'), /ERR unknown command 'NOPE': known are APPEND COPY DBSIZE .* ZSCORE/)
+    assert.throws(
+      () => parse('NOPE', 'k'),
+      /ERR unknown command 'NOPE': known are APPEND COPY DBSIZE .* ZSCORE/,
+    )
     assert.throws(() => parse('SWEEP', '1'), refusal('UNKNOWN_COMMAND'))
     assert.throws(() => parse('constructor'), refusal('UNKNOWN_COMMAND'))
   })
