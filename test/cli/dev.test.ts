@@ -98,6 +98,9 @@ describe('a development cluster', () => {
     assert.match(readFileSync(join(data, 'node1.log'), 'utf8'), /quiet event/)
     assert.ok(argumentsOf(data, 'node1').includes('--bootstrap'))
     assert.ok(!argumentsOf(data, 'node1').includes('--seed'))
+    // There and empty: what is each node's own does not come from .env or a file either.
+    const env = JSON.parse(readFileSync(join(data, 'node2', 'environment'), 'utf8'))
+    assert.deepEqual([env.BOOTSTRAP, env.CONFIG_FILE, env.CLUSTER_DNS, env.SEED], ['', '', '', ''])
     assert.deepEqual(argumentsOf(data, 'node2').slice(-2), ['--seed', `127.0.0.1:${port(0)}`])
 
     const second = run('start', '--data', data, '--base-port', base)

@@ -13,6 +13,7 @@ const mark = join(dataDir, 'address')
 
 writeFileSync(join(dataDir, 'pid'), String(process.pid))
 writeFileSync(join(dataDir, 'arguments'), JSON.stringify(process.argv.slice(2)))
+writeFileSync(join(dataDir, 'environment'), JSON.stringify(process.env))
 process.stdout.write(`${JSON.stringify({ level: 'info', msg: 'quiet event' })}\n`)
 process.stdout.write(`${JSON.stringify({ level: 'warn', msg: 'slow sync' })}\n`)
 if (existsSync(join(dataDir, 'broken'))) {
