@@ -207,3 +207,69 @@ describe('the time to live of a field', () => {
     assert.throws(() => shard.call('HSET', 'h', 'a', '1', 'b', '2', '10'), refusal('WRONG_ARITY'))
   })
 })
+
+describe('HMGET, HVALS, HEXISTS, HSETNX and HINCRBY', () => {
+  it('HMGET answers values in the order asked for, nothing for a missing one', () => {
+    const shard = new Shard()
+    shard.call('HSET', 'h', 'a', '1', 'b', '')
+    assert.deepEqual(shard.call('HMGET', 'h', 'b', 'x', 'a', 'b'), ['', null, '1', ''])
+    assert.deepEqual(shard.call('HMGET', 'none', 'a', 'b'), [null, null])
+  })
+
+  it('HVALS lists values in the order of the fields', () => {
+    const shard = new Shard()
+    shard.call('HSET', 'h', 'b', '2', 'a', '1')
+    assert.deepEqual([shard.call('HVALS', 'h'), shard.call('HVALS', 'none')], [['1', '2'], []])
+    for (let i = 0; i < 9; i++) shard.call('HSET', 'wide', `f${i}`, new Uint8Array(1024 * 1024))
+    assert.throws(() => shard.call('HVALS', 'wide'), refusal('REPLY_TOO_LARGE'))
+  })
+
+  it('HEXISTS and HSETNX look at live fields only', () => {
+    const shard = new Shard()
+    shard.call('HSET', 'h', 'a', '1', '10')
+    assert.deepEqual([shard.call('HEXISTS', 'h', 'a'), shard.call('HEXISTS', 'h', 'b')], [1, 0])
+    assert.equal(shard.call('HSETNX', 'h', 'a', '2'), 0)
+    assert.equal(shard.call('HSETNX', 'h', 'b', '2'), 1)
+    shard.nowMs += 10_000
+    assert.deepEqual([shard.call('HEXISTS', 'h', 'a'), shard.call('HSETNX', 'h', 'a', '3')], [0, 1])
+    shard.nowMs += 10_000
+    assert.deepEqual(shard.call('HMGET', 'h', 'a', 'b'), ['3', '2'])
+  })
+
+  it('HINCRBY counts from 0, exactly over 64 bits, and keeps the field’s time to live', () => {
+    const shard = new Shard()
+    assert.equal(shard.call('HINCRBY', 'h', 'n', '5'), 5)
+    shard.call('HSET', 'h', 'n', '7', '10')
+    assert.equal(shard.call('HINCRBY', 'h', 'n', '-10'), -3)
+    shard.nowMs += 10_000
+    assert.equal(shard.call('HINCRBY', 'h', 'n', '1'), 1)
+    shard.nowMs += 10_000
+    assert.equal(shard.call('HGET', 'h', 'n'), '1')
+    shard.call('HSET', 'h', 'max', '9223372036854775807')
+    assert.throws(() => shard.call('HINCRBY', 'h', 'max', '1'), /increment or decrement would overflow/)
+    shard.call('HSET', 'h', 'text', 'x')
+    assert.throws(() => shard.call('HINCRBY', 'h', 'text', '1'), /hash value is not an integer/)
+    assert.throws(() => shard.call('HINCRBY', 'h', 'n', '1.5'), refusal('NOT_INTEGER'))
+  })
+
+  it('refuse a string, a field over 512 bytes and other numbers of arguments', () => {
+    const shard = new Shard()
+    shard.call('SET', 's', 'v')
+    for (const call of [
+      ['HMGET', 's', 'f'],
+      ['HVALS', 's'],
+      ['HEXISTS', 's', 'f'],
+      ['HSETNX', 's', 'f', 'v'],
+      ['HINCRBY', 's', 'f', '1'],
+    ] as [string, ...string[]][]) {
+      assert.throws(() => shard.call(...call), refusal('WRONG_TYPE'))
+      assert.throws(() => shard.call(call[0]), refusal('WRONG_ARITY'))
+    }
+    const long = 'f'.repeat(513)
+    assert.throws(() => shard.call('HMGET', 'h', 'f', long), refusal('TOO_LARGE'))
+    assert.throws(() => shard.call('HEXISTS', 'h', long), refusal('TOO_LARGE'))
+    assert.throws(() => shard.call('HSETNX', 'h', long, 'v'), refusal('TOO_LARGE'))
+    assert.throws(() => shard.call('HINCRBY', 'h', long, '1'), refusal('TOO_LARGE'))
+    assert.equal(shard.call('HSETNX', 'h', 'f', long), 1)
+  })
+})

@@ -137,3 +137,161 @@ describe('EXPIRE, PEXPIRE, PERSIST, TTL and PTTL', () => {
     assert.deepEqual([shard.call('TTL', 'n'), shard.call('TTL', 'h')], [-1, -1])
   })
 })
+
+describe('EXPIREAT and PEXPIREAT', () => {
+  it('take a time since 1970, in seconds or milliseconds, and the options of EXPIRE', () => {
+    const shard = new Shard()
+    shard.call('MSET', 'a', '1', 'b', '1', 'c', '1')
+    assert.equal(shard.call('EXPIREAT', 'a', `${shard.nowMs / 1000 + 5}`), 1)
+    assert.equal(shard.call('PEXPIREAT', 'b', `${shard.nowMs + 1700}`), 1)
+    assert.deepEqual([shard.call('PTTL', 'a'), shard.call('PTTL', 'b')], [5000, 1700])
+    assert.equal(shard.call('EXPIREAT', 'a', `${shard.nowMs / 1000 + 9}`, 'LT'), 0)
+    assert.equal(shard.call('PEXPIREAT', 'none', `${shard.nowMs + 1700}`), 0)
+    assert.equal(shard.call('EXPIREAT', 'c', '-5'), 1)
+    assert.equal(shard.call('EXISTS', 'c'), 0)
+  })
+
+  it('refuse a time that is no integer or further away than can be counted', () => {
+    const shard = new Shard()
+    assert.throws(() => shard.call('EXPIREAT', 'a', 'now'), refusal('NOT_INTEGER'))
+    assert.throws(
+      () => shard.call('EXPIREAT', 'a', '9223372036854775807'),
+      /invalid expire time in 'expireat' command/,
+    )
+    assert.throws(() => shard.call('PEXPIREAT', 'a', '1', 'NX', 'XX'), refusal('SYNTAX'))
+    assert.throws(() => shard.call('PEXPIREAT', 'a'), refusal('WRONG_ARITY'))
+  })
+})
+
+/** A key of each type under `{t}type`, all that expire with 100 ms to go. */
+function typed(): Shard {
+  const shard = new Shard()
+  shard.call('SET', '{t}string', 'v')
+  shard.call('HSET', '{t}hash', 'f', '1')
+  shard.call('HSET', '{t}hash', 'g', '2', '10')
+  shard.call('RPUSH', '{t}list', 'a', 'b')
+  shard.call('SADD', '{t}set', 'a', 'b')
+  shard.call('ZADD', '{t}zset', '2', 'a', '1', 'b')
+  for (const type of types) shard.call('PEXPIRE', `{t}${type}`, '100')
+  return shard
+}
+
+const types = ['string', 'hash', 'list', 'set', 'zset']
+const contents: Record<string, (shard: Shard, key: string) => unknown> = {
+  string: (shard, key) => shard.call('GET', key),
+  hash: (shard, key) => shard.call('HGETALL', key),
+  list: (shard, key) => shard.call('LRANGE', key, '0', '-1'),
+  set: (shard, key) => shard.call('SMEMBERS', key),
+  zset: (shard, key) => shard.call('ZRANGE', key, '0', '-1', 'WITHSCORES'),
+}
+
+describe('RENAME', () => {
+  it('gives value and expiry another key, whatever the type, and what that held is gone', () => {
+    for (const type of types) {
+      const shard = typed()
+      const before = contents[type]!(shard, `{t}${type}`)
+      shard.call('RPUSH', '{t}to', 'old')
+      assert.equal(shard.call('RENAME', `{t}${type}`, '{t}to'), true)
+      assert.equal(shard.call('EXISTS', `{t}${type}`), 0)
+      assert.deepEqual(contents[type]!(shard, '{t}to'), before)
+      assert.deepEqual([shard.call('PTTL', '{t}to'), shard.call('DBSIZE')], [100, 5])
+      shard.nowMs += 100
+      while ((shard.machine.nextExpiry() ?? Number.POSITIVE_INFINITY) <= shard.nowMs) shard.sweep()
+      assert.deepEqual(Object.keys(shard.dump()), ['cclock', 'ckeys'])
+    }
+  })
+
+  it('moves the expiry of fields, too', () => {
+    const shard = typed()
+    shard.call('PERSIST', '{t}hash')
+    shard.call('RENAME', '{t}hash', '{t}to')
+    shard.nowMs += 10_000
+    while ((shard.machine.nextExpiry() ?? Number.POSITIVE_INFINITY) <= shard.nowMs) shard.sweep()
+    assert.deepEqual([shard.call('HGETALL', '{t}to'), shard.machine.nextExpiry()], [[['f', '1']], null])
+  })
+
+  it('to the same name changes nothing but needs the key', () => {
+    const shard = new Shard()
+    assert.throws(() => shard.call('RENAME', 'a', 'a'), /no such key/)
+    shard.call('SET', 'a', 'v')
+    assert.equal(shard.call('RENAME', 'a', 'a'), true)
+    assert.equal(shard.call('GET', 'a'), 'v')
+  })
+
+  it('refuses a missing or expired key, and two slots with both named', () => {
+    const shard = typed()
+    shard.nowMs += 100
+    assert.throws(() => shard.call('RENAME', '{t}string', '{t}to'), /no such key/)
+    assert.throws(
+      () => shard.call('RENAME', 'a', 'b'),
+      /CROSSSLOT Keys in request don't hash to the same slot: "a" is in 15495, "b" in 3300/,
+    )
+    assert.throws(() => shard.call('RENAME', '', 'a'), refusal('EMPTY_KEY'))
+    assert.throws(() => shard.call('RENAME', 'a', ''), refusal('EMPTY_KEY'))
+    assert.throws(() => shard.call('RENAME', '{a}', `{a}${'x'.repeat(1024)}`), refusal('TOO_LARGE'))
+  })
+})
+
+describe('COPY', () => {
+  it('copies value and expiry, whatever the type; then the two go their own ways', () => {
+    for (const type of types) {
+      const shard = typed()
+      const before = contents[type]!(shard, `{t}${type}`)
+      assert.equal(shard.call('COPY', `{t}${type}`, '{t}to'), 1)
+      assert.deepEqual(contents[type]!(shard, '{t}to'), before)
+      assert.deepEqual([shard.call('PTTL', '{t}to'), shard.call('DBSIZE')], [100, 6])
+      shard.call('DEL', `{t}${type}`)
+      shard.sweep()
+      assert.deepEqual(contents[type]!(shard, '{t}to'), before)
+      shard.nowMs += 100
+      while ((shard.machine.nextExpiry() ?? Number.POSITIVE_INFINITY) <= shard.nowMs) shard.sweep()
+      assert.deepEqual(Object.keys(shard.dump()), ['cclock', 'ckeys'])
+    }
+  })
+
+  it('a copied sorted set is changed as any other', () => {
+    const shard = new Shard()
+    shard.call('ZADD', '{t}a', ...Array.from({ length: 3000 }, (_, i) => [`${i}`, `m${i}`]).flat())
+    shard.call('COPY', '{t}a', '{t}b')
+    shard.call('ZADD', '{t}b', '1.5', 'new')
+    shard.call('ZREM', '{t}a', 'm0')
+    assert.deepEqual(
+      [shard.call('ZRANK', '{t}b', 'm2999'), shard.call('ZRANK', '{t}a', 'm2999')],
+      [3000, 2998],
+    )
+  })
+
+  it('leaves out the fields that expired', () => {
+    const shard = typed()
+    shard.call('PERSIST', '{t}hash')
+    shard.nowMs += 10_000
+    shard.call('COPY', '{t}hash', '{t}to')
+    assert.deepEqual([shard.call('HGETALL', '{t}to'), shard.call('HLEN', '{t}to')], [[['f', '1']], 1])
+  })
+
+  it('overwrites with REPLACE only; a missing source is 0', () => {
+    const shard = typed()
+    assert.equal(shard.call('COPY', '{t}string', '{t}list'), 0)
+    assert.equal(shard.call('COPY', '{t}string', '{t}list', 'replace'), 1)
+    assert.equal(shard.call('GET', '{t}list'), 'v')
+    assert.equal(shard.call('COPY', '{t}none', '{t}list', 'REPLACE'), 0)
+    assert.equal(shard.call('GET', '{t}list'), 'v')
+    shard.nowMs += 100
+    assert.equal(shard.call('COPY', '{t}string', '{t}list', 'REPLACE'), 0)
+  })
+
+  it('refuses one key for both, two slots, other options, and more than a command may move', () => {
+    const shard = new Shard()
+    assert.throws(() => shard.call('COPY', 'a', 'a'), /source and destination objects are the same/)
+    assert.throws(() => shard.call('COPY', 'a', 'b'), refusal('CROSS_SHARD'))
+    assert.throws(() => shard.call('COPY', '{t}a', '{t}b', 'DB'), refusal('SYNTAX'))
+    shard.call('SADD', '{t}s', ...Array.from({ length: 10_000 }, (_, i) => `${i}`))
+    shard.call('SET', '{t}to', 'v')
+    assert.equal(shard.call('COPY', '{t}s', '{t}to', 'REPLACE'), 1)
+    shard.call('SADD', '{t}s', 'one more')
+    assert.throws(() => shard.call('COPY', '{t}s', '{t}to', 'REPLACE'), refusal('INVALID_ARGUMENT'))
+    assert.equal(shard.call('SCARD', '{t}to'), 10_000)
+    for (let i = 0; i < 33; i++) shard.call('RPUSH', '{t}wide', new Uint8Array(1024 * 1024))
+    assert.throws(() => shard.call('COPY', '{t}wide', '{t}x'), refusal('INVALID_ARGUMENT'))
+  })
+})

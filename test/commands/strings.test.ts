@@ -191,3 +191,46 @@ describe('INCR, INCRBY, DECR and DECRBY', () => {
     assert.throws(() => shard.call('INCR', 'h'), refusal('WRONG_TYPE'))
   })
 })
+
+describe('GETDEL, APPEND and STRLEN', () => {
+  it('GETDEL answers the value and takes the key with its expiry away', () => {
+    const shard = new Shard()
+    shard.call('SET', 'k', 'v', 'EX', '10')
+    assert.deepEqual([shard.call('GETDEL', 'k'), shard.call('GETDEL', 'k')], ['v', null])
+    assert.deepEqual(Object.keys(shard.dump()), ['cclock', 'ckeys'])
+  })
+
+  it('APPEND adds to the end, from nothing too, answers the length in bytes and keeps the expiry', () => {
+    const shard = new Shard()
+    assert.equal(shard.call('APPEND', 'k', 'grü'), 4)
+    shard.call('PEXPIRE', 'k', '100')
+    assert.equal(shard.call('APPEND', 'k', 'n'), 5)
+    assert.equal(shard.call('APPEND', 'k', ''), 5)
+    assert.deepEqual(
+      [shard.call('GET', 'k'), shard.call('STRLEN', 'k'), shard.call('PTTL', 'k')],
+      ['grün', 5, 100],
+    )
+    shard.nowMs += 100
+    assert.deepEqual([shard.call('STRLEN', 'k'), shard.call('APPEND', 'k', 'x')], [0, 1])
+    assert.equal(shard.call('TTL', 'k'), -1)
+  })
+
+  it('APPEND refuses to pass 1 MiB and leaves the value as it is', () => {
+    const shard = new Shard()
+    shard.call('SET', 'k', new Uint8Array(1024 * 1024))
+    assert.throws(() => shard.call('APPEND', 'k', 'x'), refusal('TOO_LARGE'))
+    assert.equal(shard.call('STRLEN', 'k'), 1024 * 1024)
+  })
+
+  it('refuse a hash', () => {
+    const shard = new Shard()
+    shard.call('HSET', 'h', 'f', 'v')
+    for (const call of [
+      ['GETDEL', 'h'],
+      ['APPEND', 'h', 'x'],
+      ['STRLEN', 'h'],
+    ] as [string, ...string[]][])
+      assert.throws(() => shard.call(...call), refusal('WRONG_TYPE'))
+    assert.equal(shard.call('HLEN', 'h'), 1)
+  })
+})
