@@ -114,6 +114,7 @@ async function bind(
     cleanupIntervalMs: settings.cleanupIntervalMs,
     messageTimeoutMs: settings.messageTimeoutMs,
     rebalanceMovesMax: settings.rebalanceMovesMax,
+    nodeDownAfterMs: settings.nodeDownAfterMs,
     rebalanceBytesPerSecond: settings.rebalanceBytesPerSecond,
     journal,
     recovered,

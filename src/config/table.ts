@@ -154,6 +154,12 @@ export const table = {
     24,
     'Shards that move replicas at the same time.',
   ),
+  nodeDownAfterMs: setting(
+    'node_down_after',
+    duration('1m', '168h', 'never'),
+    15 * 60_000,
+    'A node that is dead for longer loses its replicas to the others, where enough are there.',
+  ),
   rebalanceBytesPerSecond: setting(
     'rebalance_bandwidth',
     size('64KiB', '64GiB'),

@@ -31,6 +31,8 @@ export interface ControllerOptions {
   /** Operations open at one time. */
   readonly movesMax: number
   readonly isDown: (node: string) => boolean
+  /** Down for longer than anybody should wait. */
+  readonly isLost: (node: string) => boolean
   /** How far a node's wall clock is off the median of all, ms. */
   readonly clockOffMs: (node: string) => number
   readonly leaderOf: (shard: number) => string | null
@@ -81,12 +83,14 @@ export class Controller {
 
   /** What this node, looking at its own copy of the register, takes for the plan. */
   plan(): RebalancePlan | null {
-    const { hash64, isDown, movesMax } = this.options
+    const { hash64, isDown, isLost, movesMax } = this.options
     const register = this.known
     if (register === null) return null
-    const down = register.nodes.map(node => (isDown(node.nodeId) ? node.nodeId : '')).join()
-    if (this.lastPlan?.register !== register || this.lastPlan.down !== down)
-      this.lastPlan = { register, down, plan: planRebalance({ register, isDown, hash64, movesMax }) }
+    const down = register.nodes.map(({ nodeId }) => `${isDown(nodeId)} ${isLost(nodeId)}`).join()
+    if (this.lastPlan?.register !== register || this.lastPlan.down !== down) {
+      const plan = planRebalance({ register, isDown, isLost, hash64, movesMax })
+      this.lastPlan = { register, down, plan }
+    }
     return this.lastPlan.plan
   }
 
@@ -304,12 +308,12 @@ export class Controller {
 
   /** Leaders go where the ring would have them, a few at a time, and only while no replicas move. */
   private spreadLeaders(register: Register): void {
-    const { hash64, clock, leaderOf, isDown, peers, addressOf, nodeId } = this.options
+    const { hash64, clock, leaderOf, isDown, isLost, peers, addressOf, nodeId } = this.options
     if (register.isPaused || clock.now() - this.lastTransferMs < transferPauseMs) return
     this.lastTransferMs = clock.now()
     const { shardCount } = register.settings
     const leaders = Array.from({ length: shardCount }, (_, shard) => leaderOf(shard))
-    const wish = wishOf(register, hash64, leaders)
+    const wish = wishOf(register, isLost, hash64, leaders)
     let asked = 0
     for (let i = 0; i < shardCount && asked < transfersMax; i++) {
       const shard = this.nextTransfer % shardCount

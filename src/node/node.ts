@@ -70,6 +70,8 @@ export interface NodeOptions {
   readonly messageTimeoutMs: number
   /** Operations open at one time. */
   readonly rebalanceMovesMax: number
+  /** A node dead for longer is taken for lost: its replicas go to others. 0: never. */
+  readonly nodeDownAfterMs: number
   readonly rebalanceBytesPerSecond: number
 
   readonly journal: Journal
@@ -163,6 +165,7 @@ export class Node implements Service, PeerService {
       log,
       hash64: options.hash64,
       isDown: node => this.isDown(node),
+      isLost: node => this.isLost(node),
       clockOffMs: node => this.wallClocks.offMs(node),
       movesMax: options.rebalanceMovesMax,
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
@@ -307,6 +310,13 @@ export class Node implements Service, PeerService {
   private isDown(node: string): boolean {
     const state = this.detector.view.member(node)?.state
     return state === 'dead' || state === 'left' || this.isExpected(node)
+  }
+
+  /** Down for so long that nobody should wait for it. */
+  private isLost(node: string): boolean {
+    const { nodeDownAfterMs, clock } = this.options
+    const since = this.detector.downSince(node)
+    return nodeDownAfterMs > 0 && since !== null && clock.now() - since > nodeDownAfterMs
   }
 
   /** Its directory was given up, and nobody has come with another yet. */

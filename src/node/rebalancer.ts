@@ -12,6 +12,8 @@ export interface RebalanceInput {
   readonly register: Register
   /** Nodes that are not there to give or take data now. */
   readonly isDown: (node: string) => boolean
+  /** Nodes that have been down for longer than anybody should wait. */
+  readonly isLost: (node: string) => boolean
   readonly hash64: Hash64
   /** Operations open at one time. Each costs its nodes a snapshot's worth of I/O. */
   readonly movesMax: number
@@ -31,9 +33,16 @@ const receivingMax = 12
 /** Voters of the meta shard. */
 const metaVotersMax = 5
 
-/** Nodes that hold data: members; one that joins or leaves is on the way in or out. */
-function eligibleNodes(register: Register) {
-  return register.nodes.filter(node => node.state === 'member')
+/**
+ * Nodes that are to hold data: members, without those that are lost where enough others are there. (One that joins or
+ * leaves is on the way in or out.) Where there is nobody to spare, a lost one keeps its place: fewer replicas of
+ * everything would help nobody.
+ */
+function holders(register: Register, isLost: (node: string) => boolean): ReadonlySet<string> {
+  const members = register.nodes.filter(node => node.state === 'member').map(node => node.nodeId)
+  const here = members.filter(node => !isLost(node))
+  const missing = Math.max(0, register.settings.replicationFactor - here.length)
+  return new Set([...here, ...members.filter(isLost).slice(0, missing)])
 }
 
 export function todayOf(register: Register): ShardPlacement[] {
@@ -48,21 +57,25 @@ export function todayOf(register: Register): ShardPlacement[] {
 
 export function wishOf(
   register: Register,
+  isLost: (node: string) => boolean,
   hash64: Hash64,
   leaders: readonly (string | null)[] = [],
 ): Placement {
   const { shardCount, replicationFactor, vNodeCount } = register.settings
+  const held = holders(register, isLost)
   const members = register.nodes
     .filter(node => node.state === 'member' || node.state === 'leaving')
-    .map(({ nodeId, zone, state }) => ({ nodeId, zone, weight: 1, isEligible: state === 'member' }))
+    .map(({ nodeId, zone }) => ({ nodeId, zone, weight: 1, isEligible: held.has(nodeId) }))
   const today = todayOf(register).map((shard, i) => ({ ...shard, leader: leaders[i] ?? null }))
   return place({ members, shardCount, replicationFactor, today, hash64, vNodeCount })
 }
 
-export function planRebalance({ register, isDown, hash64, movesMax }: RebalanceInput): RebalancePlan {
-  const wish = wishOf(register, hash64)
+export function planRebalance(input: RebalanceInput): RebalancePlan {
+  const { register, isDown, isLost, hash64, movesMax } = input
+  const held = holders(register, isLost)
+  const wish = wishOf(register, isLost, hash64)
   const operations: OpenRequest[] = []
-  const meta = planMeta(register, isDown)
+  const meta = planMeta(register, held, isDown)
   if (meta !== null) operations.push(meta)
   const receiving = new Map<string, number>()
   let open = 0
@@ -80,7 +93,7 @@ export function planRebalance({ register, isDown, hash64, movesMax }: RebalanceI
     }
   }
   const { replicationFactor } = register.settings
-  const voterCount = votersFor(replicationFactor, eligibleNodes(register).length)
+  const voterCount = votersFor(replicationFactor, held.size)
   for (let shard = 0; shard < register.settings.shardCount; shard++) {
     const record = register.shards.get(shard)
     const wished = wish.shards[shard]
@@ -151,11 +164,15 @@ function isSame(wished: OpenRequest['voters'], now: readonly Member[]): boolean 
 }
 
 /** The meta shard: every node has a replica, at most five of them vote. */
-function planMeta(register: Register, isDown: (node: string) => boolean): OpenRequest | null {
+function planMeta(
+  register: Register,
+  held: ReadonlySet<string>,
+  isDown: (node: string) => boolean,
+): OpenRequest | null {
   const record = register.shards.get(metaGroup)
   if (record === undefined) return null
   const nodes = register.nodes.filter(node => node.state !== 'left')
-  const mayVote = nodes.filter(node => node.state === 'member')
+  const mayVote = nodes.filter(node => held.has(node.nodeId))
   const voterCount = votersFor(metaVotersMax, mayVote.length)
   const votes = new Set(record.voters.map(member => member.node))
   const ranked = [...mayVote].sort(

@@ -514,3 +514,25 @@ describe('a node that lost its directory', () => {
     assert.equal(text(await execute(made, back, call('GET', 'k'))), 'v')
   })
 })
+
+describe('a node that is dead for longer than node_down_after', () => {
+  it('loses its replicas to a spare node, and is taken back when it returns', async () => {
+    const made = new SimCluster(36, { shardCount: 8, nodeDownAfterMs: 60_000 })
+    assert.ok(await made.boot(4), JSON.stringify(made.describe()))
+    const [first, , third] = made.machines
+    const held = () =>
+      first!.node!.status().nodes.find(node => node.nodeId === third!.nodeId)?.replicas ?? Number.NaN
+    await until(made, 'it holds its share', () => made.isSettled(4) && held() === 6)
+    third!.crash()
+    await run(made, 50_000)
+    assert.equal(held(), 6)
+    await until(made, 'the others take over', () => held() === 0)
+    begin(third!, {})
+    await until(
+      made,
+      'it takes its share again',
+      () => third!.node !== null && held() === 6 && made.isSettled(4),
+    )
+    made.compareReplicas()
+  })
+})

@@ -6,11 +6,15 @@ import { hash64, MetaShard, settings } from './cluster-register.ts'
 
 interface Around {
   readonly down?: readonly string[]
+  /** Down, and for so long that nobody waits. */
+  readonly lost?: readonly string[]
   readonly movesMax?: number
 }
 
-function plan(register: Register, { down = [], movesMax = 24 }: Around = {}): RebalancePlan {
-  return planRebalance({ register, isDown: node => down.includes(node), hash64, movesMax })
+function plan(register: Register, { down = [], lost = [], movesMax = 24 }: Around = {}): RebalancePlan {
+  const isLost = (node: string) => lost.includes(node)
+  const isDown = (node: string) => down.includes(node) || isLost(node)
+  return planRebalance({ register, isDown, isLost, hash64, movesMax })
 }
 
 const shardsOf = ({ operations }: RebalancePlan) => operations.filter(({ group }) => group !== metaGroup)
@@ -320,5 +324,70 @@ describe('the meta shard', () => {
     const second = metaOf(plan(meta.register))!
     assert.equal(second.replaces, first.id)
     assert.deepEqual(nodes(second.learners), ['node2', 'node3'])
+  })
+})
+
+describe('a node that is lost', () => {
+  const held = (meta: MetaShard, node: string) =>
+    [...meta.register.shards]
+      .filter(([group]) => group !== metaGroup)
+      .filter(([, { voters, learners }]) => nodes([...voters, ...learners]).includes(node)).length
+
+  it('gives its replicas to the others, and its vote in the meta shard; nothing else moves', () => {
+    const meta = cluster(4, 64)
+    const before = held(meta, 'node2')
+    const moves = meta.register.movesDone
+    settle(meta, { lost: ['node2'] })
+    assert.equal(held(meta, 'node2'), 0)
+    assert.equal(meta.register.movesDone - moves, before)
+    assert.ok(!nodes(meta.register.shards.get(metaGroup)!.voters).includes('node2'))
+    for (const [group, { voters }] of meta.register.shards)
+      if (group !== metaGroup) assert.equal(voters.length, 3)
+  })
+
+  it('keeps its place where nobody can take it', () => {
+    const meta = cluster(3)
+    assert.deepEqual(plan(meta.register, { lost: ['node2'] }).operations, [])
+    const four = cluster(4)
+    const before = four.register
+    assert.deepEqual(shardsOf(plan(before, { lost: ['node2', 'node3'] })).length > 0, true)
+    settle(four, { lost: ['node2', 'node3'] })
+    assert.ok(held(four, 'node2') + held(four, 'node3') > 0)
+    for (const { voters } of four.register.shards.values()) assert.equal(voters.length, 3)
+  })
+
+  it('takes its share again when it is back', () => {
+    const meta = cluster(4, 64)
+    settle(meta, { lost: ['node2'] })
+    settle(meta)
+    assert.ok(held(meta, 'node2') >= 40)
+  })
+})
+
+describe('a replica that can not go on', () => {
+  it('is replaced by another on its node, and nothing else moves', () => {
+    const meta = cluster(4, 64)
+    const record = meta.register.shards.get(5)!
+    const [old] = record.voters
+    meta.run('META.UNFIT', { group: 5, replica: old!.replica })
+    const { operations } = plan(meta.register)
+    assert.deepEqual(
+      operations.map(({ group }) => group),
+      [5],
+    )
+    assert.deepEqual(added(operations[0]!), [old!.node])
+    assert.deepEqual(nodes(operations[0]!.voters), nodes(record.voters))
+  })
+
+  it('is replaced even when it is what an open operation wishes for', () => {
+    const meta = cluster(4, 64)
+    const [old] = meta.register.shards.get(5)!.voters
+    meta.run('META.UNFIT', { group: 5, replica: old!.replica })
+    const operation = meta.open(plan(meta.register).operations[0]!)!
+    const fresh = operation.voters.find(({ node }) => node === old!.node)!
+    meta.run('META.UNFIT', { group: 5, replica: fresh.replica })
+    const [again] = plan(meta.register).operations
+    assert.equal(again!.replaces, operation.id)
+    assert.deepEqual(added(again!), [old!.node])
   })
 })

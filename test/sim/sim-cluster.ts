@@ -17,6 +17,8 @@ export interface SimSettings {
   readonly replicationFactor: number
   readonly journalSegmentBytes: number
   readonly journalBudgetBytes: number
+  /** 0: never. */
+  readonly nodeDownAfterMs: number
 }
 
 export const defaultSimSettings: SimSettings = {
@@ -24,6 +26,7 @@ export const defaultSimSettings: SimSettings = {
   replicationFactor: 3,
   journalSegmentBytes: 256 * 1024,
   journalBudgetBytes: 2 * 1024 * 1024,
+  nodeDownAfterMs: 0,
 }
 
 /** What a start is told, of what a node takes. */
@@ -115,6 +118,7 @@ export class SimMachine {
       cleanupIntervalMs: 1000,
       messageTimeoutMs: 5000,
       rebalanceMovesMax: 24,
+      nodeDownAfterMs: settings.nodeDownAfterMs,
       rebalanceBytesPerSecond: 64 * 1024 * 1024,
       journal,
       recovered,
