@@ -10,10 +10,12 @@ import { tlsFilesOf } from './config.ts'
 import { RemoteError, RoundhouseError } from './errors.ts'
 import { BrokenInvariant } from './lib/assert.ts'
 import { CertificateWatch } from './lib/certificate-watch.ts'
+import { namesHost } from './lib/certificates.ts'
 import { systemClock } from './lib/clock.ts'
 import type { Logger } from './lib/logger.ts'
 import { loadNodeCertificates, pathsOf } from './lib/node-certificates.ts'
 import { systemRandom } from './lib/prng.ts'
+import { tlsTrouble } from './lib/tls-trouble.ts'
 import { FileDisk } from './log/file-disk.ts'
 import type { ClusterSettings } from './node/meta-register.ts'
 import { Node } from './node/node.ts'
@@ -87,6 +89,10 @@ async function bind(
     clock: systemClock,
     random: systemRandom,
     ...(tls === null ? {} : { credentials: tls.channel }),
+    explain: address => {
+      const { host, port = settings.port } = splitAddress(address)!
+      return tlsTrouble(host, port, tls?.certificates() ?? null)
+    },
     onLost: (peer, address, why) => log.info('no link to a peer', { peer, address, why }),
   })
   opened.push(() => peers.close())
@@ -174,6 +180,15 @@ async function openTls(
   const [own] = watch.current.server.chain
   if (!tls.areCallersChecked) {
     log.warn('TLS without a CA asks nobody who he is: whoever reaches the port may read and write everything')
+  }
+  for (const address of new Set([settings.advertiseAddr, settings.advertiseClientAddr])) {
+    const { host } = splitAddress(address)!
+    if (own === undefined || namesHost(own, host)) continue
+    log.warn('the certificate does not name the address that others are told to dial: they will refuse it', {
+      address,
+      certificate: files.server.cert,
+      names: own.subjectAltName ?? 'none',
+    })
   }
   log.info('TLS is on', {
     certificate: files.server.cert,

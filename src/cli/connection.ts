@@ -21,9 +21,10 @@ import { HealthClient } from '../gen/grpc/health/v1/health.ts'
 import { AdminClient } from '../gen/roundhouse/v1/admin.ts'
 import type { Certificates } from '../lib/certificates.ts'
 import { TlsChannelCredentials } from '../lib/tls-channel.ts'
+import { tlsTrouble } from '../lib/tls-trouble.ts'
 import { errorOf } from './remote-error.ts'
 import { type Input, type OptionSpec, type Shell, UsageError } from './shell.ts'
-import { tlsOf, tlsOptionSpecs, tlsTrouble } from './tls.ts'
+import { tlsOf, tlsOptionSpecs } from './tls.ts'
 
 /** Three nodes of `npm start`, then a `serve` with its default port. */
 export const defaultNodes = '127.0.0.1:8081,8082,8083,8080'

@@ -4,6 +4,7 @@
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { createSecureContext } from 'node:tls'
 import { systemReason } from './system-reason.ts'
 
@@ -152,6 +153,12 @@ export function isIssuedBy(
     at = chain.find(each => each !== child && signs(each))
   }
   return false
+}
+
+/** Whether it is good for a server that is dialled by this name or address. */
+export function namesHost(certificate: X509Certificate, host: string): boolean {
+  const found = isIP(host) === 0 ? certificate.checkHost(host) : certificate.checkIP(host)
+  return found !== undefined
 }
 
 /** URIs among the subject alternative names. Names with unusual characters come quoted, and are none that we know. */

@@ -17,6 +17,8 @@ type IdentityListener = Parameters<experimental.CertificateProvider['addIdentity
 export interface NodeCredentials {
   readonly server: ServerCredentials
   readonly channel: ChannelCredentials
+  /** Those for peers, as they are now. */
+  readonly certificates: () => Certificates
   /** With a CA for callers each of them must have a certificate of it. */
   readonly areCallersChecked: boolean
 }
@@ -31,6 +33,7 @@ export function nodeCredentials(watch: CertificateWatch<NodeCertificates>): Node
       false,
     ),
     channel: new TlsChannelCredentials(() => watch.current.peer),
+    certificates: () => watch.current.peer,
     areCallersChecked,
   }
 }

@@ -3,6 +3,7 @@
  * address. Everything is made when it is first needed and closed when it is not needed any more.
  */
 import { type ChannelCredentials, credentials as grpcCredentials } from '@grpc/grpc-js'
+import { isError, RemoteError, RoundhouseError } from '../errors.ts'
 import {
   CommandRequest,
   CommandResponse,
@@ -32,6 +33,8 @@ export interface GrpcPeersOptions {
   readonly random: Random
   /** Insecure where it is left out. */
   readonly credentials?: ChannelCredentials
+  /** Why an address can't be reached, where more is to be known than gRPC says; null: nothing more. */
+  readonly explain?: (address: string) => Promise<string | null>
   /** A link to a peer broke or does not come about: once for each reason. It is tried again, and so it goes on. */
   readonly onLost?: (node: string, address: string, why: string) => void
 }
@@ -73,8 +76,13 @@ export class GrpcPeers implements Peers {
       method,
       body,
     })
-    const answer = await this.channels.to(address).unary('/roundhouse.v1.Peer/Ask', request, timeoutMs)
-    return decodeMessage(AskResponse, answer).body
+    try {
+      const answer = await this.channels.to(address).unary('/roundhouse.v1.Peer/Ask', request, timeoutMs)
+      return decodeMessage(AskResponse, answer).body
+    } catch (error) {
+      const why = isError(error, 'UNREACHABLE') ? await this.options.explain?.(address) : null
+      throw typeof why === 'string' ? new RoundhouseError('UNREACHABLE', { address, why }) : error
+    }
   }
 
   async heartbeat(address: string, greeting: Greeting, timeoutMs: number): Promise<Greeting> {
@@ -97,7 +105,12 @@ export class GrpcPeers implements Peers {
     return this.channels
       .to(address)
       .unary('/clusterpb.ClusterNode/RunCommand', request, call.timeoutMs, call.signal)
-      .then(bytes => readResponse(decodeMessage(CommandResponse, bytes)))
+      .then(
+        bytes => readResponse(decodeMessage(CommandResponse, bytes)),
+        (error: unknown) => {
+          throw asForwarder(error, address)
+        },
+      )
   }
 
   fetchChunk(address: string, transfer: Transfer, timeoutMs: number): Promise<Bytes> {
@@ -171,4 +184,10 @@ export class GrpcPeers implements Peers {
       this.scheduleSweep()
     })
   }
+}
+
+/** What the other node has against this one is not the client's to mend: to it, the leader can't be reached. */
+function asForwarder(error: unknown, address: string): unknown {
+  const isOurs = error instanceof RemoteError && (error.code === 'UNAUTHENTICATED' || error.code === 'DENIED')
+  return isOurs ? new RoundhouseError('UNREACHABLE', { address, why: error.message }) : error
 }

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { before, describe, it } from 'node:test'
 import { readSettings } from '../../src/config.ts'
 import { isError } from '../../src/errors.ts'
-import { type CertificateFiles, loadCertificates } from '../../src/lib/certificates.ts'
+import { type CertificateFiles, loadCertificates, namesHost } from '../../src/lib/certificates.ts'
 import { nodeOfUri, nodeUri } from '../../src/lib/node-uri.ts'
 import { CertificateDirectory, openssl } from './certificates.ts'
 
@@ -168,6 +168,20 @@ describe('certificates of a node', () => {
     const twoCas = home.file('two.crt')
     writeFileSync(twoCas, openssl('x509', '-in', root.crt) + openssl('x509', '-in', ca))
     assert.deepEqual(mistakes(flagsOf({ cert, key, ca: twoCas })), [])
+  })
+})
+
+describe('a certificate’s names', () => {
+  it('are those it may be dialled by', () => {
+    const home = new CertificateDirectory('node1=10.0.0.1,n1.lan')
+    const loaded = loadCertificates(home.of('node1'), Date.now())
+    assert.ok(loaded.ok)
+    const own = loaded.value.chain[0]!
+    const hosts = ['node1', 'localhost', '127.0.0.1', '10.0.0.1', 'n1.lan', 'node2', '10.0.0.2', '::1']
+    assert.deepEqual(
+      hosts.map(host => namesHost(own, host)),
+      [true, true, true, true, true, false, false, false],
+    )
   })
 })
 

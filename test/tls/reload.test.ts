@@ -228,6 +228,41 @@ describe('links between nodes with TLS', () => {
   })
 })
 
+describe('a call that is forwarded', () => {
+  it('by a node that the other does not accept is one that did not arrive: its client has nothing to mend', async () => {
+    const home = new CertificateDirectory()
+    const server = await startTlsServer('node1', home.of('node1'))
+    const none = { cert: '', key: '', ca: home.file('ca.crt') }
+    for (const [files, why] of [
+      [home.of('root'), /NOPERM client root may not forward calls/],
+      [none, /NOAUTH/],
+    ] as const) {
+      const peers = new GrpcPeers({
+        identity: () => ({ clusterId: 'c1', nodeId: 'node2', storeId: 's' }),
+        addressOf: () => server.address,
+        clock: systemClock,
+        random: new Prng(1),
+        credentials: callerCredentials(files),
+      })
+      const call = {
+        command: 'PING',
+        args: [],
+        session: null,
+        read: 'linearizable',
+        forward: true,
+        hops: 1,
+      } as const
+      await assert.rejects(peers.execute(server.address, { ...call, shard: null, timeoutMs: 2_000 }), {
+        code: 'UNREACHABLE',
+        message: why,
+      })
+      await peers.close()
+    }
+    assert.equal(server.service.calls.length, 0)
+    await server.close()
+  })
+})
+
 describe('a certificate that expires', () => {
   it('is warned of fourteen days before, once a day, and by an error when it is over', async () => {
     const home = new CertificateDirectory('--days', '20', 'node1')
