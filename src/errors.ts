@@ -125,7 +125,7 @@ const definitions = {
   ),
   WRONG_CLUSTER: define<{ theirs: string; ours: string }>(
     'precondition',
-    f => `wrong cluster: this one is ${f.ours}, the caller belongs to ${f.theirs}`,
+    f => `wrong cluster: this node belongs to ${f.ours}, the other to ${f.theirs}`,
   ),
   STORE_MISMATCH: define<{ node: string; registered: string; offered: string }>(
     'precondition',

@@ -78,6 +78,21 @@ export class Membership {
     log.info('joined', { cluster: this.clusterId, metaReplica })
   }
 
+  /** The seeds of a member are of its own cluster, or this is the directory of another one. Silence says nothing. */
+  checkSeeds(): void {
+    for (const seed of this.seeds()) {
+      this.options.peers.ask(seed, 'cluster', '{}', askTimeoutMs).then(
+        answer => {
+          const theirs = (JSON.parse(answer) as ClusterAnswer).clusterId
+          const ours = this.clusterId
+          if (ours !== null && theirs !== null && theirs !== ours)
+            this.around.onFatal(new RoundhouseError('WRONG_CLUSTER', { ours, theirs }))
+        },
+        () => {},
+      )
+    }
+  }
+
   /** A member comes in without its replica of the meta shard: it is damaged, and the cluster gives it another. */
   private async anotherMetaReplica({ nodeId, metaReplica }: RegisteredNode): Promise<number> {
     const isDamaged = [...this.host.unfit().values()].some(({ group }) => group === metaGroup)

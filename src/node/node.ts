@@ -1,5 +1,5 @@
 import { commands } from '../commands/table.ts'
-import { RoundhouseError } from '../errors.ts'
+import { isError, RoundhouseError } from '../errors.ts'
 import { Detector, defaultSettings } from '../gossip/detector.ts'
 import type { Leadership, Load } from '../gossip/member.ts'
 import type { Change } from '../gossip/view.ts'
@@ -209,6 +209,7 @@ export class Node implements Service, PeerService {
   async start(): Promise<void> {
     const { options } = this
     this.host.recover(options.recovered)
+    if (options.clusterId !== null) this.membership.checkSeeds()
     this.every(options.tickMs, () => this.host.tick())
     this.every(options.heartbeatIntervalMs, () => this.gossip())
     this.every(lookIntervalMs, () => this.controller.lookNowAndThen())
@@ -247,7 +248,8 @@ export class Node implements Service, PeerService {
 
   private fail(error: Error): void {
     if (this.isStopping) return
-    this.options.log.error('this node can not go on', { error })
+    if (isError(error)) this.options.log.error(error.message, { code: error.code })
+    else this.options.log.error('this node can not go on', { error })
     this.isReady = false
     this.isStopping = true
     for (const cancel of this.timers) cancel()

@@ -74,6 +74,18 @@ describe('nodes that must not start', () => {
       assert.match(newer.msg, new RegExp(`format.*${format + 1}|${format + 1}.*format`))
       writeFileSync(identity, text)
 
+      const loner = new NodeProcess('node7', await freePort(), place('loner'), [
+        '--bootstrap',
+        '--shard-count',
+        '4',
+      ])
+      loner.start()
+      await eventually('it is a cluster of its own', refusalMsMax, () => client.status(loner.address))
+      await loner.stop()
+      loner.flags = seed
+      const stranger = await refusal(loner)
+      assert.equal(stranger.code, 'WRONG_CLUSTER')
+
       three.start()
       await cluster.settled()
 
