@@ -571,7 +571,13 @@ export class Node implements Service, PeerService {
       const hasLeft = known?.storeId === from.storeId && known.state === 'left'
       return JSON.stringify({ clusterId: this.membership.clusterId, hasLeft } satisfies ClusterAnswer)
     }
-    if (method === 'join') return this.admitJoiner(request as JoinRequest & { hops?: number })
+    if (method === 'join') {
+      const joiner = request as JoinRequest
+      // A certificate speaks for one node only.
+      if (joiner.nodeId !== from.nodeId)
+        throw new RoundhouseError('INVALID_ARGUMENT', { what: 'join request', accepted: 'the asker’s own id' })
+      return this.admitJoiner(joiner)
+    }
     // Perhaps it was a member and has lost its volume: whoever still takes it for one asks another node soon.
     if (this.membership.clusterId === null)
       throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
