@@ -254,6 +254,90 @@ describe('a call for several shards', () => {
   })
 })
 
+describe('a read from shard to shard', () => {
+  const page = (cursor: string, ...keys: string[]): Settled => ({
+    ok: true,
+    replies: [{ kind: 'list', items: keys.map(key => ({ key: fromUtf8(key) })), cursor: fromUtf8(cursor) }],
+    index: 7,
+  })
+  const cursorOf = ({ reply }: CallResult) => (reply.kind === 'list' ? toUtf8(reply.cursor!) : reply.kind)
+  const asked = (bench: Bench) =>
+    bench.here.map(({ shard, caller }) => [shard, 'args' in caller && toUtf8(caller.args[0]!)])
+
+  it('goes where its cursor says, here or there', async () => {
+    const bench = new Bench().lead(2, () => page('2.YQ', 'a'))
+    const full = await bench.run('SCAN', ['2.', 'COUNT', '1'])
+    assert.deepEqual([cursorOf(full), full.revision, asked(bench)], ['2.YQ', 7, [[2, '2.']]])
+    bench.forwarded = async () => ({
+      reply: { kind: 'list', items: [], cursor: fromUtf8('1.Yg') },
+      revision: 9,
+      lagMs: 0,
+    })
+    assert.equal(cursorOf(await bench.run('SCAN', ['1.YQ'])), '1.Yg')
+    assert.deepEqual(
+      bench.there.map(({ call }) => [call.command, call.shard, toUtf8(call.args[0]!)]),
+      [['SCAN', 1, '1.YQ']],
+    )
+  })
+
+  it('goes on to the next shard while a page has room, and ends with the last one', async () => {
+    const bench = new Bench()
+    for (let shard = 0; shard < shardCount; shard++)
+      bench.lead(shard, () => page(`${shard + 1}.`, `${shard}`))
+    const { reply } = await bench.run('SCAN', ['0', 'COUNT', '10'])
+    assert.ok(reply.kind === 'list')
+    assert.deepEqual(
+      [reply.items.map(({ key }) => toUtf8(key!)), toUtf8(reply.cursor!)],
+      [['0', '1', '2', '3'], '0'],
+    )
+    assert.deepEqual(asked(bench), [
+      [0, '0'],
+      [1, '1.'],
+      [2, '2.'],
+      [3, '3.'],
+    ])
+    assert.equal(cursorOf(await bench.run('SCAN', ['0', 'COUNT', '2'])), '2.')
+  })
+
+  it('is refused for a cursor of another cluster', async () => {
+    const bench = new Bench().lead(0, () => page('1.'))
+    await assert.rejects(bench.run('SCAN', ['4.']), { code: 'INVALID_ARGUMENT' })
+    assert.deepEqual(bench.here, [])
+  })
+
+  it('takes no longer than one call may', async () => {
+    const bench = new Bench().lead(0, () => page('1.'))
+    bench.candidates = []
+    const startedMs = bench.clock.now()
+    await assert.rejects(bench.run('SCAN', ['0']), { code: 'NO_LEADER' })
+    assert.ok(bench.clock.now() - startedMs <= 1_000)
+  })
+
+  it('asks one shard for a key by chance, and all others at once where that has none', async () => {
+    const bench = new Bench()
+    const none: Settled = { ok: true, replies: [{ kind: 'nil' }], index: 1 }
+    for (let shard = 0; shard < shardCount; shard++)
+      bench.lead(shard, () => (shard === 2 ? answered('k') : none))
+    for (let turn = 0; turn < 20; turn++) assert.equal(text(await bench.run('RANDOMKEY', [])), 'k')
+    assert.equal(bench.here.filter(({ shard }) => shard === 2).length, 20)
+    assert.ok(bench.here.length < 80, 'not all of them each time')
+    bench.lead(2, () => none)
+    assert.equal((await bench.run('RANDOMKEY', [])).reply.kind, 'nil')
+  })
+})
+
+describe('a call with two keys of one entry', () => {
+  it('goes to the shard of their slot, and nowhere when they have two', async () => {
+    const bench = new Bench().lead(shardOfSlot(slotOf(fromUtf8('{t}')), shardCount), () => answered('OK'))
+    assert.equal(text(await bench.run('RENAME', ['{t}a', '{t}b'])), 'OK')
+    assert.equal(text(await bench.run('COPY', ['{t}a', '{t}b', 'REPLACE'])), 'OK')
+    // One shard, two slots: what is refused must not hang on how many shards a cluster has.
+    const [a, b] = [keyOn(1), keyOn(1, 'x')]
+    await assert.rejects(bench.run('RENAME', [a, b]), { code: 'CROSS_SHARD' })
+    assert.deepEqual([bench.here.length, bench.there.length], [2, 0])
+  })
+})
+
 describe('a refusal', () => {
   it('before anything was appended is tried again', async () => {
     const answer = inTurn(
