@@ -9,7 +9,7 @@ import { type Deferred, deferred } from '../lib/deferred.ts'
 import type { Logger } from '../lib/logger.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Hash64 } from '../ring/ring.ts'
-import { Host } from '../shard/host.ts'
+import { Host, type HostLimits } from '../shard/host.ts'
 import type { Journal, PeerMessage, ReplicaRecovery, StateStore } from '../shard/ports.ts'
 import type { RaftSettings } from '../shard/replica.ts'
 import { Controller, isPassing } from './controller.ts'
@@ -63,6 +63,7 @@ export interface NodeOptions {
   /** Those of them that a person gave: in a cluster that has others the node does not start. */
   readonly expected?: Partial<ClusterSettings>
   readonly raft: RaftSettings
+  readonly hostLimits?: Partial<HostLimits>
   readonly tickMs: number
   readonly heartbeatIntervalMs: number
   readonly gossipPeerCount: number
@@ -143,6 +144,7 @@ export class Node implements Service, PeerService {
       random,
       log,
       raft: options.raft,
+      ...(options.hostLimits === undefined ? {} : { limits: options.hostLimits }),
       schedule: options.schedule,
       tableOf: group => (group === metaGroup ? metaCommands : commands),
       medianWallMs: nodes => this.wallClocks.medianWallMs(nodes),

@@ -42,6 +42,8 @@ export interface HostOptions {
   readonly raft: RaftSettings
   /** Proposed and not committed, all groups together; nodeUncommittedBytesMax if not given. */
   readonly uncommittedBytesMax?: number
+  /** In place of hostLimits: a simulation makes them small, so that it meets them. */
+  readonly limits?: Partial<HostLimits>
   /** Calls `run` soon, not within this call (setImmediate). */
   readonly schedule: (run: () => void) => void
   readonly tableOf: (group: number) => CommandTable
@@ -57,19 +59,30 @@ export interface HostOptions {
   readonly onProgress: (replicas: ReadonlySet<Replica>) => void
 }
 
+export interface HostLimits {
+  /** A replica is checkpointed when its memtable holds this much. */
+  readonly memtableBytesMax: number
+  /** … or its log has grown so long since the last one that a restart would be slow, or that one is so old. */
+  readonly entriesBetweenCheckpointsMax: number
+  readonly checkpointAgeMsMax: number
+  /** Checkpointed entries that stay in the journal while there is room. */
+  readonly entriesKept: number
+  /** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
+  readonly inboxMax: number
+}
+
+export const hostLimits: HostLimits = {
+  memtableBytesMax: 1024 * 1024,
+  entriesBetweenCheckpointsMax: 4_000,
+  checkpointAgeMsMax: 30_000,
+  entriesKept: 4_000,
+  inboxMax: 100_000,
+}
+
 /** How long applying may keep the loop, ms. */
 const applyBudgetMs = 10
-/** A replica is checkpointed when its memtable holds this much. */
-const memtableBytesMax = 1024 * 1024
-/** … or its log has grown so long since the last one that a restart would be slow, or that one is so old. */
-const entriesBetweenCheckpointsMax = 4_000
-const checkpointAgeMsMax = 30_000
-/** Checkpointed entries that stay in the journal while there is room. */
-const entriesKept = 4_000
 /** A journal write that takes longer is worth a line. */
 const slowSyncMs = 500
-/** Messages waiting for a turn; what comes on top is dropped, Raft repeats it. */
-const inboxMax = 100_000
 
 const noRoomNeeded: UncommittedRoom = { bytesLeft: 0 }
 
@@ -83,6 +96,7 @@ interface Recovered {
 export class Host {
   readonly snapshotter: Snapshotter
   private readonly options: HostOptions
+  private readonly limits: HostLimits
   private readonly replicas = new Map<number, Replica>()
   private readonly groups = new Map<number, Replica>()
   private readonly quarantined = new Map<number, { readonly group: number | null; readonly why: string }>()
@@ -103,6 +117,7 @@ export class Host {
 
   constructor(options: HostOptions) {
     this.options = options
+    this.limits = { ...hostLimits, ...options.limits }
     this.snapshotter = new Snapshotter(
       {
         ...options,
@@ -131,7 +146,7 @@ export class Host {
     if (this.batch.size > 0) this.writeBatch()
     for (const { id, configuration, applied, hardState } of found.sort((a, b) => a.id - b.id)) {
       const replica = this.adopt(id, configuration, applied, hardState)
-      this.compact(replica, entriesKept)
+      this.compact(replica, this.limits.entriesKept)
     }
     this.wake()
   }
@@ -316,7 +331,7 @@ export class Host {
   /** Frames of a peer. */
   receive(from: string, messages: readonly PeerMessage[]): void {
     for (const { message } of messages) {
-      if (this.inbox.length >= inboxMax) {
+      if (this.inbox.length >= this.limits.inboxMax) {
         this.counters.messagesDropped++
         continue
       }
@@ -654,6 +669,7 @@ export class Host {
       if (this.isBehind(replica, 1) && this.snapshotter.pinnedIndex(replica) === null) return replica
       this.compact(replica, 0)
     }
+    const { memtableBytesMax, entriesBetweenCheckpointsMax, checkpointAgeMsMax } = this.limits
     const oldMs = this.options.clock.now() - checkpointAgeMsMax
     for (const replica of this.replicas.values()) {
       if (!this.isBehind(replica, 1)) continue
@@ -706,7 +722,7 @@ export class Host {
         index: meta.index,
         ms,
       })
-      if (this.replicas.get(replica.id) === replica) this.compact(replica, entriesKept)
+      if (this.replicas.get(replica.id) === replica) this.compact(replica, this.limits.entriesKept)
       this.snapshotter.checkpointed(replica)
       this.touch(replica)
     })

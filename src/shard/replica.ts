@@ -12,7 +12,7 @@ import { assert } from '../lib/assert.ts'
 import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Random } from '../lib/prng.ts'
-import { type ProposeResult, productionConfig } from '../raft/raft.ts'
+import { type Config, type ProposeResult, productionConfig } from '../raft/raft.ts'
 import { RawNode } from '../raft/raw-node.ts'
 import type { ConfChange, Entry, HardState, Message, Snapshot } from '../raft/types.ts'
 import {
@@ -57,7 +57,20 @@ export interface ReplicaOptions {
 export interface RaftSettings {
   readonly electionTicks: number
   readonly heartbeatTicks: number
+  /** In place of production's: a simulation makes them small, so that it meets them. */
+  readonly limits?: RaftLimits
 }
+
+export type RaftLimits = Partial<
+  Pick<
+    Config,
+    | 'maxSizePerMsg'
+    | 'maxCommittedSizePerReady'
+    | 'maxUncommittedEntriesSize'
+    | 'maxInflightMsgs'
+    | 'maxInflightBytes'
+  >
+>
 
 export const defaultRaftSettings: RaftSettings = {
   electionTicks: productionConfig.electionTick,
@@ -165,6 +178,7 @@ export class Replica {
     this.raft = new RawNode(
       {
         ...productionConfig,
+        ...options.raft.limits,
         id: options.id,
         electionTick: options.raft.electionTicks,
         heartbeatTick: options.raft.heartbeatTicks,
@@ -364,7 +378,7 @@ export class Replica {
 
   private refusal(): RoundhouseError {
     if (!this.isLeader || this.lastRefusal !== 'uncommittedFull') return this.notLeader()
-    const max = productionConfig.maxUncommittedEntriesSize
+    const max = this.raft.raft.config.maxUncommittedEntriesSize
     return new RoundhouseError('OVERLOADED', { what: `bytes not yet committed at shard ${this.group}`, max })
   }
 
