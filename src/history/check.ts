@@ -124,10 +124,8 @@ export function check(
     configurationsMax: number,
   ): Verdict | null => {
     const partition = new Partition(key, its, model)
-    const outcome = search(
-      problemOf(partition, { from: 0, to: partition.events.length }, () => true),
-      budgetOf(key, 'searching', untilMs, configurationsMax),
-    )
+    const problem = problemOf(partition, { from: 0, to: partition.events.length }, () => true)
+    const outcome = search(problem, budgetOf(key, 'searching', untilMs, configurationsMax))
     configurations += outcome.configurations
     if (outcome.kind === 'ordered') undecided.delete(key)
     if (outcome.kind === 'gave-up' && outcome.why === 'memory') why = 'memory'
@@ -142,7 +140,7 @@ export function check(
     return {
       kind: 'not-linearizable',
       figures: stands,
-      window: smallestWindow(partition, outcome.stuck, budget),
+      window: smallestWindow(partition, outcome.suspects, problem.outlooks.size === 0, budget),
     }
   }
 

@@ -17,7 +17,7 @@ function int64Of(text: string): bigint | null {
   return value >= int64Min && value <= int64Max ? value : null
 }
 
-function increment(isAbsent: (state: State) => boolean, sign: 1n | -1n, name: string): FunctionSpec {
+function increment(absent: Value, sign: 1n | -1n, name: string): FunctionSpec {
   return {
     usage: `${name} [BY] → INTEGER`,
     argsMin: 0,
@@ -30,7 +30,7 @@ function increment(isAbsent: (state: State) => boolean, sign: 1n | -1n, name: st
       return null
     },
     step(state, args, result) {
-      const old = isAbsent(state) ? 0n : int64Of(String(state))
+      const old = state === absent ? 0n : int64Of(String(state))
       const next = old === null ? null : old + sign * BigInt(args[0] ?? '1')
       // No integer, or one too many: an error, which leaves the value alone and is not what a number was answered for.
       if (next === null || next < int64Min || next > int64Max) return result === undefined ? state : undefined
@@ -38,6 +38,12 @@ function increment(isAbsent: (state: State) => boolean, sign: 1n | -1n, name: st
       return result === undefined || result === text ? text : undefined
     },
     effect: () => 'changes',
+    // The one number that it makes this answer of.
+    tellsApart(args, result) {
+      if (result === undefined || result === null) return null
+      const before = BigInt(result) - sign * BigInt(args[0] ?? '1')
+      return before === 0n ? ['0', absent] : [before.toString()]
+    },
     leadsTo: (_args, result) => result,
   }
 }
@@ -73,8 +79,8 @@ export function kvModel(absent: Value): Model {
       ['set', write('set VALUE')],
       ['put', write('put VALUE')],
       ['append', append],
-      ['incr', increment(isAbsent, 1n, 'incr')],
-      ['decr', increment(isAbsent, -1n, 'decr')],
+      ['incr', increment(absent, 1n, 'incr')],
+      ['decr', increment(absent, -1n, 'decr')],
       ['cas', compareAndSet],
       ['del', remove],
     ]),

@@ -30,7 +30,7 @@ export interface Problem {
   readonly classes: readonly OptionalClass[]
   /** States that something tells from all others; null where that is not known. */
   readonly apart: ReadonlySet<State> | null
-  /** By state, of those that are needed. */
+  /** By state, of those that are needed; empty where that is not known, and where `apart` is null. */
   readonly outlooks: ReadonlyMap<number, Outlook>
 }
 
@@ -101,7 +101,7 @@ export function problemOf(
     }
   }
   const kept = events.slice(0, count)
-  const outlooks = outlooksOf(partition, shapeOf, kept, required)
+  const outlooks = apart === null ? new Map() : outlooksOf(partition, shapeOf, kept, required)
   return {
     partition,
     shapeOf,

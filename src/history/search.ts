@@ -36,11 +36,15 @@ export interface Budget {
 
 export type SearchOutcome =
   | { readonly kind: 'ordered'; readonly configurations: number }
-  /** `stuck`: the latest operation at whose return the search tried to go on. The fault is somewhere around. */
-  | { readonly kind: 'impossible'; readonly configurations: number; readonly stuck: number }
+  /**
+   * `suspects`: the latest operation at whose return the search tried to go on, and those for whose sake it could not
+   * (rule 6). The fault is likely around one of them.
+   */
+  | { readonly kind: 'impossible'; readonly configurations: number; readonly suspects: readonly number[] }
   | { readonly kind: 'gave-up'; readonly configurations: number; readonly why: 'time' | 'memory' | 'steps' }
 
 const stepsBetweenLooks = 4096
+const waitingMax = 16
 /** What a configuration on the path takes beside its row. */
 const pathBytes = 24
 const none = -1
@@ -50,7 +54,7 @@ const leaveOut = -1
 /** From each of the states `starts`; 0 is the initial one. */
 export function search(problem: Problem, budget: Budget, starts: readonly number[] = [0]): SearchOutcome {
   const search = new Search(problem, budget)
-  let outcome: SearchOutcome = { kind: 'impossible', configurations: 0, stuck: 0 }
+  let outcome: SearchOutcome = { kind: 'impossible', configurations: 0, suspects: [] }
   for (const start of starts) {
     outcome = search.run(start)
     if (outcome.kind !== 'impossible') break
@@ -83,7 +87,10 @@ class Search {
   private readonly cursors: number[] = []
   private readonly befores: number[] = []
 
+  /** The latest required return that was not in when it was reached. */
   private deepest = -1
+  /** Calls for whose sake a state was not left there (rule 6). */
+  private readonly waiting = new Set<number>()
   /** Candidates tried and events walked. */
   private steps = 0
   private nextLook = stepsBetweenLooks
@@ -125,6 +132,12 @@ class Search {
     this.rewind(0)
     this.row.fill(0)
     this.row[1] = start
+    const { outlooks, events } = this.problem
+    for (const [state, { neededAt, producers }] of outlooks) {
+      if (state === start || producers.size > 0) continue
+      // An answer from nowhere.
+      return { kind: 'impossible', configurations: this.seen.size, suspects: [events[neededAt]! >> 1] }
+    }
     if (this.walk()) return { kind: 'ordered', configurations: this.seen.size }
     this.enter(none)
     while (this.path.length > 0) {
@@ -132,8 +145,9 @@ class Search {
       if (kind === 'ordered') return { kind, configurations: this.seen.size }
       if (kind !== 'on') return { kind: 'gave-up', configurations: this.seen.size, why: kind }
     }
-    const stuck = this.problem.events[this.deepest]! >> 1
-    return { kind: 'impossible', configurations: this.seen.size, stuck }
+    const places = [this.deepest, ...this.waiting]
+    const suspects = places.map(each => this.problem.events[each]! >> 1)
+    return { kind: 'impossible', configurations: this.seen.size, suspects }
   }
 
   /** Tries the next candidate of the configuration at the end of the path, or leaves it. */
@@ -268,7 +282,6 @@ class Search {
     const outlook = outlooks.get(state)
     if (outlook === undefined || outlook.neededAt < this.event || outlook.producedAt > this.event)
       return false
-    if (outlook.producers.size === 0) return true
     const taken = cursor > slotCount ? none : this.slotAt(cursor)
     for (let slot = 0; slot < slotCount; slot++) {
       const operation = this.owner[slot]!
@@ -278,6 +291,7 @@ class Search {
     for (let place = 0; place < classes.length; place++) {
       if (outlook.producers.has(classes[place]!.shape) && this.used(place) < this.called[place]!) return false
     }
+    if (this.event === this.deepest && this.waiting.size < waitingMax) this.waiting.add(outlook.neededAt)
     return true
   }
 
@@ -317,7 +331,10 @@ class Search {
       const slot = slotOf[operation]!
       if (event & 1) {
         if (!this.hasBit(slot)) {
-          if (isOptional[operation] === 0 && this.event > this.deepest) this.deepest = this.event
+          if (isOptional[operation] === 0 && this.event > this.deepest) {
+            this.deepest = this.event
+            this.waiting.clear()
+          }
           return false
         }
         this.clearBit(slot)

@@ -3,9 +3,9 @@
  * show it, for a person to look at.
  *
  * A window is a stretch of time whose operations can't be put in order *whatever the value was before*. What is open at
- * its start may have taken effect before it or not; the value is any that the search has met. That is what makes it a
+ * its start may have taken effect before it or not; the value is any that was ever written. That is what makes it a
  * proof: leaving operations away alone proves nothing, a read of 3 without the write of 3 is no fault of the store.
- * The stretch is looked for around the place where the search got stuck, growing to both sides until it is enough; then
+ * The stretch is looked for around the places where the search got stuck, growing to both sides until it is enough; then
  * its end and its start are brought together as far as can be.
  *
  * Within the stretch, operations are then made optional (`problem.ts`): they may have happened, within their time and as
@@ -37,13 +37,38 @@ export interface Window {
 /** Around the first try. */
 const eventsAroundMin = 4
 
-/** `stuck` is the operation at whose return the search of the whole partition got stuck. */
-export function smallestWindow(partition: Partition, stuck: number, budget: Budget): Window {
+/**
+ * `suspects`: operations around which the fault is likely to be; the first is where the search got stuck. `isExhaustive`:
+ * it left no state out on the way there.
+ */
+export function smallestWindow(
+  partition: Partition,
+  suspects: readonly number[],
+  isExhaustive: boolean,
+  budget: Budget,
+): Window {
   const { operations, events } = partition
   const met = [...partition.states]
+  const middles = suspects.map(each => events.indexOf((each << 1) | 1) + 1)
+  const latest = middles[0]!
+  const possible = possibleStates(partition)
+  /** Every state that the stretch may begin with; null where that is not known. */
+  const startsOf = (problem: Problem, from: number): number[] | null => {
+    const { apart } = problem
+    if (apart === null || possible === null) {
+      // Up to where it got stuck an exhaustive search has met all that there can be.
+      return isExhaustive && from <= latest ? [...met.keys()] : null
+    }
+    // Of those that nobody tells apart one is enough.
+    const others = [...possible].filter(each => !apart.has(each)).slice(0, 1)
+    const states = [...possible].filter(each => apart.has(each))
+    return [...states, ...others].map(each => partition.stateNumber(each))
+  }
   const isImpossible = (from: number, to: number, isRequired: (operation: number) => boolean): boolean => {
     const problem = problemOf(partition, { from, to }, isRequired)
-    const outcome = search(problem, budget, from === 0 ? [0] : startsOf(problem, met))
+    const starts = from === 0 ? [0] : startsOf(problem, from)
+    if (starts === null) return false
+    const outcome = search(problem, budget, starts)
     if (outcome.kind === 'gave-up') throw new GaveUp()
     return outcome.kind === 'impossible'
   }
@@ -59,15 +84,7 @@ export function smallestWindow(partition: Partition, stuck: number, budget: Budg
     needed = requiredIn(partition, { from, to })
   }
   try {
-    const middle = events.indexOf((stuck << 1) | 1) + 1
-    for (let around = eventsAroundMin; ; around *= 2) {
-      const early = Math.max(0, middle - around)
-      const late = Math.min(events.length, middle + around)
-      const isWhole = early === 0 && late === events.length
-      if (!isWhole && !isImpossible(early, late, all)) continue
-      narrow(early, late)
-      break
-    }
+    narrow(...around(events.length, middles, (early, late) => isImpossible(early, late, all)))
     narrow(from, from + fewest(to - from, count => isImpossible(from, from + count, all)))
     narrow(to - fewest(to - from, count => isImpossible(to - count, to, all)), to)
     needed = fewestRequired(needed, some => {
@@ -97,12 +114,33 @@ export function smallestWindow(partition: Partition, stuck: number, budget: Budg
 
 class GaveUp extends Error {}
 
-/** Numbers of states: of those that nobody tells apart one is enough. */
-function startsOf({ apart }: Problem, met: readonly State[]): number[] {
-  const all = [...met.keys()]
-  if (apart === null) return all
-  const other = all.find(each => !apart.has(met[each]!))
-  return all.filter(each => each === other || apart.has(met[each]!))
+/** The first stretch that is enough, of those around the middles that grow to both sides; the whole is known to be. */
+function around(
+  end: number,
+  middles: readonly number[],
+  isEnough: (early: number, late: number) => boolean,
+): [from: number, to: number] {
+  for (let side = eventsAroundMin; side < end; side *= 2) {
+    for (const middle of middles) {
+      const early = Math.max(0, middle - side)
+      const late = Math.min(end, middle + side)
+      if (isEnough(early, late)) return [early, late]
+    }
+  }
+  return [0, end]
+}
+
+/** What the key can ever hold: at first, or by a write; null where that is not known. */
+function possibleStates({ model, shapes }: Partition): ReadonlySet<State> | null {
+  const states = new Set([model.initial])
+  for (const { effect, spec, args, result } of shapes) {
+    if (effect === 'reads') continue
+    const state =
+      effect === 'overwrites' ? spec.step(model.initial, args, result) : spec.leadsTo?.(args, result)
+    if (state === undefined) return null
+    states.add(state)
+  }
+  return states
 }
 
 /** Operations that are called and return within the stretch, the latest return first. */
