@@ -125,6 +125,43 @@ describe('a counting tree', () => {
     )
   })
 
+  it('stays sound while runs of its entries go and single ones come back in their place', () => {
+    const random = new Prng(11)
+    const count = 6_000
+    const entry = (i: number): Entry => ({ score: i, member: `${i}`.padEnd(20, '.') })
+    for (let round = 0; round < 4; round++) {
+      const fixture = new Fixture()
+      const there = new Set<number>()
+      const set = (tree: CountedTree, i: number, isWanted: boolean) => {
+        if (there.has(i) === isWanted) return
+        if (isWanted) tree.insert(entry(i))
+        else tree.remove(entry(i))
+        if (isWanted) there.add(i)
+        else there.delete(i)
+      }
+      fixture.change(tree => {
+        for (let i = 0; i < count; i++) set(tree, i, true)
+      })
+      while (there.size > 100) {
+        fixture.change(tree => {
+          const from = random.below(count)
+          const to = Math.min(count, from + 20 + random.below(200))
+          for (let i = from; i < to; i++) set(tree, i, false)
+          set(tree, from, true)
+          set(tree, random.below(count), true)
+        })
+        fixture.check()
+      }
+      const sorted = [...there].sort((a, b) => a - b).map(entry)
+      assert.deepEqual(fixture.open().slice(0, count), sorted)
+      for (const [rank, entry] of sorted.entries()) assert.equal(fixture.open().countBefore(entry), rank)
+      fixture.change(tree => {
+        for (const i of [...there]) set(tree, i, false)
+      })
+      assert.deepEqual(fixture.nodes(), [])
+    }
+  })
+
   it('of 20,000 members has three levels, however they came, and stays so when most go', () => {
     const random = new Prng(5)
     const shuffled = Array.from({ length: 20_000 }, (_, i) => ({ at: random.next(), i }))

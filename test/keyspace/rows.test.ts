@@ -7,6 +7,7 @@ import {
   dueKey,
   encodeField,
   encodeHeader,
+  encodeScore,
   endOf,
   generationOf,
   numberKey,
@@ -83,6 +84,31 @@ describe('headers and fields', () => {
       ),
     ))
 
+  it('of lists, sets and sorted sets come back as they went in', () =>
+    fc.assert(
+      fc.property(safe, expiry, fc.nat(), safe, safe, (revision, expiresAtMs, members, head, tail) => {
+        const common = { revision, expiresAtMs, generation: generationOf(revision, members) }
+        for (const header of [
+          { type: 'list' as const, ...common, head, tail },
+          { type: 'set' as const, ...common, members: members + 2 ** 31 },
+          { type: 'zset' as const, ...common, members, root: head, nextNode: tail },
+        ])
+          assert.deepEqual(decodeHeader(encodeHeader(header)), header)
+      }),
+    ))
+
+  it('of a type that is none, or of another length, are refused', () => {
+    const bytes = encodeHeader({
+      type: 'set',
+      revision: 1,
+      expiresAtMs: null,
+      generation: generationOf(1, 0),
+      members: 1,
+    })
+    assert.throws(() => decodeHeader(Uint8Array.from([...bytes, 0])), { name: 'BrokenInvariant' })
+    assert.throws(() => decodeHeader(Uint8Array.from([9, ...bytes.subarray(1)])), { name: 'BrokenInvariant' })
+  })
+
   it('of fields come back as they went in', () =>
     fc.assert(
       fc.property(expiry, fc.uint8Array(), (expiresAtMs, value) =>
@@ -107,6 +133,18 @@ describe('headers and fields', () => {
       hex(encodeHeader({ type: 'hash', revision: 9, expiresAtMs: null, generation, ...counts })),
       '0200' + '0000000000000009' + '000000000000000900000001' + '00000002' + '00000001' + '0000000000000005',
     )
+    const common = { revision: 9, expiresAtMs: null, generation }
+    const prefix = '0000000000000009' + '000000000000000900000001'
+    assert.equal(
+      hex(encodeHeader({ type: 'list', ...common, head: 1, tail: 2 })),
+      `0300${prefix}` + '0000000000000001' + '0000000000000002',
+    )
+    assert.equal(hex(encodeHeader({ type: 'set', ...common, members: 3 })), `0400${prefix}` + '00000003')
+    assert.equal(
+      hex(encodeHeader({ type: 'zset', ...common, members: 3, root: 4, nextNode: 5 })),
+      `0500${prefix}` + '00000003' + '0000000000000004' + '0000000000000005',
+    )
+    assert.equal(hex(encodeScore(-2)), 'c000000000000000')
     assert.equal(hex(encodeField(value, 3)), '01' + '0000000000000003' + '76')
   })
 })
