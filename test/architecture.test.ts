@@ -39,8 +39,10 @@ const floors: Record<string, readonly string[]> = {
     'config',
     'config.ts',
   ],
+  'recover-node.ts': ['cli', 'node', 'shard', 'storage', 'log', 'lib', 'errors.ts'],
   'main.ts': [
     'start-node.ts',
+    'recover-node.ts',
     'cli',
     'bench',
     'wire',

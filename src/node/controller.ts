@@ -7,8 +7,14 @@ import { encodeChange } from '../shard/configuration.ts'
 import type { Host } from '../shard/host.ts'
 import type { Settled } from '../shard/proposal.ts'
 import type { Replica } from '../shard/replica.ts'
-import { type CloseRequest, metaCommands, RegisterReader, type UnfitAnswer } from './meta-commands.ts'
-import { isOut, membersOf, metaGroup, type Register } from './meta-register.ts'
+import {
+  type CloseRequest,
+  metaCommands,
+  RegisterReader,
+  type ReportRequest,
+  type UnfitAnswer,
+} from './meta-commands.ts'
+import { isOut, membersOf, metaGroup, type Register, type ShardRecord } from './meta-register.ts'
 import { nextStep } from './next-step.ts'
 import type { Peers } from './ports.ts'
 import { planRebalance, type RebalancePlan, wishOf } from './rebalancer.ts'
@@ -205,8 +211,13 @@ export class Controller {
   // --- A shard's leader ---------------------------------------------------------------------------------------------
 
   private drive(register: Register, replica: Replica): void {
-    const operation = register.shards.get(replica.group)?.operation
-    if (operation === undefined || operation === null) return
+    const record = register.shards.get(replica.group)
+    if (record === undefined) return
+    const { operation } = record
+    if (operation === null) {
+      this.reportForced(record, replica)
+      return
+    }
     // An older wish than the last that made a step here: this node's copy of the register is behind.
     if (operation.id < replica.configuration.operation) return
     const isCaughtUp = (id: number) => id === replica.id || replica.isCaughtUp(id, lagEntriesMax)
@@ -229,16 +240,8 @@ export class Controller {
         break
       }
       case 'close': {
-        const { confState, index, members } = replica.configuration
-        const named = (ids: readonly number[]) => members.filter(member => ids.includes(member.replica))
         const { group } = replica
-        const request: CloseRequest = {
-          group,
-          operation: operation.id,
-          voters: named(confState.voters),
-          learners: named(confState.learners),
-          index,
-        }
+        const request: CloseRequest = { operation: operation.id, ...asItIs(replica) }
         this.once(`close ${operation.id}`, async () => {
           await this.execute('META.CLOSE', request)
           const nodes = request.voters.map(member => member.node)
@@ -248,6 +251,15 @@ export class Controller {
       }
     }
     this.options.host.touch(replica)
+  }
+
+  private reportForced(record: ShardRecord, replica: Replica): void {
+    const { forced } = replica.configuration
+    if (forced === undefined || forced.at <= (record.forcedAt ?? 0)) return
+    this.once(`report of group ${replica.group}`, async () => {
+      await this.execute('META.REPORT', { forcedAt: forced.at, ...asItIs(replica) } satisfies ReportRequest)
+      this.options.log.warn('the configuration was forced', { group: replica.group, replica: replica.id })
+    })
   }
 
   // --- The meta shard's leader --------------------------------------------------------------------------------------
@@ -411,6 +423,12 @@ export class Controller {
       this.options.host.touch(replica)
     })
   }
+}
+
+function asItIs({ group, configuration }: Replica): Omit<CloseRequest, 'operation'> {
+  const { confState, index, members } = configuration
+  const named = (ids: readonly number[]) => members.filter(member => ids.includes(member.replica))
+  return { group, voters: named(confState.voters), learners: named(confState.learners), index }
 }
 
 /** Errors after which another try, perhaps at another node, makes sense. */

@@ -75,6 +75,10 @@ export interface ReplaceRequest {
   readonly nodeId: string
 }
 
+export interface ReportRequest extends Omit<CloseRequest, 'operation'> {
+  readonly forcedAt: number
+}
+
 export interface CloseRequest {
   readonly group: number
   readonly operation: number
@@ -261,6 +265,7 @@ const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
     operation: null,
     former: [],
     unfit: record.unfit.filter(replica => now.has(replica)),
+    ...(record.forcedAt === undefined ? {} : { forcedAt: record.forcedAt }),
   } satisfies ShardRecord)
   const isShard = request.group !== metaGroup
   storeCluster(keyspace, { ...cluster, movesDone: cluster.movesDone + (isShard ? added : 0) })
@@ -272,6 +277,33 @@ function named(record: ShardRecord): Member[] {
   const { voters, learners, former, operation } = record
   return [...voters, ...learners, ...former, ...(operation?.voters ?? []), ...(operation?.learners ?? [])]
 }
+
+/**
+ * The configuration of a group as its leader has it, where no operation explains the difference: an operator forced it.
+ * The group itself is the truth of who votes.
+ */
+const report = define<ReportRequest>(
+  'META.REPORT',
+  (keyspace, { group, voters, learners, index, forcedAt }) => {
+    const cluster = loadCluster(keyspace)
+    const record = load<ShardRecord>(keyspace, shardKey(group))
+    if (record === undefined || record.operation !== null || (record.forcedAt ?? 0) >= forcedAt)
+      return json({})
+    const now = new Set([...voters, ...learners].map(member => member.replica))
+    store(keyspace, shardKey(group), {
+      birth: record.birth,
+      voters,
+      learners,
+      index,
+      operation: null,
+      former: [],
+      unfit: record.unfit.filter(replica => now.has(replica)),
+      forcedAt,
+    } satisfies ShardRecord)
+    storeCluster(keyspace, cluster)
+    return json({})
+  },
+)
 
 /**
  * A replica that can't go on. The register is told by the replica's own node, which keeps it mute for good: marking it
@@ -356,7 +388,10 @@ const read: Command = {
 }
 
 export const metaCommands: CommandTable = new Map(
-  [found, join, setState, open, close, unfit, replace, pause, read].map(command => [command.name, command]),
+  [found, join, setState, open, close, report, unfit, replace, pause, read].map(command => [
+    command.name,
+    command,
+  ]),
 )
 
 /** Reads the register through `get`, which answers the bytes of a row. Shards whose bytes are the same keep their record. */

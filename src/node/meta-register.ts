@@ -83,6 +83,8 @@ export interface ShardRecord {
   readonly former: readonly Member[]
   /** Members that can't go on (damaged, or their node's disk is lost): each is replaced under a new id, and its id never counts again. */
   readonly unfit: readonly number[]
+  /** When an operator last forced its configuration, if ever (shard/forced.ts). */
+  readonly forcedAt?: number
 }
 
 export interface Register {

@@ -17,6 +17,14 @@ export interface Configuration {
   readonly confState: ConfState
   /** Why this node's replica may never speak again: it may have lost what it promised. Only ever set in its own journal. */
   readonly quarantined?: string
+  /**
+   * An operator made this replica the only voter (forced.ts), at this time; its log goes on behind `applied`. In the journal
+   * it stands above the configuration of any checkpoint that does not have it yet.
+   */
+  readonly forced?: {
+    readonly at: number
+    readonly applied: { readonly index: number; readonly term: number }
+  }
 }
 
 export interface Member {
@@ -64,7 +72,8 @@ export function nextConfiguration(
   )
   const members = [...named].sort((a, b) => a - b).map(replica => known.get(replica) ?? { replica, node: '' })
   const operation = Math.max(current.operation, context?.operation ?? 0)
-  return { group: current.group, index, operation, members, confState }
+  const forced = current.forced === undefined ? {} : { forced: current.forced }
+  return { group: current.group, index, operation, members, confState, ...forced }
 }
 
 /**
@@ -131,8 +140,10 @@ function parse(bytes: Bytes, where: string): unknown {
 
 function isConfiguration(value: unknown): value is Configuration {
   if (typeof value !== 'object' || value === null) return false
-  const { group, index, operation, members, confState } = value as Configuration
+  const { group, index, operation, members, confState, forced } = value as Configuration
   return (
+    (forced === undefined ||
+      (Number.isSafeInteger(forced.at) && Number.isSafeInteger(forced.applied.index))) &&
     Number.isSafeInteger(group) &&
     Number.isSafeInteger(index) &&
     Number.isSafeInteger(operation) &&

@@ -158,9 +158,11 @@ export class Host {
     const noted = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
     if (noted?.quarantined !== undefined) return noted.quarantined
     const checkpoint = state.open(id).checkpointed
-    const configuration = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
+    const saved = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
+    const isForced = noted?.forced !== undefined && noted.forced.at !== saved?.forced?.at
+    const configuration = isForced ? noted : saved
     if (configuration === null) return 'nobody knows its configuration'
-    const applied = checkpoint ?? bornAt(configuration)
+    const applied = checkpoint ?? configuration.forced?.applied ?? bornAt(configuration)
     const { damaged, snapshotPoint, lastIndex, hardState } = recovery
     if (damaged !== null && damaged.to > applied.index + 1)
       return `entries ${damaged.from} to ${damaged.to - 1} of its log are damaged`

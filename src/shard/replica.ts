@@ -20,6 +20,7 @@ import {
   decodeChange,
   decodeConfiguration,
   encodeConfiguration,
+  isJoint,
   nextConfiguration,
   nodesOf,
 } from './configuration.ts'
@@ -494,6 +495,8 @@ export class Replica {
     if (context !== null && (context.expectedIndex !== index || context.operation < operation)) {
       return
     }
+    // The joint configuration that it would leave was never entered: this one was forced (forced.ts).
+    if (context === null && !isJoint(this.configuration)) return
     const confState = this.raft.applyConfChange(change)
     this.configuration = nextConfiguration(this.configuration, entry.index, confState, context)
   }

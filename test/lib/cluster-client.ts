@@ -79,6 +79,11 @@ export class Client {
     return this.call(address, admin.stats.bind(admin), {}, attemptMsMax)
   }
 
+  replace(address: string, nodeId: string, replacement: string): Promise<unknown> {
+    const { admin } = this.to(address)
+    return this.call(address, admin.replace.bind(admin), { nodeId, replacement }, attemptMsMax)
+  }
+
   leave(address: string, nodeId: string): Promise<unknown> {
     const { admin } = this.to(address)
     return this.call(address, admin.leave.bind(admin), { nodeId, allowUnderReplicated: false }, attemptMsMax)

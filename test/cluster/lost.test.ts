@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import { describe, it } from 'node:test'
+import { Cluster, eventually } from '../lib/cluster-harness.ts'
+import { Load, textOf } from '../lib/cluster-load.ts'
+import { programPath } from '../lib/cluster-program.ts'
+
+const soon = () => Date.now() + 20_000
+const patienceMs = 90_000
+
+/** Runs a verb of the program; the answer is its exit code and what it printed. */
+async function cli(...args: readonly string[]): Promise<{ code: number | null; text: string }> {
+  const child = spawn(process.execPath, [programPath(), ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let text = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      text += chunk.toString()
+    })
+  const code = await new Promise<number | null>(resolve => child.once('close', resolve))
+  return { code, text }
+}
+
+describe('a node whose directory is lost', () => {
+  it('is rebuilt under its name by replace, and nothing that was acknowledged is missing', async () => {
+    await Cluster.with({ shardCount: 16, flags: ['--heartbeat-interval', '200ms'] }, async cluster => {
+      const load = new Load(cluster.client, {
+        ...{ prefix: 'lost', keys: 400, writers: 6, readers: 6 },
+        pick: cluster.anyNode,
+      })
+      await load.fill()
+      load.start()
+      const [one, two] = [cluster.node(1), cluster.node(2)]
+      const early = await cli('replace', two.id, two.id, '--node', one.address)
+      assert.equal(early.code, 1, early.text)
+      assert.match(early.text, /node2 can't be replaced: it is not dead/)
+      await two.kill()
+      rmSync(two.dataDir, { recursive: true })
+      await eventually('node2 is dead', patienceMs, async () => {
+        const { nodes } = await cluster.status(one)
+        return nodes.some(node => node.nodeId === two.id && node.state === 'dead')
+      })
+      const replaced = cli('replace', two.id, two.id, '--node', one.address)
+      two.flags = [...two.flags, '--seed', one.address]
+      // Until it is given up its name is taken: the node says so and ends.
+      await eventually('node2 is let in again', patienceMs, async () => {
+        two.start()
+        const isIn = async () => {
+          const { nodes } = await cluster.status(one)
+          return nodes.some(node => node.nodeId === two.id && node.state === 'alive')
+        }
+        return await eventually('it is in or gone', 30_000, async () => {
+          const ended = await Promise.race([two.ended, Promise.resolve(null)])
+          return ended === null ? await isIn() : 'gone'
+        }).then(how => how === true)
+      })
+      const { code, text } = await replaced
+      assert.equal(code, 0, text)
+      assert.match(text, /balanced: nothing to move/)
+      await cluster.settled(patienceMs)
+      await load.stop()
+      await load.verify(cluster.nodes.map(node => node.address))
+      assert.deepEqual(load.violations, [])
+    })
+  })
+})
+
+describe('a node that is left of three', () => {
+  it('goes on alone after recover --unsafe, with what it had, and takes in others again', async () => {
+    await Cluster.with({ shardCount: 8, flags: ['--heartbeat-interval', '200ms'] }, async cluster => {
+      const { client } = cluster
+      const session = client.session()
+      const one = cluster.node(1)
+      for (let i = 0; i < 50; i++)
+        await session.write(cluster.anyNode, { command: 'SET', key: `k${i}`, args: [`v${i}`] }, soon())
+      await cluster.settled()
+      await Promise.all(cluster.nodes.map(node => node.kill()))
+      for (const node of cluster.nodes.slice(1)) rmSync(node.dataDir, { recursive: true })
+
+      const usage = await cli('recover', '--data-dir', one.dataDir)
+      assert.equal(usage.code, 2)
+      assert.match(usage.text, /--unsafe/)
+      assert.match(usage.text, /--lost/)
+      const stranger = await cli('recover', '--unsafe', '--data-dir', one.dataDir, '--lost', 'node9', '--yes')
+      assert.equal(stranger.code, 2)
+      assert.match(stranger.text, /node9 is not known here; accepted: node2, node3/)
+      const done = await cli(
+        'recover',
+        '--unsafe',
+        '--data-dir',
+        one.dataDir,
+        '--lost',
+        'node2,node3',
+        '--yes',
+      )
+      assert.equal(done.code, 0, done.text)
+      assert.match(done.text, /becomes the only voter; lost: node2, node3/)
+
+      one.start()
+      for (let i = 0; i < 50; i++) {
+        const found = await client.read(() => one.address, { command: 'GET', key: `k${i}` }, soon())
+        assert.equal(textOf(found), `v${i}`)
+      }
+      await session.write(() => one.address, { command: 'SET', key: 'after', args: ['all'] }, soon())
+      for (const node of cluster.nodes.slice(1)) {
+        await eventually(`${node.id} is given up`, patienceMs, async () => {
+          await client.replace(one.address, node.id, node.id)
+          return true
+        })
+        node.flags = [...node.flags, '--seed', one.address]
+        node.start()
+      }
+      await cluster.settled(patienceMs)
+      const found = await client.read(() => cluster.node(3).address, { command: 'GET', key: 'after' }, soon())
+      assert.equal(textOf(found), 'all')
+    })
+  })
+})
