@@ -3,6 +3,7 @@
  * The bin: the one file that names concrete adapters. It gives the verbs their process (streams, signals, exit) and
  * `serve` its node.
  */
+import { isatty } from 'node:tty'
 import { runCli } from './cli/cli.ts'
 import { configCheckVerb } from './cli/config-check.ts'
 import { configShowVerb } from './cli/config-show.ts'
@@ -10,18 +11,21 @@ import { devAddNodeVerb } from './cli/dev-add-node.ts'
 import { devStartVerb } from './cli/dev-start.ts'
 import { getVerb } from './cli/get.ts'
 import { healthVerb } from './cli/health.ts'
+import { helpVerb } from './cli/help-verb.ts'
 import { leaveVerb } from './cli/leave.ts'
 import { rebalanceVerb } from './cli/rebalance.ts'
+import { recoverVerb } from './cli/recover.ts'
 import { replaceVerb } from './cli/replace.ts'
 import { runVerb } from './cli/run.ts'
 import { serveVerb } from './cli/serve.ts'
 import { setVerb } from './cli/set.ts'
-import type { Output, Shell } from './cli/shell.ts'
+import type { Output, Shell, Verb } from './cli/shell.ts'
 import { statusVerb } from './cli/status.ts'
 import { versionVerb } from './cli/version.ts'
+import { openSurvivors } from './recover-node.ts'
 import { startNode } from './start-node.ts'
 
-const verbs = [
+const verbs: readonly Verb[] = [
   devStartVerb,
   devAddNodeVerb,
   serveVerb(startNode),
@@ -32,9 +36,11 @@ const verbs = [
   rebalanceVerb,
   leaveVerb,
   replaceVerb,
+  recoverVerb(openSurvivors),
   healthVerb,
   configCheckVerb,
   configShowVerb,
+  helpVerb(() => verbs),
   versionVerb,
 ]
 
@@ -97,6 +103,13 @@ process.on('uncaughtException', error => {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
 
 const shell: Shell = {
+  stdin: {
+    isTerminal: isatty(0),
+    // Opened only by whoever reads it: the getter of `process` opens it.
+    get stream() {
+      return process.stdin
+    },
+  },
   stdout: outputOf(process.stdout),
   stderr: outputOf(process.stderr),
   env: process.env,

@@ -1,10 +1,20 @@
 /**
- * From a command line to an exit code: yargs parses and prints help, the verb's description decides what is accepted.
- * Positionals and values stay the texts they were: `set 007 1e3` stores `1e3` under `007`.
+ * From a command line to an exit code: yargs parses, the verb's description decides what is accepted. Positionals and
+ * values stay the texts they were: `set 007 1e3` stores `1e3` under `007`.
  */
 import yargs, { type Argv, type Options } from 'yargs'
-import { nearest } from '../lib/nearest.ts'
+import { commands } from '../commands/table.ts'
 import { type Colors, colorsFor } from './colors.ts'
+import {
+  groupHelp,
+  overview,
+  pageColumns,
+  programName,
+  suggest,
+  topicHelp,
+  usageOf,
+  verbHelp,
+} from './help.ts'
 import {
   exitCodeOf,
   exitCodes,
@@ -17,8 +27,6 @@ import {
   type Verb,
 } from './shell.ts'
 
-const name = 'roundhouse'
-
 type Parsed = Record<string, unknown> & { readonly _: readonly unknown[] }
 
 /** Runs `roundhouse ...args`. Never throws; what goes wrong is on stderr (or, with `-o json`, on stdout). */
@@ -27,7 +35,7 @@ export async function runCli(args: readonly string[], shell: Shell, verbs: reado
   let json = false
   try {
     const isVersion = args.length === 1 && (args[0] === '--version' || args[0] === '-v')
-    const found = parse(isVersion ? ['version'] : args, verbs, Math.min(shell.stdout.columns, 110))
+    const found = parse(isVersion ? ['version'] : args, verbs, pageColumns(shell.stdout.columns))
     if (found.kind === 'help') {
       shell.stdout.write(`${found.text}\n`)
       return exitCodes.done
@@ -37,21 +45,27 @@ export async function runCli(args: readonly string[], shell: Shell, verbs: reado
     return await verb.run(inputOf(verb, found.parsed), shell)
   } catch (error) {
     if (json) shell.stdout.write(`${JSON.stringify(reportOf(error, verb?.isWrite === true))}\n`)
-    else shell.stderr.write(describe(colorsFor(shell.stderr, shell.env), error, verb))
+    else shell.stderr.write(describeError(colorsFor(shell.stderr, shell.env), error, verb))
     return exitCodeOf(error)
   }
 }
 
-function describe(colors: Colors, error: unknown, verb: Verb | undefined): string {
-  const { error: report } = reportOf(error, false)
-  const isBug = report.code === 'INTERNAL' && error instanceof Error
-  const lines = [`${colors.red('error')}: ${isBug ? (error.stack ?? report.message) : report.message}`]
+/** What people read of an error, with the way to help where the command line was not understood. */
+export function describeError(colors: Colors, error: unknown, verb?: Verb): string {
+  const label = `${colors.red('error')}: `
   if (error instanceof UsageError) {
     const path = verb === undefined ? '' : ` ${verb.path.join(' ')}`
-    if (verb !== undefined) lines.push(`usage: ${usageOf(verb)}`)
-    lines.push(`help:  ${name}${path} --help`)
+    const usage = verb === undefined ? [] : [`usage: ${usageOf(verb)}`]
+    const lines = [
+      ...error.mistakes.map(each => `${label}${each}`),
+      ...usage,
+      `help:  ${programName}${path} --help`,
+    ]
+    return `${lines.join('\n')}\n`
   }
-  return `${lines.join('\n')}\n`
+  const { error: report } = reportOf(error, false)
+  const isBug = report.code === 'INTERNAL' && error instanceof Error
+  return `${label}${isBug ? (error.stack ?? report.message) : report.message}\n`
 }
 
 // --- Parsing --------------------------------------------------------------------------------------------------------
@@ -64,7 +78,7 @@ function parse(args: readonly string[], verbs: readonly Verb[], columns: number)
   let chosen: { verb: Verb; parsed: Parsed } | undefined
   // Answers are taken from the callback below; the process is left alone.
   const parser = yargs()
-    .scriptName(name)
+    .scriptName(programName)
     .parserConfiguration({
       'camel-case-expansion': false,
       'parse-numbers': false,
@@ -74,117 +88,90 @@ function parse(args: readonly string[], verbs: readonly Verb[], columns: number)
     })
     .exitProcess(false)
     .version(false)
-    .help('help')
-    .alias('help', 'h')
-    .wrap(columns)
-    .usage(`${name}: a sharded, replicated key-value store and log\n\nUsage: $0 VERB`)
+    .help(false)
+    .option('help', { alias: 'h', type: 'boolean' })
   const add = (to: Argv, verb: Verb) =>
     to.command(
       verb.path.at(-1)!,
       verb.summary,
-      builder => describeVerb(builder, verb),
+      builder => acceptOptions(builder, verb),
       parsed => {
         chosen = { verb, parsed: parsed as unknown as Parsed }
       },
     )
   for (const verb of verbs) if (verb.path.length === 1) add(parser, verb)
-  for (const group of new Set(verbs.filter(each => each.path.length > 1).map(each => each.path[0]!))) {
-    const members = verbs.filter(each => each.path.length > 1 && each.path[0] === group)
-    parser.command(group, members.map(each => `${each.path[1]}: ${each.summary}`).join('\n'), builder => {
-      builder.usage(`Usage: $0 ${group} VERB`)
-      for (const member of members) add(builder, member)
-      return builder.epilog(epilogOf(members))
+  for (const group of groupsOf(verbs)) {
+    parser.command(group, group, builder => {
+      for (const verb of verbs) if (verb.path.length > 1 && verb.path[0] === group) add(builder, verb)
+      return builder
     })
   }
-  let output = ''
   let failure: Error | null = null as Error | null
-  parser.parse([...args], {}, (error, _parsed, text) => {
+  parser.parse([...args], {}, error => {
     failure = error ?? null
-    output = text
   })
   if (failure !== null) {
     throw new UsageError([
       failure.message.replace(/^Not enough arguments following: (.*)$/, '--$1 needs a value'),
     ])
   }
-  if (chosen !== undefined) return { kind: 'verb', ...chosen }
-  if (output !== '') return { kind: 'help', text: output }
-  return { kind: 'help', text: helpOf(parser, args, verbs) }
+  if (chosen === undefined) return { kind: 'help', text: helpOf(args, verbs, columns) }
+  const { verb, parsed } = chosen
+  if (parsed.help !== true) return { kind: 'verb', verb, parsed }
+  const topic = parsed._.slice(verb.path.length).map(String)
+  const offers = verb.positionals?.[0]?.offers
+  // `run --help set` asks for the command, whatever verbs there are.
+  if (topic.length > 0 && offers === 'commands')
+    return { kind: 'help', text: topicHelp([topic[0]!.toUpperCase()], verbs, columns) }
+  if (topic.length > 0 && offers === 'topics') return { kind: 'help', text: topicHelp(topic, verbs, columns) }
+  return { kind: 'help', text: verbHelp(verb, columns) }
+}
+
+function groupsOf(verbs: readonly Verb[]): Set<string> {
+  return new Set(verbs.filter(each => each.path.length > 1).map(each => each.path[0]!))
 }
 
 /** Nothing was chosen: no verb at all, a group without its second word, or a word nobody knows. */
-function helpOf(parser: Argv, args: readonly string[], verbs: readonly Verb[]): string {
+function helpOf(args: readonly string[], verbs: readonly Verb[], columns: number): string {
   const words = args.filter(arg => !arg.startsWith('-'))
-  const groups = new Set(verbs.filter(each => each.path.length > 1).map(each => each.path[0]!))
-  const inGroup = words[0] !== undefined && groups.has(words[0])
+  const isHelp = args.includes('--help') || args.includes('-h')
+  const inGroup = words[0] !== undefined && groupsOf(verbs).has(words[0])
   const word = inGroup ? words[1] : words[0]
   const known = verbs
     .filter(each => !inGroup || each.path[0] === words[0])
     .map(each => (inGroup ? each.path[1]! : each.path[0]!))
   if (word !== undefined) {
+    const asked = inGroup ? `${words[0]} ${word}` : word
+    const list = inGroup ? `: ${words[0]} knows ${known.join(', ')}` : ''
     throw new UsageError([
-      `unknown verb ${JSON.stringify(inGroup ? `${words[0]} ${word}` : word)}${suggest(word, known)}; known are ${[...new Set(known)].join(', ')}`,
+      `unknown verb ${JSON.stringify(asked)}${commandHint(word) || suggest(word, known) || list}`,
     ])
   }
+  if (inGroup && isHelp) return groupHelp(words[0]!, verbs, columns)
   if (inGroup) throw new UsageError([`${words[0]} needs a second word: ${known.join(' or ')}`])
-  const unknown = args.find(arg => arg.startsWith('-'))
+  const unknown = args.find(arg => arg.startsWith('-') && arg !== '--help' && arg !== '-h')
   if (unknown !== undefined) throw new UsageError([`a verb must be named before ${unknown}`])
-  let text = ''
-  parser.parse(['--help'], {}, (_error, _parsed, output) => {
-    text = output
-  })
-  return text
+  return overview(verbs, columns)
 }
 
-function describeVerb(builder: Argv, verb: Verb): Argv {
-  const positionals = (verb.positionals ?? []).map(each => `  ${label(each).padEnd(12)}  ${each.describe}`)
-  builder.usage(
-    [
-      `Usage: ${usageOf(verb)}`,
-      '',
-      verb.summary,
-      ...(positionals.length > 0 ? ['', 'Arguments:', ...positionals] : []),
-    ].join('\n'),
-  )
+/** Whoever types `roundhouse hget …` meant a command. */
+function commandHint(word: string): string {
+  const name = word.toUpperCase()
+  return commands.has(name) ? `: the command is "${programName} run ${name} …"` : ''
+}
+
+function acceptOptions(builder: Argv, verb: Verb): Argv {
   for (const [option, spec] of Object.entries(verb.options ?? {})) {
     builder.option(option, yargsOption(spec, verb.collectsMistakes === true))
   }
-  return builder.epilog(epilogOf([verb]))
-}
-
-/** Examples and notes; verbs of a group that share a note show it once. */
-function epilogOf(verbs: readonly Verb[]): string {
-  const examples = verbs
-    .flatMap(verb => verb.examples ?? [])
-    .map(([line, meaning]) => `  ${name} ${line}\n      ${meaning}`)
-  const notes = new Set(verbs.flatMap(verb => (verb.notes === undefined ? [] : [verb.notes])))
-  return [...(examples.length > 0 ? [`Examples:\n${examples.join('\n')}`] : []), ...notes].join('\n\n')
+  return builder
 }
 
 function yargsOption(spec: OptionSpec, isReadByVerb: boolean): Options {
   // yargs takes `--bootstrap=perhaps` for false; a verb that reads its options itself gets to see what was written.
   const form: Options =
     spec.kind !== 'boolean' ? { type: 'string', requiresArg: true } : isReadByVerb ? {} : { type: 'boolean' }
-  return {
-    describe: spec.describe,
-    ...form,
-    ...(spec.alias === undefined ? {} : { alias: spec.alias }),
-    ...(spec.fallback === undefined ? {} : { defaultDescription: spec.fallback }),
-    ...(spec.isHidden === true ? { hidden: true } : {}),
-  }
-}
-
-function label(positional: Positional): string {
-  const words = positional.choices?.join('|') ?? positional.name
-  return positional.kind === 'required'
-    ? words
-    : positional.kind === 'optional'
-      ? `[${words}]`
-      : `[${words}...]`
-}
-
-export function usageOf(verb: Verb): string {
-  return [name, ...verb.path, ...(verb.positionals ?? []).map(label), '[options]'].join(' ')
+  return { ...form, ...(spec.alias === undefined ? {} : { alias: spec.alias }) }
 }
 
 // --- Checking -------------------------------------------------------------------------------------------------------
@@ -199,10 +186,10 @@ function inputOf(verb: Verb, parsed: Parsed): Input {
   for (const [option, value] of Object.entries(parsed)) {
     if (!known.has(option)) {
       const dashes = option.length === 1 ? '-' : '--'
-      mistakes.push(
-        `unknown option ${dashes}${option}${suggest(option, Object.keys(specs), '--')}` +
-          (verb.positionals === undefined ? '' : ' (an argument that begins with a dash goes after --)'),
-      )
+      const meant = meantBy(option, specs)
+      const dashHint =
+        verb.positionals === undefined ? '' : '; an argument that begins with a dash goes after --'
+      mistakes.push(`unknown option ${dashes}${option}${meant === '' ? dashHint : meant}`)
     } else if (option in specs && value !== undefined) {
       options[option] = value
     }
@@ -229,7 +216,7 @@ function optionMistakes(option: string, spec: OptionSpec, value: unknown): strin
 
 function positionalMistakes(expected: readonly Positional[], given: readonly string[]): string[] {
   const missing = expected.filter((each, place) => each.kind === 'required' && given[place] === undefined)
-  const wrong = missing.map(each => `${each.name} is missing: ${each.describe}`)
+  const wrong = missing.map(each => `${each.name} is missing`)
   const hasRest = expected.at(-1)?.kind === 'many'
   if (!hasRest && given.length > expected.length) {
     const extra = given.slice(expected.length).map(each => JSON.stringify(each))
@@ -246,7 +233,7 @@ function positionalMistakes(expected: readonly Positional[], given: readonly str
   return wrong
 }
 
-function suggest(word: string, known: readonly string[], prefix = ''): string {
-  const meant = nearest(word, known)
-  return meant === null ? '' : `: did you mean ${prefix}${meant}?`
+function meantBy(option: string, specs: Readonly<Record<string, OptionSpec>>): string {
+  const known = Object.entries(specs).find(([, spec]) => spec.elsewhere?.includes(option) === true)
+  return known === undefined ? suggest(option, Object.keys(specs), '--') : `: did you mean --${known[0]}?`
 }

@@ -8,7 +8,15 @@ import { exitCodes, type Verb } from './shell.ts'
 export const configCheckVerb: Verb = {
   path: ['config', 'check'],
   summary: 'Look for mistakes in a file of settings: 0 if there are none, 78 if there are',
-  positionals: [{ name: 'FILE', kind: 'required', describe: 'ends in .yaml, .yml, .toml, .json or .env' }],
+  group: 'node',
+  positionals: [
+    {
+      name: 'FILE',
+      kind: 'required',
+      describe: 'ends in .yaml, .yml, .toml, .json or .env',
+      offers: 'files',
+    },
+  ],
   options: outputOption,
   examples: [['config check node1.yaml', 'every mistake in it, with its line and what is accepted']],
   notes: filesNote,

@@ -27,6 +27,7 @@ All keys, with what is accepted: roundhouse config show, and roundhouse serve --
 export const configShowVerb: Verb = {
   path: ['config', 'show'],
   summary: 'Show every setting as serve would take it, and where its value comes from',
+  group: 'node',
   collectsMistakes: true,
   options: { ...outputOption, ...settingOptions() },
   examples: [

@@ -44,6 +44,18 @@ export const connectionOptions: Readonly<Record<string, OptionSpec>> = {
     alias: 'n',
     describe: `Nodes to ask, the first that answers: host:port,host:port or host:port,port [ROUNDHOUSE_NODE]`,
     fallback: defaultNodes,
+    elsewhere: [
+      'server',
+      'servers',
+      'addr',
+      'address',
+      'host',
+      'port',
+      'endpoint',
+      'endpoints',
+      'url',
+      'nodes',
+    ],
   },
   timeout: { kind: 'text', describe: 'How long to try', fallback: formatDuration(defaultTimeoutMs) },
   ...tlsOptionSpecs,
@@ -56,6 +68,7 @@ export const outputOption: Readonly<Record<string, OptionSpec>> = {
     describe: 'For people or for tools',
     choices: ['text', 'json'],
     fallback: 'text',
+    elsewhere: ['format', 'json'],
   },
 }
 

@@ -8,6 +8,7 @@ import { exitCodes, type Verb } from './shell.ts'
 export const devAddNodeVerb: Verb = {
   path: ['dev', 'add-node'],
   summary: 'Add a node to the cluster of a running npm start',
+  group: 'node',
   options: { ...dataOption, ...outputOption },
   examples: [
     ['dev add-node', 'returns when the node is a member; "rebalance --watch" shows it taking its share'],

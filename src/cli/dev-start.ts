@@ -20,6 +20,7 @@ export const dataOption: Readonly<Record<string, OptionSpec>> = {
 export const devStartVerb: Verb = {
   path: ['dev', 'start'],
   summary: 'Run a cluster on this machine until Ctrl-C (npm start)',
+  group: 'node',
   options: {
     ...dataOption,
     nodes: {

@@ -6,6 +6,7 @@ import { exitCodes, type Verb } from './shell.ts'
 export const getVerb: Verb = {
   path: ['get'],
   summary: 'Print the value of a key',
+  group: 'data',
   positionals: [{ name: 'key', kind: 'required', describe: 'As it was stored' }],
   options: { ...outputOption, ...connectionOptions },
   examples: [

@@ -5,10 +5,16 @@ import { exitCodes, type Verb } from './shell.ts'
 
 export const runVerb: Verb = {
   path: ['run'],
-  summary: 'Run any command',
+  summary: 'Run any command: SET, HGETALL, INCR, …',
+  group: 'data',
   isWrite: true,
   positionals: [
-    { name: 'command', kind: 'required', describe: 'SET, HGETALL, INCR, …; case does not matter' },
+    {
+      name: 'command',
+      kind: 'required',
+      describe: 'One of those below; case does not matter',
+      offers: 'commands',
+    },
     { name: 'args', kind: 'many', describe: 'The key first, where the command has one' },
   ],
   options: { ...outputOption, ...connectionOptions },

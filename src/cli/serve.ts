@@ -34,6 +34,7 @@ export function serveVerb(
   return {
     path: ['serve'],
     summary: 'Run a node in the foreground',
+    group: 'node',
     collectsMistakes: true,
     options: settingOptions(),
     examples: [

@@ -6,6 +6,7 @@ import { exitCodes, type Verb } from './shell.ts'
 export const setVerb: Verb = {
   path: ['set'],
   summary: 'Store a value under a key; done when it is on the disks of a majority',
+  group: 'data',
   isWrite: true,
   positionals: [
     { name: 'key', kind: 'required', describe: 'Up to 1024 bytes' },

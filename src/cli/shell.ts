@@ -6,6 +6,7 @@ import { type ErrorCode, isError, RemoteError, RoundhouseError } from '../errors
 
 /** The process around a verb; tests bring their own. */
 export interface Shell {
+  readonly stdin: Source
   readonly stdout: Output
   readonly stderr: Output
   readonly env: Readonly<Record<string, string | undefined>>
@@ -17,6 +18,14 @@ export interface Shell {
   readonly program: readonly string[]
   /** The listener sees the error that nobody caught, just before it ends the process with 1. */
   onFatal(listener: (error: unknown) => void): void
+}
+
+/** Where a verb may read from. */
+export interface Source {
+  /** A person types it. */
+  readonly isTerminal: boolean
+  /** null: whoever runs the verb reads it himself, as the prompt does. */
+  readonly stream: NodeJS.ReadableStream | null
 }
 
 export interface Output {
@@ -32,6 +41,8 @@ export interface Verb {
   /** `['dev', 'start']` for `roundhouse dev start`. */
   readonly path: readonly string[]
   readonly summary: string
+  /** Under which heading the list of verbs has it; `cluster` where it says nothing. */
+  readonly group?: VerbGroup
   readonly positionals?: readonly Positional[]
   readonly options?: Readonly<Record<string, OptionSpec>>
   /** Command line after `roundhouse` and what it does. */
@@ -46,12 +57,23 @@ export interface Verb {
   run(input: Input, shell: Shell): Promise<number>
 }
 
+/** Headings of the list of verbs, in its order. */
+export const verbGroups = {
+  data: 'Keys and values',
+  cluster: 'The cluster',
+  node: 'Running nodes',
+  tools: 'Tools',
+} as const
+export type VerbGroup = keyof typeof verbGroups
+
 export interface Positional {
   readonly name: string
   readonly describe: string
   /** `many` takes any number and is the last. */
   readonly kind: 'required' | 'optional' | 'many'
   readonly choices?: readonly string[]
+  /** For completion: what to offer here where there is no list of choices. */
+  readonly offers?: 'files' | 'commands' | 'topics'
 }
 
 export interface OptionSpec {
@@ -60,6 +82,10 @@ export interface OptionSpec {
   readonly alias?: string
   readonly choices?: readonly string[]
   readonly fallback?: string
+  /** A path. */
+  readonly isFile?: boolean
+  /** What people coming from elsewhere type instead: not accepted, but answered with this name. */
+  readonly elsewhere?: readonly string[]
   /** Accepted, but not in the help: another name of an option that is. */
   readonly isHidden?: boolean
 }
@@ -74,6 +100,11 @@ export interface Input {
 }
 
 // --- Ends -----------------------------------------------------------------------------------------------------------
+
+/** What they mean, for help. */
+export const exitCodesText =
+  '0 done · 1 failed or refused · 2 not understood · 75 try again, or the outcome is unknown (the text says which) · ' +
+  '78 config check found mistakes'
 
 /** `badConfig` is what `config check` finds; a command line that is wrong, settings included, is `usage`. */
 export const exitCodes = { done: 0, failed: 1, usage: 2, tryAgain: 75, badConfig: 78 } as const

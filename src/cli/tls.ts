@@ -8,9 +8,24 @@ const names = { ca: 'tls-ca-path', cert: 'tls-cert-path', key: 'tls-key-path' } 
 const variableOf = (flag: string) => flag.toUpperCase().replaceAll('-', '_')
 
 export const tlsOptionSpecs: Readonly<Record<string, OptionSpec>> = {
-  [names.ca]: { kind: 'text', describe: 'CA of the nodes (PEM): speak TLS [TLS_CA_PATH]' },
-  [names.cert]: { kind: 'text', describe: 'Certificate to show them (PEM) [TLS_CERT_PATH]' },
-  [names.key]: { kind: 'text', describe: 'Its private key (PEM) [TLS_KEY_PATH]' },
+  [names.ca]: {
+    kind: 'text',
+    describe: 'CA of the nodes (PEM): speak TLS [TLS_CA_PATH]',
+    isFile: true,
+    elsewhere: ['cacert', 'tls', 'ca'],
+  },
+  [names.cert]: {
+    kind: 'text',
+    describe: 'Certificate to show them (PEM) [TLS_CERT_PATH]',
+    isFile: true,
+    elsewhere: ['cert'],
+  },
+  [names.key]: {
+    kind: 'text',
+    describe: 'Its private key (PEM) [TLS_KEY_PATH]',
+    isFile: true,
+    elsewhere: ['key'],
+  },
 }
 
 /** From the flags, else from the variables; null: plain connections. Throws CONFIG with all that is wrong. */

@@ -6,6 +6,7 @@ import { exitCodes, type Verb } from './shell.ts'
 export const versionVerb: Verb = {
   path: ['version'],
   summary: 'Print the version',
+  group: 'tools',
   options: outputOption,
   async run(input, shell) {
     // The same two steps up from src/cli and from dist/cli.

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { runCli } from '../../src/cli/cli.ts'
+import { connectionOptions } from '../../src/cli/connection.ts'
 import type { Input, Verb } from '../../src/cli/shell.ts'
 import { fakeShell } from './fake-cluster.ts'
 
@@ -82,7 +83,7 @@ describe('a command line', () => {
     assert.match(err, /unknown option --nod: did you mean --node\?/)
     assert.match(err, /unknown option -z/)
     assert.match(err, /--output: "xml" is not one of text, json/)
-    assert.match(err, /value is missing: the value/)
+    assert.match(err, /^error: value is missing$/m)
     assert.match(err, /usage: roundhouse put key value \[options\]/)
   })
 
@@ -100,13 +101,46 @@ describe('a command line', () => {
   it('prints help without a verb, and for a verb its arguments and examples', async () => {
     const bare = await parse([])
     assert.equal(bare.code, 0)
-    assert.match(bare.out, /roundhouse put +Put something somewhere/)
+    assert.match(bare.out, /^ {2}put +Put something somewhere$/m)
+    assert.match(bare.out, /Exit status: 0 done/)
     const help = await parse(['put', '--help'])
     assert.equal(help.code, 0)
     assert.match(
       help.out,
       /Usage: roundhouse put key value \[options\][\s\S]*the key[\s\S]*--node[\s\S]*roundhouse put a b/,
     )
+    assert.equal((await parse(['put', 'a', '-h'])).out, help.out)
+  })
+
+  it('wraps help at the width of the terminal', async () => {
+    const describe = 'word '.repeat(60).trim()
+    const options = { far: { kind: 'text', describe } } as const
+    const { out } = await parse(['put', '--help'], { options, notes: describe })
+    assert.ok(out.split('\n').every(line => line.length <= 100))
+    assert.equal(out.match(/word/g)?.length, 120)
+  })
+
+  it('keeps what an argument means out of its errors', async () => {
+    const { err } = await parse(['put'])
+    assert.equal(
+      err,
+      'error: key is missing\nerror: value is missing\nusage: roundhouse put key value [options]\nhelp:  roundhouse put --help\n',
+    )
+  })
+
+  it('answers what other tools call an option with its name here', async () => {
+    const { code, err } = await parse(['put', 'a', 'b', '--server', 'h:1'], { options: connectionOptions })
+    assert.equal(code, 2)
+    assert.match(err, /unknown option --server: did you mean --node\?\n/)
+    for (const other of ['--addr', '--host'])
+      assert.match(
+        (await parse(['put', 'a', 'b', other, 'h'], { options: connectionOptions })).err,
+        /--node\?/,
+      )
+  })
+
+  it('sends whoever types a command to run', async () => {
+    assert.match((await parse(['hset', 'a', 'b', 'c'])).err, /the command is "roundhouse run HSET …"/)
   })
 
   it('leaves mistakes to a verb that reports them with its own', async () => {

@@ -164,6 +164,7 @@ export function fakeShell(env: Record<string, string> = {}, isTerminal = false):
   }
   const controller = new AbortController()
   return {
+    stdin: { isTerminal, stream: null },
     stdout: output(),
     stderr: output(),
     env,
