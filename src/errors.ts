@@ -109,6 +109,10 @@ const definitions = {
     'exhausted',
     f => `DISK_FULL a quorum of shard ${f.shard} is nearly full: user writes wait until space is freed`,
   ),
+  NO_SPACE: define<{ what: string; why: string }>(
+    'exhausted',
+    f => `no space for ${f.what}: ${f.why}; it is tried again when there is some`,
+  ),
   CROSS_SHARD: define<{ first: string; firstSlot: number; other: string; otherSlot: number }>(
     'invalid',
     f =>

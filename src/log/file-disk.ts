@@ -44,7 +44,8 @@ export class FileDisk implements Disk {
 
   open(path: string, options: { readonly create?: boolean } = {}): File {
     const flags = constants.O_RDWR | (options.create === true ? constants.O_CREAT : 0)
-    return new DiskFile(path, openSync(join(this.root, path), flags, 0o600))
+    const place = join(this.root, path)
+    return new DiskFile(path, place, openSync(place, flags, 0o600))
   }
 
   exists(path: string): boolean {
@@ -93,18 +94,21 @@ export class FileDisk implements Disk {
 
 class DiskFile implements File {
   readonly path: string
+  /** As the operating system knows it: what an operator must be told. */
+  private readonly place: string
   private readonly descriptor: number
   private isCommitting = false
   private isClosed = false
 
-  constructor(path: string, descriptor: number) {
+  constructor(path: string, place: string, descriptor: number) {
     this.path = path
+    this.place = place
     this.descriptor = descriptor
   }
 
   size(): number {
     this.assertOpen()
-    return fstatSync(this.descriptor).size
+    return this.naming(() => fstatSync(this.descriptor).size)
   }
 
   read(position: number, length: number): Bytes {
@@ -112,7 +116,7 @@ class DiskFile implements File {
     const bytes = Buffer.allocUnsafe(length)
     let done = 0
     while (done < length) {
-      const count = readSync(this.descriptor, bytes, done, length - done, position + done)
+      const count = this.naming(() => readSync(this.descriptor, bytes, done, length - done, position + done))
       if (count === 0) return bytes.subarray(0, done)
       done += count
     }
@@ -123,18 +127,19 @@ class DiskFile implements File {
     this.assertOpen()
     let done = 0
     while (done < bytes.byteLength) {
-      done += writeSync(this.descriptor, bytes, done, bytes.byteLength - done, position + done)
+      const left = bytes.byteLength - done
+      done += this.naming(() => writeSync(this.descriptor, bytes, done, left, position + done))
     }
   }
 
   truncate(size: number): void {
     this.assertOpen()
-    ftruncateSync(this.descriptor, size)
+    this.naming(() => ftruncateSync(this.descriptor, size))
   }
 
   sync(): void {
     this.assertOpen()
-    fdatasyncSync(this.descriptor)
+    this.naming(() => fdatasyncSync(this.descriptor))
   }
 
   commit(position: number, chunks: readonly Bytes[], done: (error: Error | null) => void): void {
@@ -143,7 +148,7 @@ class DiskFile implements File {
     this.isCommitting = true
     const finish = (error: Error | null) => {
       this.isCommitting = false
-      done(error)
+      done(error === null ? null : this.named(error))
     }
     const writeFrom = (at: number, rest: readonly Bytes[]) => {
       if (rest.length === 0) {
@@ -164,6 +169,20 @@ class DiskFile implements File {
     assert(!this.isCommitting, `${this.path}: closed while a commit is under way`)
     this.isClosed = true
     closeSync(this.descriptor)
+  }
+
+  /** A call that takes a descriptor fails without saying of which file. */
+  private naming<T>(call: () => T): T {
+    try {
+      return call()
+    } catch (error) {
+      throw this.named(error as Error)
+    }
+  }
+
+  private named(error: Error): Error {
+    error.message = `${this.place}: ${error.message}`
+    return error
   }
 
   private assertOpen(): void {

@@ -6,6 +6,7 @@
  * no spare is ready in time the segment grows in a new file: slower, never wrong.
  */
 import { emptyBytes } from '../lib/bytes.ts'
+import { isNoSpace } from '../lib/no-space.ts'
 import type { Disk, File } from '../log/ports.ts'
 import { zeroFill } from '../log/store.ts'
 import { frameAlignment } from './frame.ts'
@@ -107,7 +108,7 @@ export class SegmentFiles {
     try {
       file = this.create(false)
     } catch (error) {
-      failed(error as Error)
+      if (!isNoSpace(error)) failed(error as Error)
       return
     }
     this.preparing = file
@@ -127,7 +128,7 @@ export class SegmentFiles {
           return
         }
         this.endPrepare(file)
-        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') failed(error)
+        if (!isNoSpace(error)) failed(error)
       })
     }
     step(0)

@@ -5,12 +5,14 @@
  * - `frame.ts` draws the bytes, `journal-recovery.ts` tells torn from rotten, `journal-log.ts` replays.
  * - Every segment opens with a full record of every replica, so an older segment is needed only for its entries. It goes
  *   when none of them is wanted any more *and* a durable frame says so: a crash can't bring back the need.
- * - A failed write or sync is final. Every later call reports it; nothing is tried again.
+ * - A failed sync is final, and so is a failed write but one: for want of room nothing was promised and nothing lost.
+ *   The same bytes are written to the same place again until there is room; whoever waits for them waits.
  */
 import { RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
+import { isNoSpace } from '../lib/no-space.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Disk } from '../log/ports.ts'
 import type { Entry, HardState } from '../raft/types.ts'
@@ -33,6 +35,8 @@ import { eraseFrame, type Segment, SegmentFiles } from './journal-segments.ts'
 
 /** How long the last frame may be mistaken for a torn one, if it rots and the node crashes. */
 export const sealAfterMs = 50
+/** Between two tries of a write that found no room. */
+export const noSpaceRetryMs = 200
 /** A cold read fetches at most this much at a time. */
 const coldReadBytesMax = 1024 * 1024
 
@@ -46,6 +50,8 @@ export interface JournalOptions {
   readonly budgetBytes?: number
   /** Recent entries kept in memory. */
   readonly cacheBytes?: number
+  /** A write found no room; it is tried again. Told each time. */
+  readonly onNoSpace?: (error: Error) => void
 }
 
 /** One replica's part of a batch; at most one a replica. */
@@ -122,6 +128,7 @@ export class Journal {
   private readonly journalId: number
   private readonly files: SegmentFiles
   private readonly budgetBytes: number
+  private readonly onNoSpace: (error: Error) => void
   private readonly logs: Map<number, ReplicaLog>
   private readonly pins: Pins
   private readonly cache: JournalCache
@@ -155,6 +162,7 @@ export class Journal {
     this.random = options.random
     this.files = files
     this.budgetBytes = budgetBytes
+    this.onNoSpace = options.onNoSpace ?? (() => {})
     this.pins = state.pins
     this.cache = state.cache
     this.copier = new Copier(state.pins, files.segmentBytes)
@@ -347,17 +355,39 @@ export class Journal {
     isBatch: boolean,
   ): void {
     this.stopSealTimer()
+    if (this.failure !== null) {
+      for (const call of done) this.fail(call)
+      return
+    }
     try {
       const frame = this.encode(appends, wantsSeal, done, isBatch)
       this.queue.push(frame)
     } catch (error) {
+      // No file for the next segment: nothing has changed yet, so all of it can be done again.
+      const again = () => {
+        if (this.isClosing) this.giveUp(error as Error, done)
+        else this.issue(appends, wantsSeal, done, isBatch)
+      }
+      if (this.isToBeTriedAgain(error, again)) return
       if (!isFromTheDisk(error)) throw error
-      this.die(error as Error)
-      for (const call of done) this.fail(call)
-      this.failQueue()
+      this.giveUp(error as Error, done)
       return
     }
     this.pump()
+  }
+
+  private giveUp(error: Error, done: readonly Done[]): void {
+    this.die(error)
+    for (const call of done) this.fail(call)
+    this.failQueue()
+  }
+
+  /** Whether `error` is for want of room, and `again` will run. Who closes does not wait for room. */
+  private isToBeTriedAgain(error: unknown, again: () => void): boolean {
+    if (!isNoSpace(error) || this.isClosing) return false
+    this.onNoSpace(error as Error)
+    this.clock.after(noSpaceRetryMs, again)
+    return true
   }
 
   private encode(
@@ -459,8 +489,13 @@ export class Journal {
     const frame = this.queue.shift()
     if (frame === undefined) return
     this.inFlight = frame
+    this.commit(frame)
+  }
+
+  private commit(frame: Frame): void {
     const startedAt = this.clock.now()
     frame.segment.file.commit(frame.position, frame.chunks, error => {
+      if (error !== null && this.isToBeTriedAgain(error, () => this.commit(frame))) return
       this.inFlight = null
       if (error === null) this.landed(frame, this.clock.now() - startedAt)
       else {

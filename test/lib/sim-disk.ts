@@ -165,6 +165,15 @@ export class SimDisk implements Disk {
     }
   }
 
+  /** Somebody else takes the device's room but for `leftBytes`; the answer gives it back. */
+  fill(leftBytes = 0): () => void {
+    const before = this.capacityBytes
+    this.capacityBytes = usedBytes(this.root) + leftBytes
+    return () => {
+      this.capacityBytes = before
+    }
+  }
+
   /** Commits stop completing, as on a device that hangs, until `unstall`. */
   stall(): void {
     this.stalled ??= []

@@ -29,7 +29,12 @@ export type Models = Map<number, Model>
 export class Harness {
   readonly random: Prng
   disk: SimDisk
-  readonly options: { segmentBytes: number; budgetBytes: number; cacheBytes: number }
+  readonly options: {
+    segmentBytes: number
+    budgetBytes: number
+    cacheBytes: number
+    onNoSpace?: (error: Error) => void
+  }
   journal!: Journal
   opened!: OpenedJournal
   private tasks: (() => void)[] = []

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Prng } from '../../src/lib/prng.ts'
-import { sealAfterMs } from '../../src/storage/journal.ts'
+import { noSpaceRetryMs, sealAfterMs } from '../../src/storage/journal.ts'
 import { applyBatch, assertHolds, Harness, type Models, record } from './journal-harness.ts'
 
 const state = (term: number, vote = 0, commit = 0) => ({ term, vote, commit })
@@ -381,6 +381,84 @@ describe('a failed sync of the journal', () => {
     harness.advance(0)
     assert.ok(result.error instanceof Error)
     assert.equal(removed, result.error)
+  })
+})
+
+describe('a journal whose disk is full', () => {
+  /** A journal on a full disk, up to the first batch that does not complete. */
+  const full = () => {
+    const told: Error[] = []
+    const harness = new Harness(4, { budgetBytes: 2 ** 30, onNoSpace: error => void told.push(error) })
+    harness.open()
+    harness.settle()
+    let last = 0
+    const next = () => record(1, { entries: [harness.entry(++last, 1, 3000)], hardState: state(1, 0, last) })
+    const give = harness.disk.fill()
+    for (let batches = 0; ; batches++) {
+      assert.ok(batches < 50, 'the journal never needs room')
+      const waiting = harness.start(next())
+      harness.settle()
+      if (waiting.error === undefined) return { harness, told, next, give, waiting, last: () => last }
+      assert.equal(waiting.error, null)
+    }
+  }
+
+  it('goes on in what was filled with zeroes before, holds what needs more, and tells', () => {
+    const { harness, told, next, give, waiting, last } = full()
+    assert.ok(last() > 4, 'the spare was used')
+    for (let tries = 0; tries < 10; tries++) harness.advance(noSpaceRetryMs)
+    assert.equal(waiting.error, undefined)
+    assert.ok(told.length >= 10)
+    give()
+    harness.advance(noSpaceRetryMs)
+    assert.equal(waiting.error, null)
+    for (let more = 0; more < 5; more++) harness.write(next())
+    assert.deepEqual(harness.crash().damage, [])
+    assert.equal(harness.journal.lastIndex(1), last())
+  })
+
+  it('loses nothing that was acknowledged when the power fails while a batch waits', () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const { harness, give, last } = full()
+      harness.advance(seed * 37)
+      harness.disk.crash(new Prng(seed))
+      give()
+      harness.restart()
+      assert.deepEqual(harness.opened.damage, [])
+      assert.ok(harness.journal.lastIndex(1) >= last() - 1)
+    }
+  })
+
+  it('tells a removal that waits for room when it is closed', () => {
+    const { harness, give, waiting } = full()
+    give()
+    harness.advance(noSpaceRetryMs)
+    assert.equal(waiting.error, null)
+    harness.disk.fault = operation =>
+      operation === 'write' ? Object.assign(new Error('no room'), { code: 'ENOSPC' }) : null
+    const removed: unknown[] = []
+    harness.journal.remove(1, error => removed.push(error))
+    harness.settle()
+    harness.advance(noSpaceRetryMs)
+    assert.deepEqual(removed, [])
+    const closed: unknown[] = []
+    harness.journal.close(error => closed.push(error))
+    harness.advance(noSpaceRetryMs)
+    harness.advance(0)
+    assert.equal((removed[0] as { code: string }).code, 'STORAGE_FAILED')
+    assert.equal(closed.length, 1)
+  })
+
+  it('dies of a sync that finds no room: what it should have kept was accepted before', () => {
+    const { harness, give, waiting } = full()
+    give()
+    harness.disk.fault = (operation, path) =>
+      operation === 'sync'
+        ? Object.assign(new Error(`no space: ${path}`), { code: 'ENOSPC', syscall: 'fdatasync' })
+        : null
+    harness.advance(noSpaceRetryMs)
+    harness.advance(0)
+    assert.equal((waiting.error as unknown as { code: string }).code, 'STORAGE_FAILED')
   })
 })
 
