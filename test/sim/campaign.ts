@@ -35,6 +35,7 @@ export async function runSeed({ seed, chaosMs = 15_000, logs }: RunOptions): Pro
     shardCount: [1, 2, 4][seed % 3]!,
     journalSegmentBytes: segment,
     journalBudgetBytes: segment * 6,
+    isWatched: true,
   }
   const cluster: SimCluster = new SimCluster(seed, settings, node => logs?.(cluster)(node) ?? silent)
   const { world, network } = cluster
@@ -52,7 +53,12 @@ export async function runSeed({ seed, chaosMs = 15_000, logs }: RunOptions): Pro
     simulatedMs: Math.round(world.nowMs),
     faults,
     workload: workload?.counters ?? { writes: 0, reads: 0, acknowledged: 0, unknown: 0, refused: 0 },
-    violations: [...violations, ...(workload?.violations ?? []), ...cluster.violations],
+    violations: [
+      ...violations,
+      ...(workload?.violations ?? []),
+      ...cluster.violations,
+      ...(cluster.invariants?.violations ?? []),
+    ],
   })
   if (!(await cluster.boot(3))) {
     violations.push('three nodes did not form a cluster in time')

@@ -3,12 +3,16 @@ import type { Logger } from '../../src/lib/logger.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
 import { Node, type NodeOptions } from '../../src/node/node.ts'
 import type { Identity } from '../../src/node/ports.ts'
-import { defaultRaftSettings } from '../../src/shard/replica.ts'
-import { Journal } from '../../src/storage/journal.ts'
+import type { HostLimits } from '../../src/shard/host.ts'
+import { defaultRaftSettings, type RaftLimits } from '../../src/shard/replica.ts'
+import { Journal, type OpenedJournal } from '../../src/storage/journal.ts'
 import { MemoryStateStore, StatePlatter } from '../../src/storage/memory-state.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
+import { Invariants } from './invariants.ts'
 import { type Endpoint, SimNetwork } from './network.ts'
-import { ProcessClock, World } from './world.ts'
+import { Sightings } from './sometimes.ts'
+import { watchJournal, watchStates } from './watched.ts'
+import { type ClockFaults, goodClock, ProcessClock, World } from './world.ts'
 
 const { h64 } = await xxhash()
 
@@ -19,6 +23,14 @@ export interface SimSettings {
   readonly journalBudgetBytes: number
   /** 0: never. */
   readonly nodeDownAfterMs: number
+  /** 0: never. */
+  readonly verifyIntervalMs: number
+  readonly raftLimits: RaftLimits
+  readonly hostLimits: Partial<HostLimits>
+  readonly snapshotPartBytes: number
+  readonly rebalanceBytesPerSecond: number
+  /** Whether the invariants are looked at after each event. */
+  readonly isWatched: boolean
 }
 
 export const defaultSimSettings: SimSettings = {
@@ -27,6 +39,12 @@ export const defaultSimSettings: SimSettings = {
   journalSegmentBytes: 256 * 1024,
   journalBudgetBytes: 2 * 1024 * 1024,
   nodeDownAfterMs: 0,
+  verifyIntervalMs: 0,
+  raftLimits: {},
+  hostLimits: {},
+  snapshotPartBytes: 64 * 1024 * 1024,
+  rebalanceBytesPerSecond: 64 * 1024 * 1024,
+  isWatched: false,
 }
 
 /** What a start is told, of what a node takes. */
@@ -36,19 +54,24 @@ export type StartOptions = Partial<Pick<NodeOptions, 'isBootstrap' | 'seeds' | '
 export class SimMachine {
   readonly nodeId: string
   readonly address: string
-  readonly disk: SimDisk
+  disk: SimDisk
   readonly endpoint: Endpoint
   node: Node | null = null
   clock: ProcessClock
   /** Set when a life ended by itself. */
   ended: string | null = null
   private readonly cluster: SimCluster
-  private readonly platter = new StatePlatter()
+  private platter = new StatePlatter()
   private state: MemoryStateStore | null = null
-  private readonly storeId: string
+  private journal: Journal | null = null
+  private storeId: string
   private clusterId: string | null = null
   private startCount = 0
   wallOffsetMs = 0
+  /** Of the clock of each process to come. */
+  readonly clockFaults: ClockFaults = { ...goodClock }
+  /** How long the disk takes to sync, ms: at least, and the mean of what comes on top. */
+  readonly diskDelay = { minMs: 0.1, meanMs: 0.5 }
 
   constructor(cluster: SimCluster, nodeId: string) {
     const { world, network } = cluster
@@ -57,7 +80,7 @@ export class SimMachine {
     this.address = `${nodeId}:1`
     this.storeId = `store-${nodeId}`
     this.clock = new ProcessClock(world)
-    this.disk = new SimDisk({ schedule: run => this.clock.soon(0.1 + world.random.next(), run) })
+    this.disk = this.newDisk()
     const machine = this
     this.endpoint = {
       address: this.address,
@@ -73,26 +96,54 @@ export class SimMachine {
     network.attach(this.endpoint)
   }
 
+  private newDisk(): SimDisk {
+    const { world } = this.cluster
+    const delay = () => this.diskDelay.minMs + this.diskDelay.meanMs * 2 * world.random.next()
+    return new SimDisk({ schedule: run => this.clock.soon(delay(), run) })
+  }
+
   /** Starts the process. The promise of the start is the caller's to watch; it may never settle. */
   start(options: StartOptions = {}): Promise<void> {
     const { world, network, settings } = this.cluster
-    this.clock = new ProcessClock(world)
+    this.clock = new ProcessClock(world, { ...this.clockFaults }, this)
     this.clock.wallOffsetMs = this.wallOffsetMs
     const { clock } = this
     const random = world.random.fork()
-    const { journal, recovered } = Journal.open({
-      disk: this.disk,
-      directory: 'journal',
-      clock,
-      random: random.fork(),
-      segmentBytes: settings.journalSegmentBytes,
-      budgetBytes: settings.journalBudgetBytes,
-    })
+    const { invariants } = this.cluster
+    let opened: OpenedJournal
+    try {
+      opened = Journal.open({
+        disk: this.disk,
+        directory: 'journal',
+        clock,
+        random: random.fork(),
+        segmentBytes: settings.journalSegmentBytes,
+        budgetBytes: settings.journalBudgetBytes,
+      })
+    } catch (error) {
+      this.clock.isAlive = false
+      this.ended = (error as Error).message
+      if (!isFromTheDisk(error)) this.cluster.violations.push(`${this.nodeId}: ${(error as Error).stack}`)
+      return Promise.reject(error)
+    }
+    const { journal, recovered } = opened
+    this.journal = journal
+    invariants?.recovered(this.nodeId, opened)
     this.state = new MemoryStateStore({
       platter: this.platter,
       schedule: run => clock.soon(0.5 + 2 * world.random.next(), run),
       random: random.fork(),
+      snapshotPartBytes: settings.snapshotPartBytes,
     })
+    if (invariants !== null) {
+      const { nodeId } = this
+      watchJournal(journal, {
+        writing: batch => invariants.writing(nodeId, batch),
+        written: batch => invariants.written(batch),
+        removed: replica => invariants.removed(replica),
+      })
+      watchStates(this.state)
+    }
     const peers = network.peersOf(this.endpoint, node => this.node?.addressOf(node) ?? null)
     const node = new Node({
       nodeId: this.nodeId,
@@ -111,7 +162,8 @@ export class SimMachine {
         replicationFactor: settings.replicationFactor,
         vNodeCount: 32,
       },
-      raft: defaultRaftSettings,
+      raft: { ...defaultRaftSettings, limits: settings.raftLimits },
+      hostLimits: settings.hostLimits,
       tickMs: 50,
       heartbeatIntervalMs: 1000,
       gossipPeerCount: 2,
@@ -119,7 +171,8 @@ export class SimMachine {
       messageTimeoutMs: 5000,
       rebalanceMovesMax: 24,
       nodeDownAfterMs: settings.nodeDownAfterMs,
-      rebalanceBytesPerSecond: 64 * 1024 * 1024,
+      verifyIntervalMs: settings.verifyIntervalMs,
+      rebalanceBytesPerSecond: settings.rebalanceBytesPerSecond,
       journal,
       recovered,
       state: this.state,
@@ -145,7 +198,8 @@ export class SimMachine {
     const started = node.start()
     // A refused start is the caller's to look at; a fault of the program is everybody's.
     started.catch((error: Error) => {
-      if (error.name !== 'RoundhouseError') this.cluster.violations.push(`${this.nodeId}: ${error.stack}`)
+      if (error.name !== 'RoundhouseError' && error.name !== 'RemoteError')
+        this.cluster.violations.push(`${this.nodeId}: ${error.stack}`)
     })
     return started
   }
@@ -156,6 +210,40 @@ export class SimMachine {
     this.stopProcess()
     this.disk.crash(this.cluster.world.random.fork())
     this.state?.crash()
+  }
+
+  /** Ends the process as SIGTERM does; what the disk has not synced stays in its cache. */
+  async stop(): Promise<void> {
+    const { node, journal, state } = this
+    if (node === null || journal === null || state === null) return
+    await node.stop()
+    if (this.node !== node) return
+    await new Promise<void>(resolve => journal.close(() => resolve()))
+    await state.close()
+    if (this.node === node) this.stopProcess()
+  }
+
+  /** The process is gone, and with it everything on the disk: the machine comes back with an empty one. */
+  wipe(): void {
+    this.crash()
+    this.disk = this.newDisk()
+    this.platter = new StatePlatter()
+    this.storeId = `store-${this.nodeId}-${this.cluster.world.random.uint32()}`
+    this.clusterId = null
+    this.startCount = 0
+    this.ended = null
+    this.cluster.invariants?.lost(this.nodeId)
+  }
+
+  /** Steps the wall clock, of this process and of those to come. */
+  setWall(offsetMs: number): void {
+    this.wallOffsetMs = offsetMs
+    this.clock.wallOffsetMs = offsetMs
+  }
+
+  /** Bytes that the journal has in use, of its budget; null while no process runs. */
+  journalStats(): ReturnType<Journal['stats']> | null {
+    return this.node === null || this.journal === null ? null : this.journal.stats()
   }
 
   private stopProcess(): void {
@@ -172,6 +260,8 @@ export class SimCluster {
   readonly machines: SimMachine[] = []
   /** Found by the cluster's own checks. */
   readonly violations: string[] = []
+  readonly sightings = new Sightings()
+  readonly invariants: Invariants | null
   private readonly logs: ((node: string) => Logger) | null
 
   constructor(
@@ -183,6 +273,15 @@ export class SimCluster {
     this.network = new SimNetwork(this.world)
     this.settings = { ...defaultSimSettings, ...settings }
     this.logs = logs
+    this.invariants = this.settings.isWatched ? new Invariants(this.sightings, () => this.world.nowMs) : null
+    const { invariants } = this
+    if (invariants === null) return
+    this.network.onSend = (from, messages) =>
+      invariants.sent(this.machines.find(machine => machine.address === from)?.node ?? null, messages)
+    this.world.onEvent = () => {
+      const machine = this.world.current
+      if (machine instanceof SimMachine && machine.node !== null) invariants.look(machine.node)
+    }
   }
 
   logOf(node: string): Logger {
@@ -266,4 +365,10 @@ export class SimCluster {
       status.shards.every(shard => shard.leader !== null && shard.voters.length === voterCount)
     )
   }
+}
+
+/** What a disk may say at any time, as against what the program must never do. */
+function isFromTheDisk(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  return error.name === 'RoundhouseError' || ('code' in error && error.name !== 'BrokenInvariant')
 }

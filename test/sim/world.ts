@@ -20,6 +20,10 @@ export class World {
   /** Events run, and a rolling hash of what happened when: the run's fingerprint. */
   eventCount = 0
   hash = 0x811c9dc5
+  /** The process in which the event that runs now happens, as it named itself; null: none. Watchers look at it after. */
+  current: object | null = null
+  /** Called after each event, when all promises have settled. */
+  onEvent: (() => void) | null = null
   private readonly heap: Event[] = []
   private sequence = 0
 
@@ -35,6 +39,11 @@ export class World {
   note(text: string): void {
     for (let i = 0; i < text.length; i++)
       this.hash = Math.imul(this.hash ^ text.charCodeAt(i), 0x01000193) >>> 0
+  }
+
+  /** Events to come. */
+  get waiting(): number {
+    return this.heap.length
   }
 
   at(delayMs: number, run: () => void): void {
@@ -54,8 +63,10 @@ export class World {
       this.nowMs = event.atMs
       this.eventCount++
       this.hash = Math.imul(this.hash ^ ((event.sequence * 31 + event.atMs * 1000) | 0), 0x01000193) >>> 0
+      this.current = null
       event.run()
       await new Promise<void>(resolve => setImmediate(resolve))
+      this.onEvent?.()
     }
   }
 
@@ -92,6 +103,19 @@ function isBefore(a: Event, b: Event): boolean {
   return a.atMs < b.atMs || (a.atMs === b.atMs && a.sequence < b.sequence)
 }
 
+/** What is wrong with a machine's clocks. */
+export interface ClockFaults {
+  /** Local seconds a true second. */
+  rate: number
+  /** How much later than asked a timer fires, ms: the mean of an exponential. */
+  lateMeanMs: number
+  /** Chance that a timer comes very late, as when a process is not scheduled, and by how much at most. */
+  stallRate: number
+  stallMsMax: number
+}
+
+export const goodClock: Readonly<ClockFaults> = { rate: 1, lateMeanMs: 0, stallRate: 0, stallMsMax: 0 }
+
 /** The clock of one life of a process: its timers die with it. `wallOffsetMs` is by how much its wall clock is wrong. */
 export class ProcessClock implements Clock {
   wallOffsetMs = 0
@@ -100,22 +124,29 @@ export class ProcessClock implements Clock {
   isPaused = false
   private readonly held: (() => void)[] = []
   private readonly world: World
+  private readonly faults: Readonly<ClockFaults>
+  /** Of whom the events are: `world.current` while they run. */
+  private readonly owner: object | null
+  private readonly random: Prng | null
 
-  constructor(world: World) {
+  constructor(world: World, faults: Readonly<ClockFaults> = goodClock, owner: object | null = null) {
     this.world = world
+    this.faults = faults
+    this.owner = owner
+    this.random = faults.lateMeanMs > 0 || faults.stallRate > 0 ? world.random.fork() : null
   }
 
   now(): number {
-    return this.world.nowMs
+    return this.world.nowMs * this.faults.rate
   }
 
   wall(): number {
-    return this.world.wallMs + this.wallOffsetMs
+    return this.world.wallMs + this.world.nowMs * (this.faults.rate - 1) + this.wallOffsetMs
   }
 
   after(ms: number, run: () => void): () => void {
     let isCancelled = false
-    this.soon(ms, () => {
+    this.soon(ms / this.faults.rate + this.lateness(), () => {
       if (!isCancelled) run()
     })
     return () => {
@@ -123,12 +154,22 @@ export class ProcessClock implements Clock {
     }
   }
 
+  private lateness(): number {
+    if (this.random === null) return 0
+    const { lateMeanMs, stallRate, stallMsMax } = this.faults
+    const late = -lateMeanMs * Math.log(1 - this.random.next())
+    return this.random.next() < stallRate ? late + this.random.next() * stallMsMax : late
+  }
+
   /** Runs in this process after `ms`, if it still lives. */
   soon(ms: number, run: () => void): void {
     this.world.at(ms, () => {
       if (!this.isAlive) return
       if (this.isPaused) this.held.push(run)
-      else run()
+      else {
+        this.world.current = this.owner
+        run()
+      }
     })
   }
 

@@ -1,0 +1,462 @@
+/**
+ * What must hold after every event. It is checked where the event happened, against books that are kept beside the
+ * program (`ledger.ts`), so that a check costs some comparisons of numbers:
+ *
+ * - one leader a term (Raft §5.2); terms, votes and commit indexes never go back, not over a crash either
+ * - one log: the same index and term name the same entries everywhere (§5.3); committed entries are never replaced
+ * - a leader has all that was committed before (§5.4); nothing is committed that no durable quorum has
+ * - the same applied index means the same rows, in every replica and after every restart (§5.4.3)
+ * - no answer to an append or a vote leaves before what it promises is durable; what was confirmed survives
+ * - one uncommitted change of configuration; consecutive quorums meet (§6); ids that left never come back
+ * - a quarantined replica is mute
+ */
+
+import { metaGroup } from '../../src/node/meta-register.ts'
+import type { Node } from '../../src/node/node.ts'
+import { type Configuration, decodeConfiguration } from '../../src/shard/configuration.ts'
+import type { JournalRecord, PeerMessage } from '../../src/shard/ports.ts'
+import type { Replica } from '../../src/shard/replica.ts'
+import type { OpenedJournal } from '../../src/storage/journal.ts'
+import { bornHash, doIntersect, entryHash, GroupTruth, isQuorum, ReplicaLedger } from './ledger.ts'
+import type { Sightings } from './sometimes.ts'
+import { rowsDigestOf } from './watched.ts'
+
+/** A violation that is told once is enough: what follows from it is noise. */
+const violationsMax = 20
+
+export class Invariants {
+  readonly violations: string[] = []
+  /** When the first was seen, ms of simulated time. */
+  firstViolationMs: number | null = null
+  readonly groups = new Map<number, GroupTruth>()
+  readonly ledgers = new Map<number, ReplicaLedger>()
+  /** Leaders seen, all groups together: what elections are counted by. */
+  elections = 0
+  private readonly byNode = new Map<string, Set<ReplicaLedger>>()
+  private readonly sightings: Sightings
+  private readonly nowMs: () => number
+
+  constructor(sightings: Sightings, nowMs: () => number) {
+    this.sightings = sightings
+    this.nowMs = nowMs
+  }
+
+  violated(text: string): void {
+    this.firstViolationMs ??= this.nowMs()
+    if (this.violations.length < violationsMax)
+      this.violations.push(`${Math.round(this.nowMs())} ms: ${text}`)
+  }
+
+  group(id: number): GroupTruth {
+    const known = this.groups.get(id)
+    if (known !== undefined) return known
+    const group = new GroupTruth(id)
+    group.places.set(group.place(1, 1), bornHash(1, 1))
+    this.groups.set(id, group)
+    return group
+  }
+
+  private ledger(id: number, node: string): ReplicaLedger {
+    const known = this.ledgers.get(id)
+    if (known !== undefined) {
+      if (known.node !== node)
+        this.violated(`replica ${id} is on ${node}, and its id was given to ${known.node}`)
+      return known
+    }
+    const ledger = new ReplicaLedger(id, node)
+    this.ledgers.set(id, ledger)
+    const its = this.byNode.get(node) ?? new Set()
+    this.byNode.set(node, its.add(ledger))
+    return ledger
+  }
+
+  // --- The journal of a node ----------------------------------------------------------------------------------------
+
+  writing(node: string, batch: readonly JournalRecord[]): void {
+    for (const record of batch) {
+      const ledger = this.ledger(record.replica, node)
+      ledger.isWriteInFlight = true
+      const { hardState, configuration, reset, entries } = record
+      if (configuration !== undefined) ledger.group ??= decodeConfiguration(configuration).group
+      const group = ledger.group === null ? null : this.group(ledger.group)
+      if (hardState !== null) {
+        const isBack =
+          hardState.term < ledger.term ||
+          (hardState.term === ledger.term && ledger.vote !== 0 && hardState.vote !== ledger.vote)
+        if (isBack)
+          this.violated(
+            `replica ${ledger.id} writes term ${hardState.term} vote ${hardState.vote} after term ${ledger.term} vote ${ledger.vote}`,
+          )
+        ledger.term = hardState.term
+        ledger.vote = hardState.vote
+      }
+      if (reset !== undefined) {
+        const hash =
+          group?.committed[reset.index] ?? group?.places.get(group.place(reset.index, reset.term)) ?? 0
+        if (hash === 0 && group !== null)
+          this.violated(`replica ${ledger.id} installs (${reset.index}, ${reset.term}), which was never seen`)
+        ledger.reset(reset.index, hash, reset.term)
+        ledger.durableLast = 0
+        ledger.isPulling = false
+        if (reset.index > 1) this.sightings.see('snapshotInstalled')
+      }
+      if (entries.length > 0) this.wrote(ledger, group, entries)
+    }
+  }
+
+  private wrote(ledger: ReplicaLedger, group: GroupTruth | null, entries: JournalRecord['entries']): void {
+    const first = entries[0]!.index
+    if (first <= ledger.last) {
+      this.sightings.see('tailReplaced')
+      if (group !== null && ledger.changes.some(index => index >= first && index > group.commit))
+        this.sightings.see('changeOverwritten')
+    }
+    // What was committed and is here stays. (A leader that is cut off may append to an older tail: that is no harm.)
+    const had = ledger.hashes.slice(Math.max(0, first - ledger.base))
+    ledger.truncate(first - 1)
+    ledger.durableLast = Math.min(ledger.durableLast, first - 1)
+    for (const [i, entry] of entries.entries()) {
+      const hash = ledger.append(entry)
+      if (group === null) continue
+      if (had[i] !== undefined && had[i] !== hash && had[i] === group.committed[entry.index])
+        this.violated(`replica ${ledger.id} replaces the committed entry ${entry.index} of group ${group.id}`)
+      const place = group.place(entry.index, entry.term)
+      const known = group.places.get(place)
+      if (known === undefined) group.places.set(place, hash)
+      else if (known !== hash)
+        this.violated(
+          `log matching: replica ${ledger.id} has another log up to (${entry.index}, ${entry.term}) of group ${group.id}`,
+        )
+    }
+    if (group !== null && ledger.changes.filter(index => index > group.commit).length > 1)
+      this.violated(
+        `replica ${ledger.id} has ${ledger.changes.length} uncommitted changes of configuration in group ${group.id}`,
+      )
+  }
+
+  written(batch: readonly JournalRecord[]): void {
+    for (const { replica } of batch) {
+      const ledger = this.ledgers.get(replica)!
+      ledger.isWriteInFlight = false
+      ledger.durableTerm = ledger.term
+      ledger.durableVote = ledger.vote
+      ledger.durableLast = ledger.last
+    }
+  }
+
+  removed(replica: number): void {
+    const ledger = this.ledgers.get(replica)
+    if (ledger === undefined) return
+    ledger.isRemoved = true
+    ledger.durableLast = 0
+  }
+
+  /** A process begins: what its journal gives back must be all that it had confirmed. */
+  recovered(node: string, { journal, recovered, damage, torn }: OpenedJournal): void {
+    if (torn !== null) this.sightings.see('tornTail')
+    if (damage.length > 0) this.sightings.see('rotFound')
+    const found = new Set<number>()
+    for (const { replica, hardState, configuration, snapshotPoint, lastIndex, damaged } of recovered) {
+      found.add(replica)
+      const ledger = this.ledger(replica, node)
+      ledger.forgetProcess()
+      if (configuration !== null) ledger.group ??= decodeConfiguration(configuration).group
+      if (damaged !== null) {
+        ledger.isLost = true
+        continue
+      }
+      if (damage.length > 0) this.sightings.see('rotHarmless')
+      if (hardState.term < ledger.durableTerm)
+        this.violated(`replica ${replica} came back in term ${hardState.term} after ${ledger.durableTerm}`)
+      if (
+        hardState.term === ledger.durableTerm &&
+        ledger.durableVote !== 0 &&
+        hardState.vote !== ledger.durableVote
+      )
+        this.violated(
+          `replica ${replica} came back with vote ${hardState.vote} in term ${hardState.term}, it had voted ${ledger.durableVote}`,
+        )
+      if (lastIndex < ledger.durableLast)
+        this.violated(
+          `replica ${replica} came back with ${lastIndex} entries, ${ledger.durableLast} were durable`,
+        )
+      if (ledger.isWriteInFlight)
+        this.sightings.see(
+          lastIndex > ledger.durableLast || hardState.term > ledger.durableTerm
+            ? 'writeSurvivedUnsynced'
+            : 'writeLostUnsynced',
+        )
+      this.reread(ledger, journal, snapshotPoint, lastIndex)
+      ledger.isWriteInFlight = false
+      ledger.term = hardState.term
+      ledger.vote = hardState.vote
+      ledger.durableTerm = hardState.term
+      ledger.durableVote = hardState.vote
+      ledger.durableLast = ledger.last
+    }
+    for (const ledger of this.byNode.get(node) ?? []) {
+      if (found.has(ledger.id) || ledger.isRemoved || ledger.isLost) continue
+      if (ledger.durableTerm > 0 && damage.length === 0)
+        this.violated(`replica ${ledger.id} did not come back on ${node}`)
+      ledger.isLost = true
+    }
+  }
+
+  /** The log as it is on disk, entry by entry; then the books go on from it. */
+  private reread(
+    ledger: ReplicaLedger,
+    journal: OpenedJournal['journal'],
+    point: { readonly index: number; readonly term: number },
+    last: number,
+  ): void {
+    const group = ledger.group === null ? null : this.group(ledger.group)
+    const known = group?.committed[point.index] ?? group?.places.get(group.place(point.index, point.term))
+    let hash = known ?? ledger.hashAt(point.index) ?? bornHash(point.index, point.term)
+    const before = { base: ledger.base, hashes: ledger.hashes, durable: ledger.durableLast }
+    ledger.reset(point.index, hash, point.term)
+    let entries: ReturnType<typeof journal.entries> = []
+    try {
+      if (last > point.index)
+        entries = journal.entries(ledger.id, point.index + 1, last + 1, Number.MAX_SAFE_INTEGER)
+    } catch {
+      // Damaged since it was opened: the replica will find out when it reads.
+      ledger.isLost = true
+      return
+    }
+    for (const entry of entries) {
+      hash = entryHash(hash, entry)
+      const place = group?.places.get(group.place(entry.index, entry.term))
+      if (place !== undefined && place !== hash)
+        this.violated(`replica ${ledger.id} came back with another entry ${entry.index} than it had`)
+      if (entry.index <= before.durable && entry.index >= before.base) {
+        if (before.hashes[entry.index - before.base] !== hash)
+          this.violated(
+            `replica ${ledger.id} came back with another log up to ${entry.index} than was durable`,
+          )
+      }
+      ledger.append(entry)
+    }
+  }
+
+  /** Its disk is gone. */
+  lost(node: string): void {
+    for (const ledger of this.byNode.get(node) ?? []) {
+      ledger.isLost = true
+      ledger.durableLast = 0
+    }
+  }
+
+  // --- Messages -----------------------------------------------------------------------------------------------------
+
+  sent(node: Node | null, messages: readonly PeerMessage[]): void {
+    for (const { message } of messages) {
+      const ledger = this.ledgers.get(message.from)
+      if (ledger === undefined) {
+        this.violated(`${message.kind} from replica ${message.from}, which has nothing on disk`)
+        continue
+      }
+      if (node?.host.unfit().has(message.from) || node?.host.replica(message.from)?.halted != null)
+        this.violated(`${message.kind} from replica ${message.from}, which is quarantined`)
+      if (ledger.isRemoved) this.violated(`${message.kind} from replica ${message.from}, which was destroyed`)
+      switch (message.kind) {
+        case 'MsgAppResp':
+          if (message.reject) this.sightings.see('probeRefused')
+          else if (message.index > ledger.durableLast || message.term > ledger.durableTerm)
+            this.violated(
+              `replica ${ledger.id} acknowledges ${message.index} in term ${message.term}; durable are ${ledger.durableLast} and ${ledger.durableTerm}`,
+            )
+          break
+        case 'MsgVoteResp': {
+          if (message.reject || ledger.durableTerm > message.term) break
+          if (ledger.durableTerm < message.term || ledger.durableVote !== message.to)
+            this.violated(
+              `replica ${ledger.id} votes for ${message.to} in term ${message.term}; durable is a vote for ${ledger.durableVote} in ${ledger.durableTerm}`,
+            )
+          break
+        }
+        case 'MsgSnap': {
+          const receiver = this.ledgers.get(message.to)
+          if (receiver !== undefined) receiver.isPulling = true
+          break
+        }
+        case 'MsgTimeoutNow':
+          this.sightings.see('leaderTransferred')
+          break
+        default:
+      }
+    }
+  }
+
+  // --- After an event -----------------------------------------------------------------------------------------------
+
+  look(node: Node): void {
+    for (const replica of node.host.all()) this.lookAt(node.nodeId, replica)
+  }
+
+  private lookAt(node: string, replica: Replica): void {
+    if (replica.halted !== null) return
+    const { raft } = replica.raft
+    const ledger = this.ledgers.get(replica.id)
+    if (ledger === undefined) return
+    if (
+      raft.term === ledger.seenTerm &&
+      raft.log.committed === ledger.seenCommit &&
+      replica.appliedIndex === ledger.seenApplied &&
+      raft.role === ledger.seenRole &&
+      replica.configuration.index === ledger.seenConfiguration
+    )
+      return
+    ledger.group ??= replica.group
+    const group = this.group(replica.group)
+    if (raft.term < ledger.seenTerm)
+      this.violated(`${node}: the term of replica ${replica.id} went back to ${raft.term}`)
+    if (raft.role !== ledger.seenRole || raft.term !== ledger.seenTerm)
+      this.lookAtRole(replica, ledger, group)
+    // The configuration that was in force when the commit index rose is the one before, if both changed.
+    const before = group.configurations.get(ledger.seenConfiguration)
+    if (replica.configuration.index !== ledger.seenConfiguration)
+      this.lookAtConfiguration(node, replica.configuration, group)
+    if (raft.log.committed !== ledger.seenCommit) this.lookAtCommit(node, replica, ledger, group, before)
+    if (replica.appliedIndex !== ledger.seenApplied) this.lookAtRows(node, replica, ledger, group)
+    ledger.seenTerm = raft.term
+    ledger.seenCommit = raft.log.committed
+    ledger.seenApplied = replica.appliedIndex
+    ledger.seenRole = raft.role
+    ledger.seenConfiguration = replica.configuration.index
+  }
+
+  private lookAtRole(replica: Replica, ledger: ReplicaLedger, group: GroupTruth): void {
+    const { raft } = replica.raft
+    if (raft.role === 'candidate' || raft.role === 'preCandidate') {
+      for (const each of this.ledgers.values())
+        if (each.group === group.id && each.isPulling) this.sightings.see('snapshotInElection')
+    }
+    if (ledger.seenRole === 'leader' && raft.role === 'follower' && raft.term === ledger.seenTerm)
+      this.sightings.see('leaderSteppedDown')
+    if (raft.role !== 'leader') return
+    const other = group.leaders.get(raft.term)
+    if (other === replica.id) return
+    if (other !== undefined) {
+      this.violated(`group ${group.id} has two leaders in term ${raft.term}: ${other} and ${replica.id}`)
+      return
+    }
+    group.leaders.set(raft.term, replica.id)
+    this.elections++
+    if (group.leaders.size === 5) this.sightings.see('electionAgain')
+    // Leader completeness: all that was committed in earlier terms.
+    for (let index = group.commit; index > 0; index--) {
+      const term = group.committedTerms[index]
+      if (term === undefined) break
+      if (term >= raft.term) continue
+      const its = raft.log.term(index)
+      if (its !== term && raft.log.firstIndex() <= index)
+        this.violated(
+          `leader ${replica.id} of term ${raft.term} lacks entry ${index} of term ${term}, committed in group ${group.id}`,
+        )
+      break
+    }
+  }
+
+  private lookAtCommit(
+    node: string,
+    replica: Replica,
+    ledger: ReplicaLedger,
+    group: GroupTruth,
+    before: ReturnType<GroupTruth['configurations']['get']>,
+  ): void {
+    const { raft } = replica.raft
+    const { committed } = raft.log
+    if (committed < ledger.seenCommit)
+      this.violated(`${node}: the commit index of replica ${replica.id} went back to ${committed}`)
+    const place = (index: number) => {
+      const term = raft.log.term(index)
+      return term === undefined ? undefined : group.places.get(group.place(index, term))
+    }
+    const hash = place(committed) ?? ledger.hashAt(committed)
+    const agreed = group.committed[committed]
+    if (agreed !== undefined && hash !== undefined && agreed !== hash)
+      this.violated(
+        `${node}: replica ${replica.id} commits another entry ${committed} than others of group ${group.id}`,
+      )
+    if (committed <= group.commit) return
+    for (let index = committed; index > group.commit; index--) {
+      // What the journal was handed last may be a tail that Raft has replaced in memory already.
+      const term = raft.log.term(index) ?? ledger.termAt(index)
+      const its = place(index) ?? (ledger.termAt(index) === term ? ledger.hashAt(index) : undefined)
+      if (its === undefined || term === undefined) break
+      group.committed[index] = its
+      group.committedTerms[index] = term
+    }
+    const isDurable = (id: number) => {
+      const voter = this.ledgers.get(id)
+      return (
+        voter !== undefined &&
+        voter.durableLast >= committed &&
+        (voter.base > committed || voter.hashAt(committed) === hash)
+      )
+    }
+    const now = raft.tracker.config
+    const isHeld = isQuorum({ ...now, members: [] }, isDurable)
+    if (!isHeld && (before === undefined || !isQuorum(before.voters, isDurable)))
+      this.violated(
+        `group ${group.id} commits ${committed} (by replica ${replica.id}, term ${raft.term}), which no quorum of ${now.voters} ${now.votersOutgoing} has on disk: ${[...now.voters, ...now.votersOutgoing].map(id => `${id}: ${this.ledgers.get(id)?.durableLast}`).join(', ')}`,
+      )
+    group.commit = committed
+  }
+
+  private lookAtConfiguration(node: string, configuration: Configuration, group: GroupTruth): void {
+    const { index, members, confState } = configuration
+    if (index === 0) return
+    const text = JSON.stringify([members, confState])
+    const known = group.configurations.get(index)
+    if (known !== undefined) {
+      if (known.text !== text)
+        this.violated(
+          `${node}: group ${group.id} has two configurations at ${index}: ${text} and ${known.text}`,
+        )
+      return
+    }
+    const { voters, votersOutgoing } = confState
+    const sets = { voters, votersOutgoing, members: members.map(member => member.replica) }
+    group.configurations.set(index, { text, voters: sets })
+    if (index < group.lastConfiguration) return
+    const before = group.configurations.get(group.lastConfiguration)?.voters
+    group.lastConfiguration = index
+    if (before === undefined) return
+    if (!doIntersect(before, sets))
+      this.violated(
+        `quorums of group ${group.id} at ${index} need not meet those before: ${JSON.stringify([before, sets])}`,
+      )
+    for (const id of sets.members)
+      if (group.removed.has(id)) this.violated(`replica ${id} is back in group ${group.id}`)
+    for (const id of before.members) {
+      if (sets.members.includes(id)) continue
+      group.removed.add(id)
+      if ([...group.leaders].at(-1)?.[1] === id) this.sightings.see('leaderRemoved')
+    }
+    if (votersOutgoing.length > 0) this.sightings.see('jointEntered')
+    const leader = (at: number) => group.leaders.get(group.committedTerms[at] ?? -1)
+    if (before.votersOutgoing.length > 0 && votersOutgoing.length === 0) {
+      const entered = [...group.configurations.keys()].filter(at => at < index).sort((a, b) => b - a)[0]!
+      if (leader(entered) !== leader(index)) this.sightings.see('jointFinishedByAnother')
+    }
+  }
+
+  private lookAtRows(node: string, replica: Replica, ledger: ReplicaLedger, group: GroupTruth): void {
+    const { appliedIndex, raft, state } = replica
+    if (appliedIndex < ledger.seenApplied)
+      this.violated(`${node}: the applied index of replica ${replica.id} went back to ${appliedIndex}`)
+    if (appliedIndex > raft.raft.log.committed)
+      this.violated(`${node}: replica ${replica.id} applied ${appliedIndex}, which is not committed`)
+    const digest = replica.isInstalling ? undefined : rowsDigestOf(state)
+    if (digest === undefined) return
+    if (ledger.seenApplied === -1 && appliedIndex < group.commit && appliedIndex > 1)
+      this.sightings.see('replayed')
+    const known = group.digests.get(appliedIndex)
+    if (known === undefined) group.digests.set(appliedIndex, { digest, by: node })
+    else if (known.digest !== digest)
+      this.violated(
+        `${node} and ${known.by} hold different rows of group ${group.id} at ${appliedIndex}${group.id === metaGroup ? ' (meta)' : ''}`,
+      )
+  }
+}
