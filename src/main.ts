@@ -13,14 +13,17 @@ import { getVerb } from './cli/get.ts'
 import { healthVerb } from './cli/health.ts'
 import { helpVerb } from './cli/help-verb.ts'
 import { leaveVerb } from './cli/leave.ts'
+import { nodesVerb } from './cli/nodes.ts'
 import { rebalanceVerb } from './cli/rebalance.ts'
 import { recoverVerb } from './cli/recover.ts'
 import { replaceVerb } from './cli/replace.ts'
 import { runVerb } from './cli/run.ts'
 import { serveVerb } from './cli/serve.ts'
 import { setVerb } from './cli/set.ts'
+import { shardsVerb } from './cli/shards.ts'
 import type { Output, Shell, Verb } from './cli/shell.ts'
 import { statusVerb } from './cli/status.ts'
+import { verifyVerb } from './cli/verify.ts'
 import { versionVerb } from './cli/version.ts'
 import { openSurvivors } from './recover-node.ts'
 import { startNode } from './start-node.ts'
@@ -33,10 +36,13 @@ const verbs: readonly Verb[] = [
   getVerb,
   runVerb,
   statusVerb,
+  nodesVerb,
+  shardsVerb,
   rebalanceVerb,
   leaveVerb,
   replaceVerb,
   recoverVerb(openSurvivors),
+  verifyVerb,
   healthVerb,
   configCheckVerb,
   configShowVerb,

@@ -5,7 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdirSync, readdirSync, renameSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { createConnection, createServer } from 'node:net'
 import { join, relative } from 'node:path'
 import { RoundhouseError } from '../errors.ts'
 import type { StatusResponse } from '../gen/roundhouse/v1/admin.ts'
@@ -20,6 +20,8 @@ const host = '127.0.0.1'
 /** A node stops within 8 s; after this it is killed. */
 const stopMsMax = 10_000
 const pollMs = 250
+/** Between two looks whether a node that ended was started by hand. */
+const returnPollMs = 500
 /** How often the others are asked, 2 s each at most, whether a node that ended has left the cluster. */
 const hasLeftAsksMax = 5
 /** Of a node's warnings, so many a second come to the terminal; the rest is in its log. */
@@ -75,6 +77,9 @@ export class DevCluster {
   private isStopping = false
   private hadToKill = false
   private additions: Promise<unknown> = Promise.resolve()
+  /** Ends the watch for nodes that may come back. */
+  private readonly returning = new AbortController()
+  private readonly byHand = new Set<string>()
 
   constructor(options: DevOptions) {
     this.options = options
@@ -203,7 +208,10 @@ export class DevCluster {
 
   /** Orders all nodes to stop and waits; kills what does not. True when nothing had to be killed. */
   async stop(): Promise<boolean> {
+    if (!this.isStopping && this.byHand.size > 0)
+      this.say(`${[...this.byHand].join(', ')} goes on where it was started by hand`)
     this.isStopping = true
+    this.returning.abort()
     const running = [...this.children.values()]
     for (const child of running) child.process.stdin?.end()
     const timer = setTimeout(() => {
@@ -296,6 +304,18 @@ export class DevCluster {
     this.say(
       `${id} ${how}${log}; the others go on. To start it again:\n  npx roundhouse ${restart.map(inShell).join(' ')}`,
     )
+    void this.watchFor(id)
+  }
+
+  /** Somebody starts it again by hand: then it is not ours, and people should know. */
+  private async watchFor(id: string): Promise<void> {
+    const { signal } = this.returning
+    const port = this.portOf(Number(id.slice('node'.length)))
+    do await pause(returnPollMs, signal)
+    while (!signal.aborted && !(await isOpen(port)))
+    if (signal.aborted) return
+    this.byHand.add(id)
+    this.say(`${id} is back at ${host}:${port}, started by hand: Ctrl-C here does not stop it`)
   }
 
   /** The others know; a busy machine may keep them from answering at once. */
@@ -385,8 +405,12 @@ export class DevCluster {
   }
 }
 
-function shortOf(colors: Colors, line: string): string | null {
-  let record: { level?: unknown; msg?: unknown; why?: unknown }
+/** Fields that every line has or that are said otherwise. */
+const ownFields = new Set(['level', 'time', 'msg', 'node'])
+
+/** `warn member state member=node2 from=alive to=suspect`; null for what is no trouble; any other line as it is. */
+export function shortOf(colors: Colors, line: string): string | null {
+  let record: Record<string, unknown>
   try {
     record = JSON.parse(line)
   } catch {
@@ -395,7 +419,17 @@ function shortOf(colors: Colors, line: string): string | null {
   if (typeof record !== 'object' || record === null) return line
   if (record.level !== 'warn' && record.level !== 'error') return null
   const level = record.level === 'warn' ? colors.yellow('warn') : colors.red('error')
-  return `${level} ${record.msg}${record.why === undefined ? '' : ` (${record.why})`}`
+  const fields = Object.entries(record)
+    .filter(([name]) => !ownFields.has(name))
+    .map(([name, value]) => ` ${colors.dim(`${name}=`)}${fieldText(value)}`)
+  return `${level} ${record.msg}${fields.join('')}`
+}
+
+/** Of an error its message: the stack is in the node's log. */
+function fieldText(value: unknown): string {
+  const shown =
+    typeof value === 'object' && value !== null && 'message' in value ? String(value.message) : value
+  return typeof shown === 'string' && /^[^\s"]+$/.test(shown) ? shown : JSON.stringify(shown)
 }
 
 function inShell(word: string): string {
@@ -419,6 +453,18 @@ function nodeNumbers(dataDir: string): number[] {
 
 function leftNumbers(dataDir: string): number[] {
   return numbersOf(dataDir, /^node([1-9][0-9]{0,3})\.left$/)
+}
+
+/** Asked by a connection: a try to listen could take the port from a node that is just starting. */
+function isOpen(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = createConnection({ host, port })
+    const end = (answer: boolean) => {
+      socket.destroy()
+      resolve(answer)
+    }
+    socket.once('connect', () => end(true)).once('error', () => end(false))
+  })
 }
 
 function isFree(port: number): Promise<boolean> {

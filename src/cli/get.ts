@@ -8,12 +8,18 @@ export const getVerb: Verb = {
   summary: 'Print the value of a key',
   group: 'data',
   positionals: [{ name: 'key', kind: 'required', describe: 'As it was stored' }],
-  options: { ...outputOption, ...connectionOptions },
+  options: {
+    raw: { kind: 'boolean', describe: 'The bytes alone, without a line break; 1 when the key is missing' },
+    ...outputOption,
+    ...connectionOptions,
+  },
   examples: [
     ['get greeting', 'prints the value and a line break'],
+    ['get photo --raw > photo.jpg', 'what set photo --file photo.jpg stored'],
     ['get greeting -o json', 'tells a missing key (null) from the text (nil)'],
   ],
-  notes: 'A missing key prints (nil) and ends with 0. Values go byte for byte to a pipe or a file.',
+  notes:
+    'A missing key prints (nil) and ends with 0. Values go byte for byte to a pipe or a file; a terminal gets those in quotes that could steer it.',
   async run(input, shell) {
     const nodes = Nodes.from(input, shell)
     try {
@@ -21,6 +27,9 @@ export const getVerb: Verb = {
       if (input.options.output === 'json') {
         const value = response.response?.$case === 'value' ? jsonOf(response.response.value) : null
         printJson(shell.stdout, { key: input.positionals[0], value, revision: Number(response.revision) })
+      } else if (input.options.raw === true) {
+        if (response.response?.$case !== 'value') return exitCodes.failed
+        shell.stdout.write(response.response.value)
       } else {
         printReply(shell.stdout, response)
       }

@@ -16,16 +16,19 @@ export interface Step {
 export class Progress {
   private readonly output: Output
   private readonly label: string
+  private readonly unit: string
   private bar: SingleBar | null = null
   private last = ''
 
-  constructor(output: Output, label: string) {
+  /** `unit`: what `done` and `total` count. */
+  constructor(output: Output, label: string, unit = 'replicas') {
     this.output = output
     this.label = label
+    this.unit = unit
   }
 
   show(step: Step): void {
-    const line = `${this.label}: ${step.done} of ${step.total} replicas${step.detail === '' ? '' : `, ${step.detail}`}`
+    const line = `${this.label}: ${step.done} of ${step.total} ${this.unit}${step.detail === '' ? '' : `, ${step.detail}`}`
     if (this.output.stream === null) {
       if (line !== this.last) this.output.write(`${line}\n`)
       this.last = line
@@ -35,7 +38,7 @@ export class Progress {
     const done = step.total === 0 ? 1 : step.done
     if (this.bar === null) {
       this.bar = new SingleBar({
-        format: `${this.label} {bar} {percentage}%  {value}/{total} replicas  {detail}`,
+        format: `${this.label} {bar} {percentage}%  {value}/{total} ${this.unit}  {detail}`,
         barCompleteChar: '█',
         barIncompleteChar: '░',
         barsize: 28,
@@ -56,14 +59,15 @@ export class Progress {
   }
 }
 
-/** Bytes, rate, time left, and what it waits for, of moves that are under way. */
+/** Bytes, rate, time left, and what it waits for, of moves that are under way. What matters most comes first. */
 export function detailOf(rebalance: RebalanceStatus): string {
-  const parts = [`${bytesText(Number(rebalance.bytesDone))} of ${bytesText(Number(rebalance.bytesTotal))}`]
+  const bytes = `${bytesText(Number(rebalance.bytesDone))} of ${bytesText(Number(rebalance.bytesTotal))}`
+  if (rebalance.state === 'paused') return `paused, "roundhouse rebalance resume" goes on, ${bytes}`
+  const parts = [bytes]
   if (rebalance.state === 'running') {
     parts.push(`${bytesText(rebalance.bytesPerSecond)}/s`)
     if (rebalance.etaS !== undefined) parts.push(`${secondsText(rebalance.etaS)} left`)
   }
-  if (rebalance.state === 'paused') parts.push('paused: go on with "roundhouse rebalance resume"')
   if (rebalance.blockedBy !== '') parts.push(`waits for: ${rebalance.blockedBy}`)
   return parts.join(', ')
 }

@@ -67,14 +67,16 @@ export async function watchRebalance(
       const line = JSON.stringify(rebalanceJson(state))
       if (isJson && line !== last) shell.stdout.write(`${line}\n`)
       last = line
-      const isIdle = state.state === 'idle' && isQuiet(status) && isReady(status)
+      const hasNothing = state.state === 'idle' || (state.state === 'paused' && state.movesTotal === 0)
+      const isIdle = hasNothing && isQuiet(status) && isReady(status)
       idleSince = isIdle ? (idleSince ?? Date.now()) : null
-      if (!isJson && state.state !== 'idle') {
+      if (!isJson && !hasNothing) {
         progress.show({ done: state.movesDone, total: state.movesTotal, detail: detailOf(state) })
       }
       if (idleSince !== null && (isEven(status) || Date.now() - idleSince >= settledMs)) {
         progress.stop()
-        if (!isJson) shell.stdout.write('balanced: nothing to move\n')
+        const paused = state.state === 'paused' ? ' (and moves are paused)' : ''
+        if (!isJson) shell.stdout.write(`balanced: nothing to move${paused}\n`)
         return exitCodes.done
       }
       await pause(watchMs, shell.signal)

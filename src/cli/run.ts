@@ -1,4 +1,4 @@
-import { runCommand } from './calls.ts'
+import { runCommand, withSuggestion } from './calls.ts'
 import { connectionOptions, Nodes, outputOption } from './connection.ts'
 import { printJson, printReply, replyJson } from './print.ts'
 import { exitCodes, type Verb } from './shell.ts'
@@ -33,6 +33,8 @@ export const runVerb: Verb = {
         printJson(shell.stdout, { outcome: 'applied', ...replyJson(response) })
       else printReply(shell.stdout, response)
       return exitCodes.done
+    } catch (error) {
+      throw withSuggestion(error, command)
     } finally {
       nodes.close()
     }

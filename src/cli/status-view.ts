@@ -3,7 +3,8 @@
  */
 import type { NodeStatus, RebalanceStatus, ShardStatus, StatusResponse } from '../gen/roundhouse/v1/admin.ts'
 import type { Colors } from './colors.ts'
-import { bytesText, secondsText, table } from './print.ts'
+import { table } from './print.ts'
+import { detailOf } from './progress.ts'
 
 // --- JSON -----------------------------------------------------------------------------------------------------------
 
@@ -11,22 +12,26 @@ export function statusJson(status: StatusResponse): Record<string, unknown> {
   return {
     cluster_id: status.clusterId,
     epoch: Number(status.epoch),
-    nodes: status.nodes.map(node => ({
-      node_id: node.nodeId,
-      address: node.address,
-      client_address: node.clientAddress,
-      state: node.state,
-      zone: node.zone,
-      replicas: node.replicas,
-      leaders: node.leaders,
-    })),
+    nodes: status.nodes.map(nodeJson),
     shards: status.shards.map(shardJson),
     meta: status.meta === undefined ? null : shardJson(status.meta),
     rebalance: status.rebalance === undefined ? null : rebalanceJson(status.rebalance),
   }
 }
 
-function shardJson(shard: ShardStatus): Record<string, unknown> {
+export function nodeJson(node: NodeStatus): Record<string, unknown> {
+  return {
+    node_id: node.nodeId,
+    address: node.address,
+    client_address: node.clientAddress,
+    state: node.state,
+    zone: node.zone,
+    replicas: node.replicas,
+    leaders: node.leaders,
+  }
+}
+
+export function shardJson(shard: ShardStatus): Record<string, unknown> {
   return {
     shard_id: shard.shardId,
     slots: [shard.slotFrom, shard.slotTo],
@@ -83,7 +88,7 @@ export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string
   )
 }
 
-function stateText(colors: Colors, state: string): string {
+export function stateText(colors: Colors, state: string): string {
   if (state === 'alive') return colors.green(state)
   return state === 'dead' || state === 'left' ? colors.red(state) : colors.yellow(state)
 }
@@ -120,21 +125,17 @@ function metaText(colors: Colors, meta: ShardStatus): string {
 
 /** One line: `running: 12 of 48 replicas moved, 3.1 of 12.0 MiB, 1.2 MiB/s, 8s left`. */
 export function rebalanceText(colors: Colors, rebalance: RebalanceStatus): string {
-  if (rebalance.state === 'idle') return 'idle: nothing to move'
-  const parts = [
-    `${rebalance.movesDone} of ${rebalance.movesTotal} replicas moved`,
-    `${bytesText(Number(rebalance.bytesDone))} of ${bytesText(Number(rebalance.bytesTotal))}`,
-  ]
-  if (rebalance.state === 'running') {
-    parts.push(`${bytesText(rebalance.bytesPerSecond)}/s`)
-    if (rebalance.etaS !== undefined) parts.push(`${secondsText(rebalance.etaS)} left`)
+  const { state, movesDone, movesTotal } = rebalance
+  if (state === 'idle') return 'idle: nothing to move'
+  const moved = `${movesDone} of ${movesTotal} replicas moved`
+  if (state === 'paused') {
+    const what = movesTotal === 0 ? 'nothing to move now' : moved
+    return `${colors.yellow(state)}: ${what}; "roundhouse rebalance resume" goes on`
   }
-  if (rebalance.blockedBy !== '') parts.push(`waits for: ${rebalance.blockedBy}`)
-  const state = rebalance.state === 'running' ? rebalance.state : colors.yellow(rebalance.state)
-  return `${state}: ${parts.join(', ')}`
+  return `${state === 'running' ? state : colors.yellow(state)}: ${moved}, ${detailOf(rebalance)}`
 }
 
-function shardsTable(colors: Colors, shards: readonly ShardStatus[]): string {
+export function shardsTable(colors: Colors, shards: readonly ShardStatus[]): string {
   return table(
     colors,
     ['SHARD', 'SLOTS', 'LEADER', 'TERM', 'APPLIED', 'VOTERS', 'LEARNERS'],

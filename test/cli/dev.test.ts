@@ -5,13 +5,14 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { after, afterEach, describe, it } from 'node:test'
 import { runCli } from '../../src/cli/cli.ts'
+import { colorsFor } from '../../src/cli/colors.ts'
 import { devAddNodeVerb } from '../../src/cli/dev-add-node.ts'
-import { DevCluster } from '../../src/cli/dev-cluster.ts'
+import { DevCluster, shortOf } from '../../src/cli/dev-cluster.ts'
 import { socketPath } from '../../src/cli/dev-socket.ts'
 import { devStartVerb } from '../../src/cli/dev-start.ts'
 import { Lines, LogFile } from '../../src/cli/log-file.ts'
 import { pause } from '../../src/cli/shell.ts'
-import { type FakeShell, fakeShell } from './fake-cluster.ts'
+import { type FakeShell, fakeNode, fakeShell } from './fake-cluster.ts'
 
 const program = [process.execPath, '--import', 'tsx', resolve(import.meta.dirname, 'fake-node-program.ts')]
 const root = mkdtempSync(join(tmpdir(), 'roundhouse-dev-'))
@@ -123,12 +124,19 @@ describe('a development cluster', () => {
       ),
     )
 
+    const byHand = await fakeNode({}, Number(port(1)))
+    await until('the return', () =>
+      first.shell.stdout.text().includes(`node2 is back at 127.0.0.1:${port(1)}`),
+    )
+
     writeFileSync(join(data, 'node3', 'leave'), '')
     await until('the farewell', () => first.shell.stdout.text().includes('node3 has left the cluster'))
     assert.ok(existsSync(join(data, 'node3.left')))
 
     first.shell.controller.abort()
     assert.equal(await endOf(first), 0)
+    assert.match(first.shell.stdout.text(), /node2 goes on where it was started by hand/)
+    byHand.close()
     assert.ok(!existsSync(join(data, 'node1', 'address')))
     assert.ok(!existsSync(socketPath(data)))
 
@@ -198,6 +206,34 @@ describe('a development cluster', () => {
     const { shell, ended } = run('start', '--nodes', '0', '--base-port', 'x')
     assert.equal(await endOf({ ended }), 2)
     assert.match(shell.stderr.text(), /--base-port: "x"[\s\S]*--nodes: "0"/)
+  })
+})
+
+describe("a node's line in the terminal", () => {
+  const short = (record: unknown) => shortOf(colorsFor({ isTerminal: false }, {}), JSON.stringify(record))
+
+  it('has the fields of a warning, and of an error what it says', () => {
+    const own = { time: '2026-01-01T00:00:00Z', node: 'node1' }
+    assert.equal(
+      short({ level: 'warn', ...own, member: 'node2', from: 'alive', to: 'suspect', msg: 'member state' }),
+      'warn member state member=node2 from=alive to=suspect',
+    )
+    assert.equal(
+      short({
+        level: 'error',
+        ...own,
+        msg: 'failed',
+        error: { message: 'no luck', stack: 'x' },
+        why: 'a b',
+        n: 3,
+      }),
+      'error failed error="no luck" why="a b" n=3',
+    )
+  })
+
+  it('is left out of what is no trouble, and as it is where it is no log line', () => {
+    assert.equal(short({ level: 'info', msg: 'quiet' }), null)
+    assert.equal(shortOf(colorsFor({ isTerminal: false }, {}), 'TypeError: x'), 'TypeError: x')
   })
 })
 

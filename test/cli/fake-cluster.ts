@@ -16,6 +16,7 @@ import {
   AdminService,
   type LeaveRequest,
   RebalanceStatus,
+  type StatsResponse,
   type StatusResponse,
 } from '../../src/gen/roundhouse/v1/admin.ts'
 
@@ -24,6 +25,7 @@ export interface FakeAnswers {
   status?: () => StatusResponse
   rebalance?: (action: string) => RebalanceStatus
   leave?: (request: LeaveRequest) => ServiceError | null
+  stats?: () => StatsResponse
   isServing?: boolean
 }
 
@@ -57,7 +59,7 @@ export async function fakeNode(answers: FakeAnswers, port = 0): Promise<FakeNode
   server.addService(AdminService, {
     status: (_call, callback) => reply(callback, answers.status?.()),
     map: (_call, callback) => callback(unimplemented),
-    stats: (_call, callback) => callback(unimplemented),
+    stats: (_call, callback) => reply(callback, answers.stats?.()),
     leave: (call, callback) => reply(callback, answers.leave?.(call.request) ?? {}),
     rebalance: (call, callback) => {
       const rebalance = answers.rebalance?.(call.request.action)
@@ -149,7 +151,11 @@ export interface FakeShell extends Shell {
   readonly controller: AbortController
 }
 
-export function fakeShell(env: Record<string, string> = {}, isTerminal = false): FakeShell {
+export function fakeShell(
+  env: Record<string, string> = {},
+  isTerminal = false,
+  stdin: NodeJS.ReadableStream | null = null,
+): FakeShell {
   const output = () => {
     const chunks: Buffer[] = []
     return {
@@ -164,7 +170,7 @@ export function fakeShell(env: Record<string, string> = {}, isTerminal = false):
   }
   const controller = new AbortController()
   return {
-    stdin: { isTerminal, stream: null },
+    stdin: { isTerminal, stream: stdin },
     stdout: output(),
     stderr: output(),
     env,

@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import { after, describe, it } from 'node:test'
 import { status } from '@grpc/grpc-js'
 import { runCli } from '../../src/cli/cli.ts'
@@ -7,11 +11,15 @@ import { parseNodes } from '../../src/cli/connection.ts'
 import { getVerb } from '../../src/cli/get.ts'
 import { healthVerb } from '../../src/cli/health.ts'
 import { leaveVerb } from '../../src/cli/leave.ts'
+import { nodesVerb } from '../../src/cli/nodes.ts'
+import { detailOf } from '../../src/cli/progress.ts'
 import { rebalanceVerb } from '../../src/cli/rebalance.ts'
 import { runVerb } from '../../src/cli/run.ts'
 import { setVerb } from '../../src/cli/set.ts'
+import { shardsVerb } from '../../src/cli/shards.ts'
 import { statusVerb } from '../../src/cli/status.ts'
 import { versionVerb } from '../../src/cli/version.ts'
+import { StatsResponse } from '../../src/gen/roundhouse/v1/admin.ts'
 import {
   count,
   type FakeAnswers,
@@ -26,7 +34,18 @@ import {
   value,
 } from './fake-cluster.ts'
 
-const verbs = [setVerb, getVerb, runVerb, statusVerb, rebalanceVerb, leaveVerb, healthVerb, versionVerb]
+const verbs = [
+  setVerb,
+  getVerb,
+  runVerb,
+  statusVerb,
+  nodesVerb,
+  shardsVerb,
+  rebalanceVerb,
+  leaveVerb,
+  healthVerb,
+  versionVerb,
+]
 const open: { close(): void }[] = []
 after(() => {
   for (const each of open) each.close()
@@ -36,6 +55,17 @@ async function start(answers: FakeAnswers): Promise<FakeNode> {
   const node = await fakeNode(answers)
   open.push(node)
   return node
+}
+
+async function withInput(
+  input: Uint8Array,
+  nodes: readonly { address: string }[],
+  ...args: string[]
+): Promise<{ code: number; out: string; err: string }> {
+  const env = { ROUNDHOUSE_NODE: nodes.map(node => node.address).join(',') }
+  const shell = fakeShell(env, false, Readable.from([input.subarray(0, 3), input.subarray(3)]))
+  const code = await runCli(args, shell, verbs)
+  return { code, out: shell.stdout.text(), err: shell.stderr.text() }
 }
 
 async function roundhouse(
@@ -101,6 +131,48 @@ describe('set and get', () => {
     assert.ok(Math.abs(request!.session.readUIntBE(0, 6) - Date.now()) < 60_000)
   })
 
+  it('carry any bytes from a file or standard input, and back', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'roundhouse-set-'))
+    try {
+      const bytes = Uint8Array.from({ length: 70_000 }, (_, place) => place % 251)
+      writeFileSync(join(folder, 'value'), bytes)
+      const node = await start({
+        command: ({ command }) => (command === 'SET' ? success(true) : value(Uint8Array.of(0x41))),
+      })
+      assert.deepEqual(
+        await pick(roundhouse([node], 'set', 'k', '--file', join(folder, 'value'), '--ex', '5')),
+        [0, 'OK\n'],
+      )
+      assert.deepEqual(await pick(withInput(bytes, [node], 'set', 'k', '-')), [0, 'OK\n'])
+      for (const request of node.requests) assert.deepEqual(Uint8Array.from(request.args[0]!), bytes)
+      assert.deepEqual(node.requests[0]!.args.slice(1).map(String), ['EX', '5'])
+      assert.deepEqual(await pick(roundhouse([node], 'get', 'k', '--raw')), [0, 'A'])
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+
+  it('refuse no value, two of them, and a file that is not there', async () => {
+    const cases = [
+      [['set', 'k'], /value is missing \(or --file FILE/],
+      [['set', 'k', 'v', '--file', 'f'], /a value and --file are given/],
+      [['set', 'k', '--file', '/nowhere/at/all'], /--file \/nowhere\/at\/all: ENOENT/],
+      [['set', 'k', '-'], /standard input is the prompt here/],
+    ] as const
+    for (const [args, expected] of cases) {
+      const { code, err } = await roundhouse([], ...args)
+      assert.equal(code, 2)
+      assert.match(err, expected)
+    }
+    const huge = await withInput(new Uint8Array(2 ** 23 + 1), [], 'set', 'k', '-')
+    assert.match(huge.err, /standard input is larger than 8388608 bytes/)
+  })
+
+  it('tell a missing key by 1 where only the bytes are wanted', async () => {
+    const node = await start({ command: () => nil() })
+    assert.deepEqual(await pick(roundhouse([node], 'get', 'k', '--raw')), [1, ''])
+  })
+
   it('give bytes that are no UTF-8 as base64 to tools', async () => {
     const node = await start({ command: () => value(Uint8Array.of(0xff, 0)) })
     assert.deepEqual((await roundhouse([node], 'get', 'k', '-o', 'json')).json().value, { base64: '/wA=' })
@@ -130,6 +202,23 @@ describe('run', () => {
         ['', ['']],
         ['', []],
       ],
+    )
+  })
+
+  it('answers an unknown command with the one that was probably meant', async () => {
+    const node = await start({
+      command: ({ command }) =>
+        refusal(
+          status.INVALID_ARGUMENT,
+          'UNKNOWN_COMMAND',
+          `ERR unknown command '${command}': known are A B`,
+        ),
+    })
+    const { code, err } = await roundhouse([node], 'run', 'HGETAL', 'k')
+    assert.equal(code, 1)
+    assert.match(
+      err,
+      /^error: ERR unknown command 'HGETAL': did you mean HGETALL\? "roundhouse help commands"/,
     )
   })
 
@@ -310,6 +399,31 @@ describe('rebalance', () => {
     assert.deepEqual(actions, ['pause', 'show'])
   })
 
+  it('says how a pause ends, and first', async () => {
+    const paused = rebalanceOf({
+      state: 'paused',
+      movesDone: 1,
+      movesTotal: 2,
+      blockedBy: 'paused by the operator',
+    })
+    assert.equal(detailOf(paused), 'paused, "roundhouse rebalance resume" goes on, 0 B of 0 B')
+    const node = await start({ rebalance: () => paused })
+    assert.equal(
+      (await roundhouse([node], 'rebalance')).out,
+      'paused: 1 of 2 replicas moved; "roundhouse rebalance resume" goes on\n',
+    )
+  })
+
+  it('watched and paused with nothing to move, ends', async () => {
+    const node = await start({
+      status: () => statusOf({ n1: 'a:1' }, { rebalance: rebalanceOf({ state: 'paused' }) }),
+    })
+    assert.deepEqual(await pick(roundhouse([node], 'rebalance', '--watch')), [
+      0,
+      'balanced: nothing to move (and moves are paused)\n',
+    ])
+  })
+
   it('watched, prints a line on every change and ends when the cluster is balanced', async () => {
     let asked = 0
     const node = await start({
@@ -370,6 +484,64 @@ describe('leave', () => {
     const { code, err } = await roundhouse([node], 'leave', 'n1')
     assert.equal(code, 1)
     assert.match(err, /can't leave: two nodes would stay/)
+  })
+})
+
+describe('nodes', () => {
+  it('shows each node with its own figures, and those that do not answer without', async () => {
+    const node = await start({
+      status: () => statusOf({ n1: node.address, n2: gone.address }),
+      stats: () => StatsResponse.fromPartial({ nodeId: 'n1', uptimeS: 61, cpuS: 1.5, rssBytes: 2n ** 20n }),
+    })
+    const gone = await nowhere()
+    const { out } = await roundhouse([node], 'nodes')
+    assert.match(
+      out,
+      /NODE +CLIENTS[^\n]*MEMORY\nn1 .*alive .* 1m01s +2s +1\.0 MiB\nn2 .*alive .* - +- +-\n$/,
+    )
+    const json = JSON.parse((await roundhouse([node], 'nodes', '-o', 'json')).out)
+    assert.deepEqual(
+      json.map((each: Record<string, unknown>) => [each.node_id, each.uptime_s, each.rss_bytes]),
+      [
+        ['n1', 61, 2 ** 20],
+        ['n2', null, null],
+      ],
+    )
+  })
+})
+
+describe('shards', () => {
+  it('finds the shard of a key by its hash tag', async () => {
+    const node = await start({ status: () => statusOf({ n1: 'a:1' }) })
+    // Redis Cluster: "foo" is in slot 12182.
+    const { out } = await roundhouse([node], 'shards', '--key', '{foo}:mail')
+    assert.match(out, /^slot 12182\nSHARD.*\n1 +8192-16383 +n1/)
+    assert.equal(out.trimEnd().split('\n').length, 3)
+    const json = JSON.parse((await roundhouse([node], 'shards', '-o', 'json')).out)
+    assert.deepEqual(
+      json.map((shard: Record<string, unknown>) => shard.slots),
+      [
+        [0, 8192],
+        [8192, 16384],
+      ],
+    )
+  })
+
+  it('without leaders make a check fail', async () => {
+    const whole = await start({ status: () => statusOf({ n1: '' }) })
+    assert.deepEqual(await pick(roundhouse([whole], 'shards', '--leaderless')), [
+      0,
+      'every shard has a leader\n',
+    ])
+    const lame = await start({
+      status: () => {
+        const { shards, ...rest } = statusOf({ n1: '' })
+        return { ...rest, shards: [shards[0]!, { ...shards[1]!, leader: '' }] }
+      },
+    })
+    const { code, out } = await roundhouse([lame], 'shards', '--leaderless')
+    assert.equal(code, 1)
+    assert.match(out, /\n1 +8192-16383 +none [^\n]*\n$/)
   })
 })
 
