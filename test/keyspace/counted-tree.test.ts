@@ -221,6 +221,30 @@ describe('a counting tree', () => {
     assert.ok(reads === 3 && writes <= 4, `${reads} reads, ${writes} writes`)
   })
 
+  it('changes no row before it writes, and none in place, whatever kind of bytes a store gives', () => {
+    const fixture = new Fixture()
+    const store = new Map<string, Buffer>()
+    const rows = {
+      get: (key: string) => store.get(key),
+      put: (key: string, value: Uint8Array) => void store.set(key, Buffer.from(value)),
+      delete: (key: string) => void store.delete(key),
+      range: () => [],
+    }
+    const filled = new CountedTree(rows, fixture.header)
+    for (let i = 0; i < 5_000; i++) filled.insert({ score: i, member: `${i}` })
+    filled.flush()
+    const held = new Map(store)
+    const before = new Map([...store].map(([key, value]) => [key, value.toString('hex')]))
+    const tree = new CountedTree(rows, fixture.header)
+    tree.insert({ score: 2_500.5, member: 'x' })
+    tree.remove({ score: 17, member: '17' })
+    assert.equal(tree.countBefore({ score: 4_000, member: '' }), 4_000)
+    for (const [key, value] of store) assert.equal(value.toString('hex'), before.get(key))
+    tree.flush()
+    for (const [key, value] of held) assert.equal(value.toString('hex'), before.get(key))
+    assert.notDeepEqual(store, held)
+  })
+
   it('stands on disk as drawn', () => {
     const fixture = new Fixture()
     fixture.change(tree => tree.insert({ score: 1.5, member: 'ab' }))
