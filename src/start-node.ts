@@ -121,6 +121,7 @@ async function bind(
     messageTimeoutMs: settings.messageTimeoutMs,
     rebalanceMovesMax: settings.rebalanceMovesMax,
     nodeDownAfterMs: settings.nodeDownAfterMs,
+    verifyIntervalMs: settings.verifyIntervalMs,
     rebalanceBytesPerSecond: settings.rebalanceBytesPerSecond,
     journal,
     recovered,

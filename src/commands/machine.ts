@@ -12,6 +12,7 @@ import type { Command, Reply } from './command.ts'
 import { decodeEnvelope, type Envelope, type Operation } from './envelope.ts'
 import { integerBytes } from './integer.ts'
 import { sweep } from './sweep.ts'
+import { verify } from './verify.ts'
 
 export type CommandTable = ReadonlyMap<string, Command>
 
@@ -25,7 +26,7 @@ export type ReadResult =
   | { readonly kind: 'clock-wanted' }
 
 /** Commands that a cluster gives itself; every machine knows them. */
-const internalCommands: CommandTable = new Map([sweep, clock].map(command => [command.name, command]))
+const internalCommands: CommandTable = new Map([sweep, clock, verify].map(command => [command.name, command]))
 
 /**
  * The replicated state machine of one shard (Raft §2): entries in, rows and answers out. The same entries give the same
@@ -40,6 +41,7 @@ export class StateMachine {
   private readonly keyspace: Keyspace
   private readonly table: CommandTable
   private lastRevision = 0
+  private markedRevision = 0
   private clockMs = 0
   /** undefined = not known since rows of the expiry index or garbage changed. */
   private knownExpiry: number | null | undefined
@@ -62,6 +64,11 @@ export class StateMachine {
   /** Raft index of the last entry applied. */
   get revision(): number {
     return this.lastRevision
+  }
+
+  /** Raft index of the last entry that asked for a digest of all rows, 0 before the first since this machine was made. */
+  get marked(): number {
+    return this.markedRevision
   }
 
   /** The highest stamp of the entries applied, ms since 1970; 0 before the first. A new entry's stamp is at least this. */
@@ -94,6 +101,7 @@ export class StateMachine {
 
   private applyEnvelope(index: number, { operations, session }: Envelope, nowMs: number): Applied {
     const commands = operations.map(({ command }) => this.commandOf(command))
+    if (commands.includes(verify)) this.markedRevision = index
     if (session === null) return { ...this.run(index, commands, operations), isDuplicate: false }
     const check = this.keyspace.sessions.check(session, nowMs)
     switch (check.kind) {
@@ -174,4 +182,9 @@ export function sweepEnvelope(timestampMs: number): Envelope {
 /** To propose when a read answered `clock-wanted`. */
 export function clockEnvelope(timestampMs: number): Envelope {
   return { timestampMs, session: null, operations: [{ command: clock.name, args: [] }] }
+}
+
+/** To propose when replicas shall compare their rows. */
+export function verifyEnvelope(timestampMs: number): Envelope {
+  return { timestampMs, session: null, operations: [{ command: verify.name, args: [] }] }
 }

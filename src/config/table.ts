@@ -160,6 +160,12 @@ export const table = {
     15 * 60_000,
     'A node that is dead for longer loses its replicas to the others, where enough are there.',
   ),
+  verifyIntervalMs: setting(
+    'verify_interval',
+    duration('1m', '720h', 'never'),
+    24 * 3_600_000,
+    'Between two comparisons of the rows of a shard’s replicas.',
+  ),
   rebalanceBytesPerSecond: setting(
     'rebalance_bandwidth',
     size('64KiB', '64GiB'),

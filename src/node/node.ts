@@ -34,9 +34,11 @@ import type {
   RebalanceStatus,
   Service,
   Transfer,
+  VerifyResult,
 } from './ports.ts'
 import { Router } from './router.ts'
 import { ClusterView } from './status.ts'
+import { type DigestRequest, dueLookMs, Verifier } from './verifier.ts'
 import { WallClocks } from './wall-clocks.ts'
 
 /**
@@ -73,6 +75,8 @@ export interface NodeOptions {
   readonly rebalanceMovesMax: number
   /** A node dead for longer is taken for lost: its replicas go to others. 0: never. */
   readonly nodeDownAfterMs: number
+  /** Between two comparisons of a shard's replicas. 0: only when asked. */
+  readonly verifyIntervalMs: number
   readonly rebalanceBytesPerSecond: number
 
   readonly journal: Journal
@@ -113,6 +117,7 @@ export class Node implements Service, PeerService {
   private readonly end: Deferred<NodeEnd> = deferred<NodeEnd>()
   private readonly view: ClusterView
   private readonly membership: Membership
+  private readonly verifier: Verifier
   private readonly timers = new Set<() => void>()
   private readonly wallClocks: WallClocks
   private readonly addresses = new Map<string, { readonly peer: string; readonly client: string }>()
@@ -189,6 +194,17 @@ export class Node implements Service, PeerService {
       onLeft: () => this.left(),
       onFatal: error => this.fail(error),
     })
+    this.verifier = new Verifier({
+      nodeId,
+      host: this.host,
+      peers,
+      clock,
+      random,
+      log,
+      intervalMs: options.verifyIntervalMs,
+      addressOf: node => this.addressOf(node),
+      leaderOf: group => this.view.leaderOf(group)?.nodeId ?? null,
+    })
     this.view = new ClusterView(this.host, this.controller, this.detector, clock)
     this.router = new Router({
       nodeId,
@@ -216,6 +232,7 @@ export class Node implements Service, PeerService {
     this.every(options.heartbeatIntervalMs, () => this.gossip())
     this.every(lookIntervalMs, () => this.controller.lookNowAndThen())
     this.every(options.cleanupIntervalMs, () => this.host.sweep())
+    this.every(dueLookMs, () => this.verifier.lookForDue())
     if (this.host.group(metaGroup) === undefined || this.membership.clusterId === null)
       await this.membership.enter()
     this.controller.refresh()
@@ -505,6 +522,18 @@ export class Node implements Service, PeerService {
     await this.retryBriefly(() => this.controller.execute('META.STATE', { nodeId: dead, state: 'leaving' }))
   }
 
+  async verify(shard: number): Promise<VerifyResult> {
+    const { register } = this.controller
+    if (register === null) throw new RoundhouseError('NOT_READY', { why: 'it has not joined a cluster yet' })
+    const { shardCount } = register.settings
+    if (shard !== metaGroup && !(Number.isInteger(shard) && shard >= 0 && shard < shardCount))
+      throw new RoundhouseError('INVALID_ARGUMENT', {
+        what: `shard ${shard}`,
+        accepted: `0 to ${shardCount - 1}, or ${metaGroup} for the meta shard`,
+      })
+    return this.verifier.verify(shard)
+  }
+
   async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {
     if (action !== 'show') await this.pauseRebalance(action === 'pause')
     return this.view.rebalance()
@@ -577,7 +606,10 @@ export class Node implements Service, PeerService {
       const joiner = request as JoinRequest
       // A certificate speaks for one node only.
       if (joiner.nodeId !== from.nodeId)
-        throw new RoundhouseError('INVALID_ARGUMENT', { what: 'join request', accepted: 'the asker’s own id' })
+        throw new RoundhouseError('INVALID_ARGUMENT', {
+          what: 'join request',
+          accepted: 'the asker’s own id',
+        })
       return this.admitJoiner(joiner)
     }
     // Perhaps it was a member and has lost its volume: whoever still takes it for one asks another node soon.
@@ -592,6 +624,15 @@ export class Node implements Service, PeerService {
       const { command, request: inner } = request as { command: string; request: unknown }
       if (!metaCommands.has(command)) throw new RoundhouseError('UNKNOWN_COMMAND', { command })
       return JSON.stringify(await this.controller.execute(command, inner, 1))
+    }
+    if (method === 'verify') {
+      const { group } = request as { group: number }
+      return JSON.stringify(await this.verifier.verify(group, 1))
+    }
+    if (method === 'digest') return JSON.stringify(this.verifier.digestAt(request as DigestRequest))
+    if (method === 'odd') {
+      this.verifier.halt(request as DigestRequest)
+      return '{}'
     }
     if (method === 'transfer') {
       const { group, to } = request as { group: number; to: string }

@@ -1,7 +1,7 @@
 import type { Reply } from '../commands/command.ts'
 import type { MemberRecord } from '../gossip/member.ts'
 import type { Bytes } from '../lib/bytes.ts'
-import type { Outbox, PeerMessage } from '../shard/ports.ts'
+import type { Outbox, PeerMessage, RowsDigest } from '../shard/ports.ts'
 import type { CallOrder } from './call-order.ts'
 
 /** The two sides of a node: what wires call (`Service`), what peers call (`PeerService`), and how it reaches peers (`Peers`). */
@@ -65,6 +65,8 @@ export interface Service {
   /** Starts to drain the node; the status shows how far it is. */
   leave(node: string, allowUnderReplicated: boolean): Promise<void>
   replace(dead: string, replacement: string): Promise<void>
+  /** Compares the replicas of a shard, or of the meta shard (its id). */
+  verify(shard: number): Promise<VerifyResult>
   rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus>
   /** Joined, and its loop turns. */
   isServing(): boolean
@@ -151,4 +153,24 @@ export interface Peers extends Outbox {
   /** Called when a node's process refuses a re-dial: it is certainly not running (its leaders are gone). */
   onRefused(listener: (node: string) => void): void
   close(): Promise<void>
+}
+
+export interface ReplicaDigest {
+  readonly node: string
+  readonly replica: number
+  /**
+   * equal to the others · odd: differs from the majority, it was quarantined · disputed: there is no majority · waiting: it
+   * did not answer in time · passed: it went past the entry without looking · unknown, quarantined: it has nothing to say
+   */
+  readonly state: 'equal' | 'odd' | 'disputed' | 'waiting' | 'passed' | 'unknown' | 'quarantined'
+  readonly digest: RowsDigest | null
+}
+
+export interface VerifyResult {
+  readonly shard: number
+  /** The entry at which they were compared. */
+  readonly index: number
+  /** incomplete: those who answered agree, some did not. */
+  readonly verdict: 'equal' | 'differs' | 'incomplete'
+  readonly replicas: readonly ReplicaDigest[]
 }

@@ -16,7 +16,15 @@ import {
   type Member,
 } from './configuration.ts'
 import { JournalBatch } from './journal-batch.ts'
-import type { Journal, JournalRecord, Outbox, PeerMessage, ReplicaRecovery, StateStore } from './ports.ts'
+import type {
+  Journal,
+  JournalRecord,
+  Outbox,
+  PeerMessage,
+  ReplicaRecovery,
+  Room,
+  StateStore,
+} from './ports.ts'
 import { nodeUncommittedBytesMax, type RaftSettings, Replica, type UncommittedRoom } from './replica.ts'
 import { type SnapshotFetch, Snapshotter } from './snapshotter.ts'
 
@@ -53,6 +61,8 @@ export interface HostOptions {
   readonly fetchBytesPerSecond: number
   /** Tells the node that offered a snapshot that its receiver could not get it. */
   readonly reportFailure: (node: string, group: number, receiver: number) => void
+  /** Absent: there is always room. */
+  readonly room?: Room
   /** A durable promise can't be kept any more (failed sync, failed commit): the node must stop serving. */
   readonly onFatal: (error: Error) => void
   /** After a turn: replicas that applied entries or whose leadership or configuration changed. */
@@ -83,6 +93,10 @@ export const hostLimits: HostLimits = {
 const applyBudgetMs = 10
 /** A journal write that takes longer is worth a line. */
 const slowSyncMs = 500
+/** After a checkpoint or an install that found no room, ms until the next try. */
+const noSpaceRetryMs = 1_000
+/** Entries that a follower may lack to be given the leadership: it gets them before it campaigns. */
+const lagOfHeirMax = 1_000
 
 const noRoomNeeded: UncommittedRoom = { bytesLeft: 0 }
 
@@ -110,10 +124,22 @@ export class Host {
   private isScheduled = false
   private isStopped = false
   private isCheckpointing = false
+  /** After one that found no room, on the monotonic clock. */
+  private nextCheckpointMs = 0
+  /** Ticks since the journal write under way began. */
+  private writingTicks = 0
   private readonly frames = new Map<string, { appends: PeerMessage[]; control: PeerMessage[] }>()
   private refusals: string[] = []
   private readonly campaigns = new Map<Replica, number>()
-  readonly counters = { turns: 0, messagesIn: 0, messagesDropped: 0, checkpoints: 0, applied: 0 }
+  readonly counters = {
+    turns: 0,
+    messagesIn: 0,
+    messagesDropped: 0,
+    /** Entries and snapshots not taken in on a full disk. */
+    messagesWithoutRoom: 0,
+    checkpoints: 0,
+    applied: 0,
+  }
 
   constructor(options: HostOptions) {
     this.options = options
@@ -237,7 +263,7 @@ export class Host {
     applied: { readonly index: number; readonly term: number },
     hardState: HardState,
   ): Replica {
-    const { journal, state, clock, random, raft, medianWallMs, tableOf, log } = this.options
+    const { journal, state, clock, random, raft, medianWallMs, tableOf, log, room } = this.options
     const replica = new Replica({
       id,
       journal,
@@ -259,6 +285,7 @@ export class Host {
       },
       snapshotFor: (of, to) => this.snapshotter.offer(of, to),
       medianWallMs,
+      ...(room?.isOfUsers(configuration.group) ? { isNearlyFull: node => room.isNearlyFull(node) } : {}),
     })
     this.replicas.set(id, replica)
     const sibling = this.groups.get(replica.group)
@@ -367,6 +394,7 @@ export class Host {
       while (this.isCheckpointing && clock.now() < untilMs)
         await new Promise<void>(resolve => void clock.after(2, resolve))
       if (clock.now() >= untilMs || this.isStopped) return
+      if (clock.now() < this.nextCheckpointMs) return
       if (!this.isCheckpointing && this.isBehind(replica, 1)) await this.checkpoint(replica)
     }
   }
@@ -443,10 +471,15 @@ export class Host {
     const inbox = this.inbox
     this.inbox = []
     this.counters.messagesIn += inbox.length
+    const isFull = this.options.room?.isFull() === true
     for (const { from, message } of inbox) {
       const replica = this.replicas.get(message.to)
       // Not one of ours (any more): dropped. A replica is never made because a message arrived.
       if (replica === undefined || replica.halted !== null) continue
+      if (isFull && this.brings(message, replica)) {
+        this.counters.messagesWithoutRoom++
+        continue
+      }
       replica.noteSender(message.from, from)
       if (message.kind === 'MsgSnap') this.snapshotter.receive(replica, message)
       else replica.step(message)
@@ -454,8 +487,52 @@ export class Host {
     }
   }
 
+  /**
+   * Whether a message brings entries of users. On a full disk they are not taken in, and so never acknowledged: the
+   * leader offers them again and again, and goes on once there is room. Heartbeats and votes pass, so the replica
+   * follows, votes and confirms reads as before.
+   */
+  private brings({ kind, entries }: Message, replica: Replica): boolean {
+    const isMore = kind === 'MsgSnap' || (kind === 'MsgApp' && entries.length > 0)
+    return isMore && this.options.room?.isOfUsers(replica.group) === true
+  }
+
+  // --- A disk that hangs --------------------------------------------------------------------------------------------
+
+  /** A journal write has been under way for longer than followers wait for a leader. */
+  get isDiskHung(): boolean {
+    return this.isWriting && this.writingTicks >= this.options.raft.electionTicks
+  }
+
+  /**
+   * While the disk hangs this node can acknowledge nothing, and what it leads stands still: leadership goes to a follower
+   * that has all, for which nothing needs to be written here. Where nobody takes it within another election timeout the
+   * leader steps down. Until the disk is back nothing here campaigns: the vote for itself would be a write as well. A sole
+   * voter goes on leading: there is nobody else, and what is committed can still be read.
+   */
+  private heedDisk(): void {
+    if (!this.isWriting) return
+    this.writingTicks++
+    const { electionTicks } = this.options.raft
+    const isFirst = this.writingTicks === electionTicks
+    if (!isFirst && this.writingTicks !== 2 * electionTicks) return
+    if (isFirst)
+      this.options.log.error('the disk hangs: a journal write does not end, leadership goes to others', {
+        ticks: this.writingTicks,
+      })
+    for (const replica of this.replicas.values()) {
+      const others = replica.otherVoters()
+      if (!replica.isLeader || others.length === 0) continue
+      const heir = others.find(id => replica.isCaughtUp(id, lagOfHeirMax))
+      if (isFirst && heir !== undefined) replica.raft.transferLeader(heir)
+      else replica.raft.stepDown()
+      this.dirty.add(replica)
+    }
+  }
+
   private tickAll(): void {
     this.isTickDue = false
+    this.heedDisk()
     const now = this.options.clock.now()
     for (const [replica, ticks] of this.campaigns) {
       if (ticks > 0) this.campaigns.set(replica, ticks - 1)
@@ -466,7 +543,7 @@ export class Host {
     }
     for (const replica of this.replicas.values()) {
       if (replica.halted !== null) continue
-      replica.raft.tick()
+      if (!this.isDiskHung || replica.isLeader) replica.raft.tick()
       if (replica.raft.hasReady()) this.dirty.add(replica)
       if (replica.waitsForDeadlines) replica.expire(now)
     }
@@ -530,8 +607,14 @@ export class Host {
     replica.isInstalling = true
     replica.dropApplicable()
     const { index, term } = snapshot.meta
-    this.snapshotter.install(replica, snapshot, error => {
+    const install = () => this.snapshotter.install(replica, snapshot, installed)
+    const installed = (error: Error | null) => {
       if (this.replicas.get(replica.id) !== replica) return
+      if (isError(error, 'NO_SPACE')) {
+        this.options.log.warn('no snapshot installed', { group: replica.group, error: error.message })
+        this.options.clock.after(noSpaceRetryMs, install)
+        return
+      }
       if (isError(error, 'CORRUPT')) {
         // Raft has taken the snapshot for its own already: without its rows this replica is none.
         replica.isInstalling = false
@@ -548,7 +631,8 @@ export class Host {
       for (const held of replica.heldForInstall.splice(0)) this.dispatch(replica, held)
       this.dirty.add(replica)
       this.progressed.add(replica)
-    })
+    }
+    install()
   }
 
   private send(replica: Replica, message: Message): void {
@@ -591,7 +675,7 @@ export class Host {
     if (this.isWriting) return
     const removal = this.removals.shift()
     if (removal !== undefined) {
-      this.isWriting = true
+      this.beginWrite()
       this.options.journal.remove(removal.id, error => {
         this.written(error, () => removal.done(error))
       })
@@ -601,7 +685,7 @@ export class Host {
     const { batch, extra } = this
     this.batch = new JournalBatch()
     this.extra = []
-    this.isWriting = true
+    this.beginWrite()
     const startedMs = this.options.clock.now()
     this.options.journal.write(batch.recordsInOrder(), error => {
       const ms = Math.round(this.options.clock.now() - startedMs)
@@ -613,8 +697,15 @@ export class Host {
     })
   }
 
+  private beginWrite(): void {
+    this.isWriting = true
+    this.writingTicks = 0
+  }
+
   private written(error: Error | null, then: () => void): void {
     this.complete(() => {
+      if (this.isDiskHung && error === null)
+        this.options.log.warn('the disk is back', { ticks: this.writingTicks })
       this.isWriting = false
       then()
       // A sync that failed once is never tried again: the kernel may have dropped the pages and would report success.
@@ -659,12 +750,14 @@ export class Host {
 
   /** Checkpoints go round one at a time: whom the journal waits for first, then full memtables, long logs, old ones. */
   private startCheckpoint(): void {
-    if (this.isCheckpointing || this.isStopped) return
+    if (this.isCheckpointing || this.isStopped || this.options.clock.now() < this.nextCheckpointMs) return
     const replica = this.checkpointCandidate()
     if (replica !== null) void this.checkpoint(replica)
   }
 
   private checkpointCandidate(): Replica | null {
+    for (const replica of this.replicas.values())
+      if (replica.markedAt !== null && replica.halted === null && !replica.isInstalling) return replica
     for (const id of this.options.journal.pinnedBy()) {
       const replica = this.replicas.get(id)
       if (replica === undefined || replica.halted !== null) continue
@@ -681,6 +774,13 @@ export class Host {
         return replica
     }
     return null
+  }
+
+  /** Nothing is lost by waiting: the journal has the entries, memory the rows. */
+  private postponeCheckpoints(error: Error): void {
+    this.isCheckpointing = false
+    if (this.nextCheckpointMs === 0) this.options.log.error('no checkpoint', { error: error.message })
+    this.nextCheckpointMs = this.options.clock.now() + noSpaceRetryMs
   }
 
   /** Lets the journal forget what is checkpointed, but for `kept` entries: a follower that was away a moment needs those. */
@@ -709,13 +809,24 @@ export class Host {
     const meta = replica.checkpointMeta()
     replica.checkpointedAtMs = started
     try {
-      await replica.state.checkpoint(meta)
+      // The rows are frozen when the call returns: whoever waited for that goes on applying.
+      const durable = replica.state.checkpoint(meta)
+      replica.beginMark()
+      this.touch(replica)
+      await durable
     } catch (error) {
-      this.options.onFatal(error as Error)
+      if (!isError(error, 'NO_SPACE')) this.options.onFatal(error as Error)
+      else
+        this.complete(() => {
+          replica.abandonMark()
+          this.postponeCheckpoints(error)
+        })
       return
     }
     this.complete(() => {
       this.isCheckpointing = false
+      this.nextCheckpointMs = 0
+      replica.endMark()
       this.counters.checkpoints++
       const ms = Math.round(this.options.clock.now() - started)
       this.options.log.debug('checkpoint', {

@@ -59,6 +59,13 @@ export interface CheckpointMeta {
   readonly configuration: Bytes
 }
 
+/** How many rows, and two sums over their checksums that don't depend on their order. */
+export interface RowsDigest {
+  readonly count: number
+  readonly sum: number
+  readonly mixed: number
+}
+
 export interface StateStore {
   /** The replicas with a durable checkpoint here. */
   replicas(): readonly number[]
@@ -76,11 +83,14 @@ export interface StateStore {
 export interface ReplicaState extends RowStore {
   /** Of the last durable checkpoint; null before the first. */
   readonly checkpointed: CheckpointMeta | null
+  /** Of all rows as of the last durable checkpoint; the same on every replica at the same index. null before the first. */
+  readonly checkpointDigest: RowsDigest | null
   readonly memtableBytes: number
   readonly rowCount: number
   /**
    * Freezes the memtable and makes all rows put so far durable, together with `meta`, off the main thread. Rows put
-   * meanwhile belong to the next one. At most one at a time a replica. A rejection is final for the node.
+   * meanwhile belong to the next one. At most one at a time a replica. Rejects with NO_SPACE when there is no room: all is
+   * as it was and may be tried again. Any other rejection is final for the node.
    */
   checkpoint(meta: CheckpointMeta): Promise<void>
   /** Copies the last checkpoint into a file of named parts, off the main thread; it lives until `release`. */
@@ -118,9 +128,24 @@ export interface StagedSnapshot {
   write(part: string, position: number, bytes: Bytes): void
   /** Checks every part's CRC and syncs it. Rejects with CORRUPT (and forgets the parts) when one does not fit. */
   verify(): Promise<void>
-  /** After `verify`: one durable flip makes the staged rows the replica's rows and `checkpointed` the manifest's. */
+  /**
+   * After `verify`: one durable flip makes the staged rows the replica's rows and `checkpointed` the manifest's. Rejects
+   * with NO_SPACE when there is no room: it may be tried again.
+   */
   install(): Promise<void>
   discard(): void
+}
+
+// --- Room -----------------------------------------------------------------------------------------------------------
+
+/** What a host knows of the room on disks: its own, by asking it, and the others', by what they say. */
+export interface Room {
+  /** This node's disk takes no more entries of users: the reserve is left for votes, elections and compaction. */
+  isFull(): boolean
+  /** The node says that its disk is nearly full, or full. */
+  isNearlyFull(node: string): boolean
+  /** Groups of the cluster's own go on: they need little, and the way out may lead through them. */
+  isOfUsers(group: number): boolean
 }
 
 // --- The peers ------------------------------------------------------------------------------------------------------

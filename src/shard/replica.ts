@@ -6,6 +6,7 @@ import {
   clockEnvelope,
   StateMachine,
   sweepEnvelope,
+  verifyEnvelope,
 } from '../commands/machine.ts'
 import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
@@ -24,7 +25,7 @@ import {
   nextConfiguration,
   nodesOf,
 } from './configuration.ts'
-import type { Journal, ReplicaState } from './ports.ts'
+import type { Journal, ReplicaState, RowsDigest } from './ports.ts'
 import type { Read, Settled, Write } from './proposal.ts'
 import { RaftStorage } from './raft-storage.ts'
 
@@ -53,6 +54,8 @@ export interface ReplicaOptions {
   readonly onHalt: (replica: Replica, why: string, isLasting: boolean) => void
   /** The median of these nodes' wall clocks, as far as this node knows them. */
   readonly medianWallMs: (nodes: readonly string[]) => number
+  /** The node says that its disk is nearly full; absent: no disk ever is. */
+  readonly isNearlyFull?: (node: string) => boolean
 }
 
 export interface RaftSettings {
@@ -128,6 +131,10 @@ export class Replica {
   halted: string | null = null
   /** Set while a snapshot replaces the rows: what is for the storage waits. */
   isInstalling = false
+  /** A VERIFY entry was just applied: nothing more is until a checkpoint has frozen the rows as they are at it. */
+  markedAt: number | null = null
+  /** What the last checkpoint at such an entry found. */
+  verified: { readonly index: number; readonly digest: RowsDigest } | null = null
   readonly heldForInstall: Message[] = []
 
   private readonly options: ReplicaOptions
@@ -143,6 +150,7 @@ export class Replica {
   private sweepEntryIndex: number | null = null
   private readonly applyQueue: ApplyBatch[] = []
   private askedCount = 0
+  private marking: number | null = null
   private lastRefusal: ProposeResult = 'ok'
   /** Term and vote as they were last handed to the journal. */
   private written: { readonly term: number; readonly vote: number }
@@ -328,9 +336,13 @@ export class Replica {
     if (this.queuedWrites.length > 0) {
       const writes = this.queuedWrites
       this.queuedWrites = []
+      const isOutOfRoom = this.isLeader && !this.hasRoomAtQuorum()
       for (const write of writes) {
         const before = this.raft.uncommittedBytes
-        if (room.bytesLeft > 0) this.propose(write)
+        if (isOutOfRoom && !this.frees(write)) {
+          const error = new RoundhouseError('DISK_FULL', { shard: this.group })
+          write.settle({ ok: false, error, isDefinite: true })
+        } else if (room.bytesLeft > 0) this.propose(write)
         else write.settle({ ok: false, error: nodeIsFull(), isDefinite: true })
         room.bytesLeft -= this.raft.uncommittedBytes - before
       }
@@ -343,6 +355,25 @@ export class Replica {
       this.asked.set(context, reads)
       if (this.raft.readIndex(fromLatin1(context)) === 'dropped') this.failReads()
     }
+  }
+
+  /**
+   * Whether enough voters have room that an entry can be committed by those alone. It is asked before an entry is made, so
+   * that what is refused is refused for certain; what was accepted before, the reserves of the others hold.
+   */
+  private hasRoomAtQuorum(): boolean {
+    const { isNearlyFull } = this.options
+    if (isNearlyFull === undefined) return true
+    const { voters, votersOutgoing } = this.configuration.confState
+    return [voters, votersOutgoing].every(half => {
+      const roomy = half.filter(id => !isNearlyFull(this.nodeOf(id) ?? ''))
+      return half.length === 0 || roomy.length > half.length / 2
+    })
+  }
+
+  /** Takes rows away and adds none: the way out of a full disk. */
+  private frees(write: Write): boolean {
+    return write.operations.every(({ command }) => this.options.table.get(command)?.frees === true)
   }
 
   private propose(write: Write): void {
@@ -412,6 +443,32 @@ export class Replica {
     this.sweepEntryIndex = this.proposeEntry(sweepEnvelope(stampMs), null)
   }
 
+  /** Asks all replicas for a digest of their rows at one entry, and answers its index; null where this one does not lead. */
+  proposeVerify(): number | null {
+    return this.isLeader ? this.proposeEntry(verifyEnvelope(this.stampMs(this.options.clock)), null) : null
+  }
+
+  /** A checkpoint has frozen the rows as of the mark: applying goes on, `verified` follows when it is durable. */
+  beginMark(): void {
+    this.marking = this.markedAt
+    this.markedAt = null
+  }
+
+  endMark(): void {
+    const digest = this.state.checkpointDigest
+    if (this.marking !== null && digest !== null) this.verified = { index: this.marking, digest }
+    this.marking = null
+  }
+
+  /** There was no room for the checkpoint: the rows as of the mark are gone, another VERIFY must come. */
+  abandonMark(): void {
+    this.marking = null
+  }
+
+  isMarking(index: number): boolean {
+    return this.markedAt === index || this.marking === index
+  }
+
   /** ReadIndex answers: these reads may be served once `index` is applied. */
   confirm(context: string, index: number): void {
     const reads = this.asked.get(context)
@@ -445,12 +502,13 @@ export class Replica {
   /** Applies committed entries until `untilMs`; true when none is left. Raft hears of each batch when it is through. */
   applyCommitted(untilMs: number): boolean {
     let applied = 0
+    if (this.markedAt !== null) return true
     for (let batch = this.applyQueue[0]; batch !== undefined; batch = this.applyQueue[0]) {
       while (batch.next < batch.entries.length) {
         if (++applied % entriesBetweenLooks === 0 && this.options.clock.now() > untilMs) return false
         this.applyEntry(batch.entries[batch.next]!)
         batch.next++
-        if (this.halted !== null) return true
+        if (this.halted !== null || this.markedAt !== null) return true
       }
       this.applyQueue.shift()
       for (const response of batch.responses) this.raft.step(response)
@@ -474,6 +532,7 @@ export class Replica {
     }
     this.appliedIndex = entry.index
     this.appliedTerm = entry.term
+    if (this.machine.marked === entry.index) this.markedAt = entry.index
     this.noteCaughtUp()
     if (this.clockEntryIndex !== null && entry.index >= this.clockEntryIndex) this.clockEntryIndex = null
     if (this.sweepEntryIndex !== null && entry.index >= this.sweepEntryIndex) this.sweepEntryIndex = null
@@ -597,6 +656,8 @@ export class Replica {
   installed(): void {
     const meta = this.state.checkpointed
     assert(meta !== null, 'a snapshot was installed and left no checkpoint')
+    this.markedAt = null
+    this.marking = null
     this.machine.reload()
     this.configuration = decodeConfiguration(meta.configuration)
     this.appliedIndex = meta.index
@@ -648,6 +709,10 @@ export class Replica {
     // same interval would be told "no" for ever.
     if (!progress.isRecentlyActive && !progress.wasActiveBefore) return false
     return progress.match + lagEntriesMax >= this.raft.lastIndex
+  }
+
+  otherVoters(): readonly number[] {
+    return this.configuration.confState.voters.filter(id => id !== this.id)
   }
 
   proposeChange(change: ConfChange): boolean {

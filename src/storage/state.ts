@@ -3,6 +3,7 @@ import type { Bytes } from '../lib/bytes.ts'
 import type {
   CheckpointMeta,
   ReplicaState,
+  RowsDigest,
   Snapshot,
   SnapshotManifest,
   StagedSnapshot,
@@ -66,6 +67,12 @@ class LayeredState implements ReplicaState {
 
   get checkpointed(): CheckpointMeta | null {
     return this.record
+  }
+
+  get checkpointDigest(): RowsDigest | null {
+    if (this.record === null) return null
+    const { count, sum, mixed } = this.record
+    return { count, sum, mixed }
   }
 
   /** Of rows that only memory has: those being checkpointed included. */

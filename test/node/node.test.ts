@@ -536,3 +536,59 @@ describe('a node that is dead for longer than node_down_after', () => {
     made.compareReplicas()
   })
 })
+
+describe('the replicas of a shard', () => {
+  async function verified(made: SimCluster, at: SimMachine, shard: number) {
+    let result: Awaited<ReturnType<NonNullable<SimMachine['node']>['verify']>> | undefined
+    at.node!.verify(shard).then(found => {
+      result = found
+    })
+    await until(made, 'verified', () => result !== undefined)
+    return result!
+  }
+
+  it('are found equal, whoever is asked, the meta shard’s too', async () => {
+    const made = await cluster(37, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    await execute(made, made.machines[0]!, call('SET', 'k', 'v'))
+    for (const machine of made.machines)
+      for (const shard of [0, 1, metaGroup]) {
+        const { verdict, replicas } = await verified(made, machine, shard)
+        assert.equal(verdict, 'equal')
+        assert.equal(replicas.length, 3)
+      }
+    assert.equal(text(await execute(made, made.machines[1]!, call('GET', 'k'))), 'v')
+  })
+
+  it('are found to differ, and the odd one is rebuilt', async () => {
+    const made = await cluster(38, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const odd = made.machines.find(machine => !machine.node!.host.group(0)!.isLeader)!
+    const old = odd.node!.host.group(0)!
+    old.state.put('z of no entry', new Uint8Array([1]))
+    const { verdict, replicas } = await verified(made, made.machines[0]!, 0)
+    assert.equal(verdict, 'differs')
+    assert.deepEqual(
+      replicas.filter(each => each.state === 'odd').map(each => [each.node, each.replica]),
+      [[odd.nodeId, old.id]],
+    )
+    await until(made, 'rebuilt', () => made.isSettled(3) && !odd.node!.host.knows(old.id))
+    made.compareReplicas()
+    assert.equal((await verified(made, odd, 0)).verdict, 'equal')
+  })
+
+  it('are compared by themselves, one shard after another', async () => {
+    const made = new SimCluster(39, { shardCount: 4, verifyIntervalMs: 60_000 })
+    assert.ok(await made.boot(3), JSON.stringify(made.describe()))
+    await until(made, 'settled', () => made.isSettled(3))
+    const odd = made.machines.find(machine => !machine.node!.host.group(2)!.isLeader)!
+    const old = odd.node!.host.group(2)!
+    old.state.put('z of no entry', new Uint8Array([1]))
+    await until(made, 'rebuilt', () => made.isSettled(3) && !odd.node!.host.knows(old.id), 300_000)
+  })
+
+  it('are not compared by a node that knows no leader, nor where there is no such shard', async () => {
+    const made = await cluster(40, 3)
+    await assert.rejects(made.machines[0]!.node!.verify(77), { code: 'INVALID_ARGUMENT' })
+  })
+})

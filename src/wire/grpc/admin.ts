@@ -15,6 +15,8 @@ import {
   StatsResponse,
   StatusRequest,
   StatusResponse,
+  VerifyRequest,
+  VerifyResponse,
   type RebalanceStatus as WireRebalance,
   type ShardStatus as WireShard,
 } from '../../gen/roundhouse/v1/admin.ts'
@@ -28,6 +30,7 @@ export const adminMethods = {
   map: rawMethod(AdminService.map, MapRequest),
   stats: rawMethod(AdminService.stats, StatsRequest),
   leave: rawMethod(AdminService.leave, LeaveRequest),
+  verify: rawMethod(AdminService.verify, VerifyRequest),
   replace: rawMethod(AdminService.replace, ReplaceRequest),
   rebalance: rawMethod(AdminService.rebalance, RebalanceRequest),
 }
@@ -90,6 +93,22 @@ export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): Unt
         })
       return service.replace(nodeId, replacement).then(() => encodeMessage(ReplaceResponse, {}))
     }),
+    verify: unary<VerifyRequest>(({ shardId }) =>
+      service.verify(shardId).then(({ shard, index, verdict, replicas }) =>
+        encodeMessage(VerifyResponse, {
+          shardId: shard,
+          index: BigInt(index),
+          verdict,
+          replicas: replicas.map(({ node, replica, state, digest }) => ({
+            nodeId: node,
+            replica: BigInt(replica),
+            state,
+            rows: BigInt(digest?.count ?? 0),
+            digest: digest === null ? '' : hex8(digest.sum) + hex8(digest.mixed),
+          })),
+        }),
+      ),
+    ),
     rebalance: unary<RebalanceRequest>(({ action }) => {
       const known = rebalanceActions.find(each => each === action)
       if (known === undefined) {
@@ -101,6 +120,10 @@ export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): Unt
         .then(status => encodeMessage(RebalanceResponse, { rebalance: writeRebalance(status) }))
     }),
   }
+}
+
+function hex8(value: number): string {
+  return value.toString(16).padStart(8, '0')
 }
 
 function writeShard(shard: ShardStatus): WireShard {

@@ -11,6 +11,7 @@ import type {
   RebalanceStatus,
   Service,
   Transfer,
+  VerifyResult,
 } from '../../../src/node/ports.ts'
 import type { PeerMessage } from '../../../src/shard/ports.ts'
 
@@ -114,6 +115,12 @@ export class FakeService implements Service {
 
   async replace(dead: string, replacement: string): Promise<void> {
     this.replaced.push({ dead, replacement })
+  }
+
+  async verify(shard: number): Promise<VerifyResult> {
+    const digest = { count: 3, sum: 0xab, mixed: 0xcd }
+    const replicas = [{ node: 'n1', replica: 7, state: 'equal', digest }] as const
+    return { shard, index: 9, verdict: 'equal', replicas }
   }
 
   async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {

@@ -112,6 +112,30 @@ export interface ReplaceRequest {
 export interface ReplaceResponse {
 }
 
+export interface VerifyRequest {
+  /** The meta shard is 4096. */
+  shardId: number;
+}
+
+export interface VerifyResponse {
+  shardId: number;
+  /** The entry at which they were compared. */
+  index: bigint;
+  /** equal | differs | incomplete (those who answered agree) */
+  verdict: string;
+  replicas: ReplicaDigest[];
+}
+
+export interface ReplicaDigest {
+  nodeId: string;
+  replica: bigint;
+  /** equal | odd | disputed | waiting | passed | unknown | quarantined */
+  state: string;
+  rows: bigint;
+  /** 16 hex digits; empty: it gave none. */
+  digest: string;
+}
+
 export interface RebalanceRequest {
   /** show | pause | resume */
   action: string;
@@ -1310,6 +1334,264 @@ export const ReplaceResponse: MessageFns<ReplaceResponse> = {
   },
 };
 
+function createBaseVerifyRequest(): VerifyRequest {
+  return { shardId: 0 };
+}
+
+export const VerifyRequest: MessageFns<VerifyRequest> = {
+  encode(message: VerifyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.shardId !== 0) {
+      writer.uint32(8).uint32(message.shardId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VerifyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVerifyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.shardId = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<VerifyRequest>): VerifyRequest {
+    return VerifyRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VerifyRequest>): VerifyRequest {
+    const message = createBaseVerifyRequest();
+    message.shardId = object.shardId ?? 0;
+    return message;
+  },
+};
+
+function createBaseVerifyResponse(): VerifyResponse {
+  return { shardId: 0, index: 0n, verdict: "", replicas: [] };
+}
+
+export const VerifyResponse: MessageFns<VerifyResponse> = {
+  encode(message: VerifyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.shardId !== 0) {
+      writer.uint32(8).uint32(message.shardId);
+    }
+    if (message.index !== 0n) {
+      if (BigInt.asUintN(64, message.index) !== message.index) {
+        throw new globalThis.Error("value provided for field message.index of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.index);
+    }
+    if (message.verdict !== "") {
+      writer.uint32(26).string(message.verdict);
+    }
+    for (const v of message.replicas) {
+      ReplicaDigest.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VerifyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVerifyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.shardId = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.index = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.verdict = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.replicas.push(ReplicaDigest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<VerifyResponse>): VerifyResponse {
+    return VerifyResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<VerifyResponse>): VerifyResponse {
+    const message = createBaseVerifyResponse();
+    message.shardId = object.shardId ?? 0;
+    message.index = (object.index !== undefined && object.index !== null) ? BigInt(object.index) : 0n;
+    message.verdict = object.verdict ?? "";
+    message.replicas = object.replicas?.map((e) => ReplicaDigest.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseReplicaDigest(): ReplicaDigest {
+  return { nodeId: "", replica: 0n, state: "", rows: 0n, digest: "" };
+}
+
+export const ReplicaDigest: MessageFns<ReplicaDigest> = {
+  encode(message: ReplicaDigest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.replica !== 0n) {
+      if (BigInt.asUintN(64, message.replica) !== message.replica) {
+        throw new globalThis.Error("value provided for field message.replica of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.replica);
+    }
+    if (message.state !== "") {
+      writer.uint32(26).string(message.state);
+    }
+    if (message.rows !== 0n) {
+      if (BigInt.asUintN(64, message.rows) !== message.rows) {
+        throw new globalThis.Error("value provided for field message.rows of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.rows);
+    }
+    if (message.digest !== "") {
+      writer.uint32(42).string(message.digest);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaDigest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaDigest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.replica = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.rows = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ReplicaDigest>): ReplicaDigest {
+    return ReplicaDigest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReplicaDigest>): ReplicaDigest {
+    const message = createBaseReplicaDigest();
+    message.nodeId = object.nodeId ?? "";
+    message.replica = (object.replica !== undefined && object.replica !== null) ? BigInt(object.replica) : 0n;
+    message.state = object.state ?? "";
+    message.rows = (object.rows !== undefined && object.rows !== null) ? BigInt(object.rows) : 0n;
+    message.digest = object.digest ?? "";
+    return message;
+  },
+};
+
 function createBaseRebalanceRequest(): RebalanceRequest {
   return { action: "" };
 }
@@ -1477,6 +1759,16 @@ export const AdminService = {
     responseSerialize: (value: ReplaceResponse): Buffer => Buffer.from(ReplaceResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReplaceResponse => ReplaceResponse.decode(value),
   },
+  /** Compares the replicas of one shard at one entry; one that differs from the majority is quarantined and replaced. */
+  verify: {
+    path: "/roundhouse.v1.Admin/Verify" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: VerifyRequest): Buffer => Buffer.from(VerifyRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): VerifyRequest => VerifyRequest.decode(value),
+    responseSerialize: (value: VerifyResponse): Buffer => Buffer.from(VerifyResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): VerifyResponse => VerifyResponse.decode(value),
+  },
   rebalance: {
     path: "/roundhouse.v1.Admin/Rebalance" as const,
     requestStream: false as const,
@@ -1501,6 +1793,8 @@ export interface AdminServer extends UntypedServiceImplementation {
    * go to the others.
    */
   replace: handleUnaryCall<ReplaceRequest, ReplaceResponse>;
+  /** Compares the replicas of one shard at one entry; one that differs from the majority is quarantined and replaced. */
+  verify: handleUnaryCall<VerifyRequest, VerifyResponse>;
   rebalance: handleUnaryCall<RebalanceRequest, RebalanceResponse>;
 }
 
@@ -1583,6 +1877,22 @@ export interface AdminClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReplaceResponse) => void,
+  ): ClientUnaryCall;
+  /** Compares the replicas of one shard at one entry; one that differs from the majority is quarantined and replaced. */
+  verify(
+    request: VerifyRequest,
+    callback: (error: ServiceError | null, response: VerifyResponse) => void,
+  ): ClientUnaryCall;
+  verify(
+    request: VerifyRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: VerifyResponse) => void,
+  ): ClientUnaryCall;
+  verify(
+    request: VerifyRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: VerifyResponse) => void,
   ): ClientUnaryCall;
   rebalance(
     request: RebalanceRequest,
