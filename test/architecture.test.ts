@@ -40,6 +40,7 @@ const floors: Record<string, readonly string[]> = {
     'config.ts',
   ],
   'recover-node.ts': ['cli', 'node', 'shard', 'storage', 'log', 'lib', 'errors.ts'],
+  'testing.ts': ['start-node.ts', 'cli', 'config.ts', 'gen', 'lib', 'errors.ts'],
   'main.ts': [
     'start-node.ts',
     'recover-node.ts',

@@ -1,0 +1,631 @@
+/**
+ * Brings a call to its reply: to the leader of its key first, along hints, around nodes that don't answer, until its time
+ * is up. A write keeps its session and sequence through all attempts, so it is applied once however often it is sent;
+ * when nobody has said what became of it, it is given up as unknown.
+ *
+ *   execute → [ queue, bounded ] → [ in flight, bounded ] → lane or single call → settled
+ *
+ * While its leader is known a call asks that node not to forward it: the refusal names the new leader, and so the client
+ * learns. When no leader is known, or it does not answer, any other node gets the call and forwards it, waiting for an
+ * election if there is one.
+ */
+import type { CommandRequest, CommandResponse } from '../gen/clusterpb/cluster.ts'
+import { splitAddress } from './addresses.ts'
+import { CallError, type Outcome } from './call-error.ts'
+import { type Failure, unreachable } from './failure.ts'
+import type { Answer } from './lane.ts'
+import { NodeLink } from './node-link.ts'
+import { probe } from './probe.ts'
+import { Sessions, type Ticket } from './sessions.ts'
+import { ShardMap } from './shard-map.ts'
+import type { Security } from './tls.ts'
+
+export interface EngineOptions {
+  readonly addresses: readonly string[]
+  readonly security: Security
+  readonly userAgent: string
+  /** Calls that may be on their way at one time. */
+  readonly inFlightMax: number
+  /** Calls that may wait behind them, and bytes of arguments of both. */
+  readonly queueMax: number
+  readonly bytesMax: number
+  readonly retry: RetryPolicy
+}
+
+export interface RetryPolicy {
+  /** Attempts of one call; 1: none is repeated (but hints are followed). */
+  readonly attemptsMax: number
+  /** A node that has not answered after this long is given up and another one asked, ms. */
+  readonly attemptMs: number
+  /** Pause before an attempt: from min, doubled each time, to max, ms. */
+  readonly pauseMs: { readonly min: number; readonly max: number }
+}
+
+export interface CallSpec {
+  /** Upper case. */
+  readonly command: string
+  readonly args: readonly Buffer[]
+  readonly access: 'read' | 'write'
+  /** The keys among `args`. */
+  readonly keys: readonly Buffer[]
+  readonly isStale: boolean
+  /** Keep the order of its shard's calls even where that costs reads their speed. */
+  readonly isOrdered: boolean
+  readonly timeoutMs: number
+  readonly signal: AbortSignal | null
+}
+
+export interface EngineReply {
+  readonly response: CommandResponse
+  /** host:port of the node that answered. */
+  readonly address: string
+}
+
+interface Call extends CallSpec {
+  readonly bytes: number
+  readonly startedMs: number
+  readonly deadlineMs: number
+  readonly resolve: (reply: EngineReply) => void
+  readonly reject: (error: CallError) => void
+  /** Where all its keys are led; null: no key, or several places. */
+  place: number | null
+  ticket: Ticket | null
+  isSettled: boolean
+  isInFlight: boolean
+  attempts: number
+  /** Rises with each attempt and when one is given up: an error of an earlier one is not asked for any more. */
+  generation: number
+  /** The attempt has left and is not answered. */
+  isSent: boolean
+  /** Attempts that failed for more than the wrong address. */
+  tries: number
+  /** Hints followed at once, since the last such failure. */
+  redirects: number
+  /** The node to ask next, because a refusal named it. */
+  hint: string | null
+  /** Where the last attempt went. */
+  address: string | null
+  mustForward: boolean
+  /** The last failure, and the first one that left a write undecided. */
+  last: Failure | null
+  undecided: Failure | null
+  /** Counted in `orderedAt`. */
+  isCounted: boolean
+  timer: NodeJS.Timeout | null
+  cancel: (() => void) | null
+  onAbort: (() => void) | null
+}
+
+/** Hints followed without a pause: after so many, nodes contradict each other. */
+const redirectsMax = 3
+/** A node is told a little less than the caller waits, so that what it says of a failure still arrives. */
+const answerMsMax = 100
+/** Maps are asked for no more often than this, however much there is to doubt. */
+const mapPauseMs = 200
+/** A map of this age is renewed when the client is used: nodes come and go without refusals. */
+const mapAgeMsMax = 60_000
+const mapTimeoutMs = 2_000
+/** Of one node that does not answer when a client connects. */
+const connectPauseMs = 100
+const noBuffer = Buffer.alloc(0)
+
+export class Engine {
+  private readonly options: EngineOptions
+  private readonly map: ShardMap
+  private readonly links = new Map<string, NodeLink>()
+  private readonly sessions = new Sessions()
+  private readonly calls = new Set<Call>()
+  private queue: Call[] = []
+  private queueHead = 0
+  private inFlight = 0
+  private bytes = 0
+  /** Ordered calls under way by place: a read behind one of them must not overtake it. */
+  private readonly orderedAt = new Map<number, number>()
+  private turn = Math.floor(Math.random() * 1024)
+  private mapAskedMs = Number.NEGATIVE_INFINITY
+  private mapAsking: Promise<void> | null = null
+  private mapTimer: NodeJS.Timeout | null = null
+  private isClosing = false
+  private onIdle: (() => void) | null = null
+  private closed: Promise<void> | null = null
+
+  constructor(options: EngineOptions) {
+    this.options = options
+    this.map = new ShardMap(options.addresses)
+  }
+
+  /** Resolves when a node has answered with the map, or with why it gives none. Rejects at the deadline. */
+  async connect(timeoutMs: number, signal: AbortSignal | null): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      for (const address of this.options.addresses) {
+        if (signal?.aborted) throw aborted('', signal, 'refused', 0)
+        const link = this.link(address)
+        if (!(await link.ready())) continue
+        await this.refresh()
+        return
+      }
+      if (performance.now() + connectPauseMs >= deadline) break
+      await new Promise(resolve => setTimeout(resolve, connectPauseMs))
+    }
+    throw new CallError({
+      code: 'UNREACHABLE',
+      outcome: 'refused',
+      message: `no node answers: ${await this.whyUnreachable()}`,
+    })
+  }
+
+  /** Rejects with CallError. */
+  execute(spec: CallSpec): Promise<EngineReply> {
+    return new Promise((resolve, reject) => {
+      const { command, signal } = spec
+      if (this.isClosing) {
+        reject(
+          new CallError({
+            code: 'CLOSED',
+            message: `${command}: the client is closed`,
+            outcome: 'refused',
+            command,
+          }),
+        )
+        return
+      }
+      if (signal?.aborted) {
+        reject(aborted(command, signal, 'refused', 0))
+        return
+      }
+      const bytes = spec.args.reduce((sum, arg) => sum + arg.byteLength, 0)
+      const trouble = this.fullness(bytes)
+      if (trouble !== null) {
+        reject(
+          new CallError({
+            code: 'QUEUE_FULL',
+            message: `${command}: ${trouble}`,
+            outcome: 'refused',
+            command,
+          }),
+        )
+        return
+      }
+      const startedMs = performance.now()
+      const call: Call = {
+        ...spec,
+        bytes,
+        startedMs,
+        deadlineMs: startedMs + spec.timeoutMs,
+        resolve,
+        reject,
+        place: null,
+        ticket: null,
+        isSettled: false,
+        isInFlight: false,
+        attempts: 0,
+        generation: 0,
+        isSent: false,
+        tries: 0,
+        redirects: 0,
+        hint: null,
+        address: null,
+        mustForward: false,
+        last: null,
+        undecided: null,
+        isCounted: false,
+        timer: null,
+        cancel: null,
+        onAbort: null,
+      }
+      this.bytes += bytes
+      this.calls.add(call)
+      if (signal !== null) {
+        call.onAbort = () => this.fail(call, aborted(command, signal, outcomeOf(call), call.attempts))
+        signal.addEventListener('abort', call.onAbort, { once: true })
+      }
+      if (this.waiting > 0 || !this.admit(call)) {
+        this.queue.push(call)
+        this.wait(call, call.deadlineMs)
+      }
+    })
+  }
+
+  /** Takes no more calls; resolves when those that it has are settled. */
+  close(): Promise<void> {
+    this.isClosing = true
+    this.closed ??= new Promise<void>(resolve => {
+      this.onIdle = resolve
+      if (this.calls.size === 0) resolve()
+    }).then(() => this.end())
+    return this.closed
+  }
+
+  /** Settles all calls now: what was not sent is refused, of writes under way the outcome is unknown. */
+  destroy(): Promise<void> {
+    const closed = this.close()
+    for (const call of [...this.calls]) {
+      const outcome = outcomeOf(call)
+      this.fail(
+        call,
+        new CallError({
+          code: 'CLOSED',
+          message: `${call.command}: the client was closed${outcome === 'unknown' ? ' before the answer came; the write may or may not have been applied' : ''}`,
+          outcome,
+          command: call.command,
+          attempts: call.attempts,
+        }),
+      )
+    }
+    return closed
+  }
+
+  private end(): void {
+    if (this.mapTimer !== null) clearTimeout(this.mapTimer)
+    for (const link of this.links.values()) link.close()
+    this.links.clear()
+  }
+
+  // --- Admission ----------------------------------------------------------------------------------------------------
+
+  private get waiting(): number {
+    return this.queue.length - this.queueHead
+  }
+
+  private fullness(bytes: number): string | null {
+    const { queueMax, bytesMax } = this.options
+    if (this.waiting >= queueMax)
+      return `too many calls: ${this.inFlight} are under way and ${queueMax} wait, which is the limit (maxQueued)`
+    if (this.bytes + bytes > bytesMax && this.calls.size > 0)
+      return `too many bytes: calls under way and waiting may hold ${bytesMax} (maxBytes)`
+    return null
+  }
+
+  /** False: it has to wait. */
+  private admit(call: Call): boolean {
+    if (this.inFlight >= this.options.inFlightMax) return false
+    if (call.access === 'write') {
+      call.ticket = this.sessions.take()
+      if (call.ticket === null) return false
+    }
+    call.isInFlight = true
+    this.inFlight++
+    this.attempt(call)
+    return true
+  }
+
+  private admitMore(): void {
+    while (this.waiting > 0) {
+      const call = this.queue[this.queueHead]!
+      if (!call.isSettled && !this.admit(call)) return
+      this.queueHead++
+      if (this.queueHead === this.queue.length || this.queueHead >= 1024) {
+        this.queue.splice(0, this.queueHead)
+        this.queueHead = 0
+      }
+    }
+  }
+
+  // --- One attempt --------------------------------------------------------------------------------------------------
+
+  private attempt(call: Call): void {
+    if (call.isSettled) return
+    call.cancel = null
+    this.locate(call)
+    const target = this.target(call)
+    const link = this.link(target.address)
+    call.address = target.address
+    const number = ++call.generation
+    const { attemptMs } = this.options.retry
+    this.wait(call, Math.min(call.deadlineMs, performance.now() + attemptMs))
+    const settle = (answer: Answer) => this.answered(call, number, link.address, answer)
+    if (link.isReady) this.send(call, link, target.isLeader, settle)
+    else {
+      void link.ready().then(isReady => {
+        if (call.isSettled || number !== call.generation) return
+        if (isReady) this.send(call, link, target.isLeader, settle)
+        else {
+          link.suspect()
+          settle({ ok: false, failure: unreachable(link.address, 'no connection') })
+        }
+      })
+    }
+  }
+
+  private locate(call: Call): void {
+    const places = new Set(call.keys.map(key => this.map.placeOf(key)))
+    const [place] = places
+    call.place = places.size === 1 ? place! : null
+  }
+
+  private target(call: Call): { readonly address: string; readonly isLeader: boolean } {
+    const { place, hint } = call
+    if (place !== null && !call.isStale && !call.mustForward) {
+      const leader = hint ?? this.map.leaderOf(place)
+      if (leader !== null && !this.link(leader).isSuspect) return { address: leader, isLeader: true }
+      // Without a map one node is as good as another, and its refusal tells who leads.
+      if (leader === null && !this.map.isKnown) return { address: this.anyNode(call), isLeader: true }
+    }
+    return { address: this.anyNode(call), isLeader: false }
+  }
+
+  /** Another one than the last, one that answers where there is one. */
+  private anyNode(call: Call): string {
+    const all = this.map.addresses()
+    const others = all.filter(address => address !== call.address)
+    const candidates = others.length > 0 ? others : all
+    const well = candidates.filter(address => !this.link(address).isSuspect)
+    const ready = well.filter(address => this.link(address).isReady)
+    const among = ready.length > 0 ? ready : well.length > 0 ? well : candidates
+    return among[this.turn++ % among.length]!
+  }
+
+  private send(call: Call, link: NodeLink, isLeader: boolean, settle: (answer: Answer) => void): void {
+    const request = requestOf(call, isLeader)
+    call.attempts++
+    call.isSent = true
+    if (!isLeader) {
+      const left = Math.max(1, call.deadlineMs - performance.now())
+      call.cancel = link.sendAlone(request, Math.max(1, left - Math.min(answerMsMax, left / 10)), settle)
+      return
+    }
+    const isBehind = (this.orderedAt.get(call.place!) ?? 0) > 0
+    if (call.access === 'read' && !call.isOrdered && !isBehind) {
+      link.sendRead(request, settle)
+      return
+    }
+    if (!call.isCounted) this.count(call, 1)
+    link.sendOrdered(request, settle)
+  }
+
+  private count(call: Call, by: 1 | -1): void {
+    const place = call.place!
+    call.isCounted = by === 1
+    const count = (this.orderedAt.get(place) ?? 0) + by
+    if (count <= 0) this.orderedAt.delete(place)
+    else this.orderedAt.set(place, count)
+  }
+
+  private answered(call: Call, number: number, address: string, answer: Answer): void {
+    if (call.isSettled) return
+    if (answer.ok) {
+      // Also of an attempt that was given up: the sequence is the same, and so is the reply.
+      if (call.mustForward && call.place !== null) this.refreshSoon()
+      this.settle(call)
+      call.resolve({ response: answer.response, address })
+      return
+    }
+    if (number === call.generation) this.failed(call, address, answer.failure)
+  }
+
+  // --- After a failure ----------------------------------------------------------------------------------------------
+
+  private failed(call: Call, address: string, failure: Failure): void {
+    call.last = failure
+    call.isSent = false
+    if (call.access === 'write' && failure.outcome === 'unknown') call.undecided ??= failure
+    if (failure.retry === 'never') {
+      this.giveUp(call)
+      return
+    }
+    const isHint = failure.retry === 'now' && call.place !== null && call.redirects < redirectsMax
+    if (call.place !== null) {
+      this.map.forget(call.place, address)
+      call.hint = isHint ? this.map.learn(call.place, failure.leader) : null
+      call.mustForward = !isHint
+    }
+    if (failure.code !== 'NOT_LEADER' || !isHint) this.refreshSoon()
+    if (isHint) {
+      call.redirects++
+      this.attempt(call)
+      return
+    }
+    call.redirects = 0
+    const { attemptsMax, pauseMs } = this.options.retry
+    const paused = ++call.tries
+    // A first try elsewhere needs no pause.
+    const pause =
+      paused <= 1 && failure.code !== 'OVERLOADED'
+        ? 0
+        : Math.min(pauseMs.max, pauseMs.min * 2 ** (paused - 2))
+    if (paused >= attemptsMax || performance.now() + pause >= call.deadlineMs) {
+      this.giveUp(call)
+      return
+    }
+    this.wait(call, performance.now() + pause, () => this.attempt(call))
+  }
+
+  /** One timer a call: the end of its attempt, of its pause, or of its time. */
+  private wait(call: Call, atMs: number, then: () => void = () => this.outOfPatience(call)): void {
+    if (call.timer !== null) clearTimeout(call.timer)
+    call.timer = setTimeout(then, Math.max(0, atMs - performance.now()))
+  }
+
+  private outOfPatience(call: Call): void {
+    const now = performance.now()
+    const waitedMs = Math.round(now - call.startedMs)
+    if (!call.isInFlight) {
+      this.fail(
+        call,
+        new CallError({
+          code: 'DEADLINE',
+          message: `${call.command}: waited ${waitedMs} ms for its turn behind ${this.inFlight} calls under way`,
+          outcome: 'refused',
+          command: call.command,
+        }),
+      )
+      return
+    }
+    // The timer rounds: the deadline may be a fraction ahead.
+    const isOver = now >= call.deadlineMs - 2
+    const address = call.address!
+    if (!isOver) {
+      const link = this.links.get(address)
+      link?.suspect()
+      link?.leaveLanes()
+    }
+    call.cancel?.()
+    call.generation++
+    this.failed(call, address, {
+      code: 'DEADLINE',
+      text: `${address} did not answer`,
+      leader: '',
+      outcome: call.isSent ? 'unknown' : 'refused',
+      retry: isOver ? 'never' : 'later',
+    })
+  }
+
+  /** Rejects with what is known: an undecided write stays one, whatever a later attempt was refused with. */
+  private giveUp(call: Call): void {
+    const { undecided, last, command } = call
+    const failure = last!
+    const isFinalAnswer =
+      failure.retry === 'never' && failure.outcome === 'refused' && failure.code !== 'SESSION_STALE'
+    const isUnknown = undecided !== null && !isFinalAnswer
+    const waitedMs = Math.round(performance.now() - call.startedMs)
+    const facts = `after ${waitedMs} ms and ${call.attempts} attempt${call.attempts === 1 ? '' : 's'}`
+    const message = isUnknown
+      ? `outcome unknown: ${undecided.text}; the write may or may not have been applied (${facts}${failure === undecided ? '' : `; last: ${failure.text}`})`
+      : failure.retry === 'never' && failure.code !== 'DEADLINE'
+        ? failure.text
+        : `${failure.text} (${facts})`
+    const code = isUnknown ? undecided.code : failure.code
+    this.fail(
+      call,
+      new CallError({
+        code,
+        message: `${command}: ${message}`,
+        outcome: isUnknown ? 'unknown' : 'refused',
+        command,
+        leader: failure.leader === '' ? null : failure.leader,
+        attempts: call.attempts,
+      }),
+    )
+  }
+
+  private fail(call: Call, error: CallError): void {
+    if (call.isSettled) return
+    call.cancel?.()
+    this.settle(call)
+    call.reject(error)
+  }
+
+  private settle(call: Call): void {
+    call.isSettled = true
+    if (call.timer !== null) clearTimeout(call.timer)
+    if (call.onAbort !== null) call.signal!.removeEventListener('abort', call.onAbort)
+    if (call.isCounted) this.count(call, -1)
+    call.ticket?.settle()
+    this.bytes -= call.bytes
+    this.calls.delete(call)
+    if (call.isInFlight) this.inFlight--
+    if (this.waiting > 0) this.admitMore()
+    if (this.calls.size === 0) this.onIdle?.()
+    if (performance.now() - this.mapAskedMs > mapAgeMsMax) this.refreshSoon()
+  }
+
+  // --- Nodes --------------------------------------------------------------------------------------------------------
+
+  private link(address: string): NodeLink {
+    let link = this.links.get(address)
+    if (link === undefined) {
+      link = new NodeLink(address, this.options.security, this.options.userAgent)
+      this.links.set(address, link)
+    }
+    return link
+  }
+
+  private refreshSoon(): void {
+    if (this.isClosing || this.mapTimer !== null || this.mapAsking !== null) return
+    const dueMs = Math.max(0, this.mapAskedMs + mapPauseMs - performance.now())
+    this.mapTimer = setTimeout(() => {
+      this.mapTimer = null
+      void this.refresh()
+    }, dueMs)
+    this.mapTimer.unref()
+  }
+
+  /** Asks nodes that answer, one after another, until one gives a newer map. Never rejects: calls find their way without. */
+  private refresh(): Promise<void> {
+    this.mapAskedMs = performance.now()
+    this.mapAsking ??= this.askForMap().finally(() => {
+      this.mapAsking = null
+    })
+    return this.mapAsking
+  }
+
+  private async askForMap(): Promise<void> {
+    const isKnownWell = (address: string) => !this.link(address).isSuspect
+    const addresses = this.map.addresses()
+    for (const address of [
+      ...addresses.filter(isKnownWell),
+      ...addresses.filter(each => !isKnownWell(each)),
+    ]) {
+      const link = this.link(address)
+      if (this.isClosing || !(await link.ready())) continue
+      const askedAt = this.map.mark()
+      try {
+        if (this.map.take(await link.map(mapTimeoutMs), askedAt)) break
+      } catch {
+        // It may be starting, or give the map to admins only: the next one, or refusals, will tell.
+      }
+    }
+    this.dropLinks()
+  }
+
+  /** Links to nodes that are gone, once nobody waits for them. */
+  private dropLinks(): void {
+    const wanted = new Set(this.map.addresses())
+    const used = new Set([...this.calls].map(call => call.address))
+    for (const [address, link] of this.links) {
+      if (wanted.has(address) || used.has(address)) continue
+      this.links.delete(address)
+      link.close()
+    }
+  }
+
+  private async whyUnreachable(): Promise<string> {
+    const certificates = this.options.security.certificates()
+    const reasons = await Promise.all(
+      this.options.addresses.map(async address => {
+        const { host, port } = splitAddress(address)
+        return `${address}: ${await probe(host, port, certificates)}`
+      }),
+    )
+    return reasons.join('; ')
+  }
+}
+
+/** Of a call that ends here and now. */
+function outcomeOf({ access, undecided, isSent }: Call): Outcome {
+  return access === 'write' && (undecided !== null || isSent) ? 'unknown' : 'refused'
+}
+
+function aborted(command: string, signal: AbortSignal, outcome: Outcome, attempts: number): CallError {
+  const why = signal.reason instanceof Error ? signal.reason.message : String(signal.reason)
+  const tail = outcome === 'unknown' ? '; the write may or may not have been applied' : ''
+  return new CallError({
+    code: 'ABORTED',
+    message: `${command === '' ? 'connect' : command}: aborted: ${why}${tail}`,
+    outcome,
+    command,
+    attempts,
+    cause: signal.reason,
+  })
+}
+
+function requestOf(call: Call, isLeader: boolean): CommandRequest {
+  const { command, args, keys, ticket } = call
+  const key = keys.length > 0 ? args[0]! : noBuffer
+  return {
+    command,
+    key: '',
+    // Bytes as they are: no text is made of a key on the way.
+    keyBytes: key,
+    args: (keys.length > 0 ? args.slice(1) : args) as Buffer[],
+    id: 0n,
+    session: ticket === null ? noBuffer : ticket.id,
+    sequence: ticket === null ? 0n : BigInt(ticket.sequence),
+    ackedBelow: ticket === null ? 0n : BigInt(ticket.ackedBelow()),
+    read: call.isStale ? 1 : 0,
+    noForward: isLeader,
+    hops: 0,
+    transfer: undefined,
+  }
+}

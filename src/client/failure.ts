@@ -1,0 +1,146 @@
+/**
+ * What became of one attempt that brought no reply, and what that means for the call. A node's own refusal carries its
+ * code; a status that gRPC made itself says that a call broke off, and then nobody knows how far it had come.
+ */
+import { BinaryReader } from '@bufbuild/protobuf/wire'
+import { type ServiceError, status } from '@grpc/grpc-js'
+import { isErrorCode, kindOf } from '../errors.ts'
+import type { CommandResponse } from '../gen/clusterpb/cluster.ts'
+import type { CallErrorCode } from './call-error.ts'
+
+export interface Failure {
+  readonly code: CallErrorCode
+  readonly text: string
+  /** Empty: not named. */
+  readonly leader: string
+  /** refused: certainly not applied by this attempt. */
+  readonly outcome: 'refused' | 'unknown'
+  /**
+   * never: the same call would be refused again. now: elsewhere, at once. later: after a pause.
+   */
+  readonly retry: 'never' | 'now' | 'later'
+}
+
+/** Nothing was sent. */
+export function unreachable(address: string, why: string): Failure {
+  return {
+    code: 'UNREACHABLE',
+    text: `cannot reach ${address}: ${why}`,
+    leader: '',
+    outcome: 'refused',
+    retry: 'later',
+  }
+}
+
+/** Sent, and nobody knows what became of it. */
+export function brokenOff(address: string, why: string): Failure {
+  return {
+    code: 'OUTCOME_UNKNOWN',
+    text: `the call to ${address} broke off (${why})`,
+    leader: '',
+    outcome: 'unknown',
+    retry: 'later',
+  }
+}
+
+export function inBandFailure({ code, error, leader }: CommandResponse): Failure {
+  return refusal(code, error, leader)
+}
+
+export function statusFailure(error: ServiceError, address: string): Failure {
+  const info = errorInfoOf(error)
+  if (info !== null) return refusal(info.reason, error.details, info.leader)
+  switch (error.code) {
+    case status.UNIMPLEMENTED:
+      return final(
+        'INVALID_ARGUMENT',
+        `${address} does not know this call: it is no Roundhouse node, or of another version`,
+      )
+    case status.RESOURCE_EXHAUSTED:
+      return final('TOO_LARGE', error.details)
+    case status.INVALID_ARGUMENT:
+    case status.UNAUTHENTICATED:
+    case status.PERMISSION_DENIED:
+      return final(status[error.code] ?? 'INVALID_ARGUMENT', error.details)
+    default:
+      return brokenOff(address, `${status[error.code]}: ${error.details}`)
+  }
+}
+
+function final(code: CallErrorCode, text: string): Failure {
+  return { code, text, leader: '', outcome: 'refused', retry: 'never' }
+}
+
+function refusal(code: string, text: string, leader: string): Failure {
+  // INTERNAL: a fault of the node, at an unknown point of the call.
+  if (!isErrorCode(code))
+    return { code, text, leader, outcome: code === 'INTERNAL' ? 'unknown' : 'refused', retry: 'never' }
+  switch (code) {
+    case 'NOT_LEADER':
+    case 'HOP_LIMIT':
+      return { code, text, leader, outcome: 'refused', retry: leader === '' ? 'later' : 'now' }
+    case 'NO_LEADER':
+    case 'NO_META_LEADER':
+    case 'NOT_READY':
+    case 'UNREACHABLE':
+    case 'SHUTTING_DOWN':
+    case 'QUARANTINED':
+    case 'OVERLOADED':
+      return { code, text, leader, outcome: 'refused', retry: 'later' }
+    // The node failed or gave up; the others decide. Their answer to the same session and sequence is the truth.
+    case 'STORAGE_FAILED':
+    case 'OUTCOME_UNKNOWN':
+    case 'DEADLINE':
+      return { code, text, leader, outcome: 'unknown', retry: 'later' }
+    default:
+      return {
+        code,
+        text,
+        leader,
+        outcome: kindOf(code) === 'outcome_unknown' ? 'unknown' : 'refused',
+        retry: 'never',
+      }
+  }
+}
+
+interface ErrorInfo {
+  readonly reason: string
+  readonly leader: string
+}
+
+/**
+ * The first ErrorInfo in `grpc-status-details-bin`:
+ * Status { 3 details: Any { 1 type_url · 2 value: ErrorInfo { 1 reason · 3 metadata: { 1 key · 2 value } } } }
+ */
+function errorInfoOf({ metadata }: ServiceError): ErrorInfo | null {
+  const [raw] = metadata?.get('grpc-status-details-bin') ?? []
+  if (!(raw instanceof Uint8Array)) return null
+  try {
+    for (const detail of fieldsOf(raw, 3)) {
+      if (!textOf(detail, 1).endsWith('/google.rpc.ErrorInfo')) continue
+      const [info] = fieldsOf(detail, 2)
+      if (info === undefined) continue
+      const leader = fieldsOf(info, 3).find(pair => textOf(pair, 1) === 'leader')
+      return { reason: textOf(info, 1), leader: leader === undefined ? '' : textOf(leader, 2) }
+    }
+  } catch {
+    // Not a Status: the other side is no Roundhouse node, and its gRPC status says all there is.
+  }
+  return null
+}
+
+function fieldsOf(message: Uint8Array, wanted: number): Uint8Array[] {
+  const lengthDelimited = 2
+  const reader = new BinaryReader(message)
+  const found: Uint8Array[] = []
+  while (reader.pos < reader.len) {
+    const [field, wireType] = reader.tag()
+    if (field === wanted && wireType === lengthDelimited) found.push(reader.bytes())
+    else reader.skip(wireType, field)
+  }
+  return found
+}
+
+function textOf(message: Uint8Array, field: number): string {
+  return Buffer.from(fieldsOf(message, field)[0] ?? []).toString('utf8')
+}

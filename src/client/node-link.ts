@@ -1,0 +1,151 @@
+/**
+ * The way to one node: a channel, a lane for what must keep its order, some lanes for reads (a node runs the reads of one
+ * lane and shard one after another), and single calls for what may take long. Also what is known of the node's health.
+ */
+import { Channel, connectivityState, Metadata, type ServiceError } from '@grpc/grpc-js'
+import { ClusterNodeClient, type CommandRequest } from '../gen/clusterpb/cluster.ts'
+import { AdminClient, type MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import { inBandFailure, statusFailure } from './failure.ts'
+import { Lane, type Listener } from './lane.ts'
+import type { Security } from './tls.ts'
+
+/** A node that is stopped or cut off accepts no connection in this time; another one is asked. */
+const connectMsMax = 1_500
+const readLanes = 4
+/** Lanes that were left and still have calls: beyond it the node gets none until some are answered or given up. */
+const retiredLanesMax = 8
+/** A node that did not answer in time is asked again after this, others before. */
+const suspectMs = 1_000
+/** A reply, or a command, is 8 MiB at most; its frame needs some more. */
+const messageBytesMax = 32 * 2 ** 20
+
+export class NodeLink {
+  readonly address: string
+  private readonly channel: Channel
+  private readonly cluster: ClusterNodeClient
+  private readonly admin: AdminClient
+  private ordered: Lane | null = null
+  private readonly reads: (Lane | null)[] = Array.from({ length: readLanes }, () => null)
+  private readonly lanes = new Set<Lane>()
+  private nextRead = 0
+  private connecting: Promise<boolean> | null = null
+  private suspectUntil = Number.NEGATIVE_INFINITY
+
+  constructor(address: string, { credentials }: Security, userAgent: string) {
+    this.address = address
+    this.channel = new Channel(address, credentials, {
+      'grpc.primary_user_agent': userAgent,
+      'grpc.max_receive_message_length': messageBytesMax,
+      'grpc.max_send_message_length': messageBytesMax,
+      // The pool of the process remembers a failed dial and would hold back the next for a second.
+      'grpc.use_local_subchannel_pool': 1,
+      'grpc.initial_reconnect_backoff_ms': 50,
+      'grpc.min_reconnect_backoff_ms': 50,
+      'grpc.max_reconnect_backoff_ms': 1_000,
+      // A peer that vanished without a word is found even while nothing else is sent.
+      'grpc.keepalive_time_ms': 20_000,
+      'grpc.keepalive_timeout_ms': 5_000,
+      'grpc.enable_channelz': 0,
+    })
+    const options = { channelOverride: this.channel }
+    this.cluster = new ClusterNodeClient(address, credentials, options)
+    this.admin = new AdminClient(address, credentials, options)
+  }
+
+  get isReady(): boolean {
+    return this.channel.getConnectivityState(false) === connectivityState.READY
+  }
+
+  /** It failed to answer or to be reached a moment ago. */
+  get isSuspect(): boolean {
+    return performance.now() < this.suspectUntil || this.lanes.size > retiredLanesMax + readLanes
+  }
+
+  suspect(): void {
+    this.suspectUntil = performance.now() + suspectMs
+  }
+
+  /** False: nobody listens there, or does not answer. Callers that wait together resume in the order they came. */
+  ready(): Promise<boolean> {
+    if (this.isReady) return Promise.resolve(true)
+    this.connecting ??= this.connect().finally(() => {
+      this.connecting = null
+    })
+    return this.connecting
+  }
+
+  /** In order with all that were sent this way before, shard by shard. */
+  sendOrdered(request: CommandRequest, settle: Listener): void {
+    if (this.ordered === null || this.ordered.isRetired) {
+      this.ordered = this.openLane(lane => {
+        if (this.ordered === lane) this.ordered = null
+      })
+    }
+    this.ordered.send(request, settle)
+  }
+
+  sendRead(request: CommandRequest, settle: Listener): void {
+    const place = this.nextRead++ % readLanes
+    let lane = this.reads[place] ?? null
+    if (lane === null) {
+      lane = this.openLane(ended => {
+        if (this.reads[place] === ended) this.reads[place] = null
+      })
+      this.reads[place] = lane
+    }
+    lane.send(request, settle)
+  }
+
+  /** `timeoutMs`: what the node is told it has. */
+  sendAlone(request: CommandRequest, timeoutMs: number, settle: Listener): () => void {
+    const options = { deadline: Date.now() + timeoutMs }
+    const call = this.cluster.runCommand(request, new Metadata(), options, (error, response) => {
+      if (error !== null) settle({ ok: false, failure: statusFailure(error, this.address) })
+      else if (response.code !== '') settle({ ok: false, failure: inBandFailure(response) })
+      else settle({ ok: true, response })
+    })
+    // See Lane: never cancelled from within a callback.
+    return () => void setImmediate(() => call.cancel())
+  }
+
+  map(timeoutMs: number): Promise<MapResponse> {
+    return new Promise((resolve, reject) => {
+      const options = { deadline: Date.now() + timeoutMs }
+      this.admin.map({}, new Metadata(), options, (error: ServiceError | null, map) => {
+        if (error === null) resolve(map)
+        else reject(error)
+      })
+    })
+  }
+
+  /** Calls that don't get an answer any more leave their lanes: a node that hangs must not hold back what comes later. */
+  leaveLanes(): void {
+    for (const lane of [...this.lanes]) lane.retire()
+  }
+
+  close(): void {
+    for (const lane of [...this.lanes]) lane.close()
+    this.lanes.clear()
+    setImmediate(() => this.channel.close())
+  }
+
+  private openLane(onEnd: (lane: Lane) => void): Lane {
+    const lane: Lane = new Lane(this.cluster.streamCommand(), this.address, () => onEnd(lane))
+    this.lanes.add(lane)
+    lane.onGone = () => void this.lanes.delete(lane)
+    return lane
+  }
+
+  private async connect(): Promise<boolean> {
+    const deadline = Date.now() + connectMsMax
+    for (;;) {
+      const state = this.channel.getConnectivityState(true)
+      if (state === connectivityState.READY) return true
+      if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) return false
+      const changed = await new Promise<boolean>(resolve => {
+        this.channel.watchConnectivityState(state, deadline, error => resolve(error === undefined))
+      })
+      if (!changed) return false
+    }
+  }
+}
