@@ -9,6 +9,7 @@ export const del: Command = {
   arity: { min: 1, max: Number.POSITIVE_INFINITY },
   keys: 'all',
   access: 'write',
+  frees: true,
   gather: sumCounts,
   run(keyspace, keys) {
     let deleted = 0

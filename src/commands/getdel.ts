@@ -8,6 +8,7 @@ export const getdel: Command = {
   arity: { min: 1, max: 1 },
   keys: 'first',
   access: 'write',
+  frees: true,
   run(keyspace, [key]) {
     const value = keyspace.getString(key!)
     if (value === undefined) return nil

@@ -9,6 +9,7 @@ export const hdel: Command = {
   arity: { min: 1, max: Number.POSITIVE_INFINITY },
   keys: 'first',
   access: 'write',
+  frees: true,
   check: args => checkFields(args.slice(1)),
   run(keyspace, [key, ...fields]) {
     if (fields.length === 0) return count(keyspace.hashes.deleteAll(key!) ? 1 : 0)

@@ -28,6 +28,7 @@ export function popCommand(name: string, end: End): Command {
     arity: { min: 1, max: 2 },
     keys: 'first',
     access: 'write',
+    frees: true,
     check: args => void (args[1] === undefined || parseCount(args[1])),
     run(keyspace, [key, text]) {
       const popped = keyspace.lists.pop(key!, end, text === undefined ? 1 : parseCount(text))

@@ -9,6 +9,7 @@ export const lrem: Command = {
   arity: { min: 3, max: 3 },
   keys: 'first',
   access: 'write',
+  frees: true,
   check: args => void parseIndex(args[1]!),
   run: (keyspace, [key, wanted, element]) =>
     count(keyspace.lists.removeEqual(key!, parseIndex(wanted!), element!)),

@@ -9,6 +9,7 @@ export const ltrim: Command = {
   arity: { min: 3, max: 3 },
   keys: 'first',
   access: 'write',
+  frees: true,
   check(args) {
     parseIndex(args[1]!)
     parseIndex(args[2]!)

@@ -9,6 +9,7 @@ export const srem: Command = {
   arity: { min: 2, max: Number.POSITIVE_INFINITY },
   keys: 'first',
   access: 'write',
+  frees: true,
   check: args => checkFields(args.slice(1), 'member'),
   run: (keyspace, [key, ...members]) => count(keyspace.sets.remove(key!, members)),
 }

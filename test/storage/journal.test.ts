@@ -458,7 +458,8 @@ describe('a journal whose disk is full', () => {
         : null
     harness.advance(noSpaceRetryMs)
     harness.advance(0)
-    assert.equal((waiting.error as unknown as { code: string }).code, 'STORAGE_FAILED')
+    const failed: unknown = waiting.error
+    assert.equal((failed as { code: string }).code, 'STORAGE_FAILED')
   })
 })
 

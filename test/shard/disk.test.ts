@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { commands } from '../../src/commands/table.ts'
+import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import type { Settled } from '../../src/shard/proposal.ts'
+import type { Replica } from '../../src/shard/replica.ts'
+import { SimCluster, type SimMachine } from '../sim/sim-cluster.ts'
+import { LoneHost } from './lone-host.ts'
+
+/** Of the simulated cluster: 20 ticks of 50 ms. */
+const electionMs = 1_000
+
+async function three(seed: number): Promise<SimCluster> {
+  const cluster = new SimCluster(seed, { shardCount: 1 })
+  assert.ok(await cluster.boot(3), JSON.stringify(cluster.describe()))
+  return cluster
+}
+
+const replicaOf = (machine: SimMachine): Replica => machine.node!.host.group(0)!
+const run = (cluster: SimCluster, ms: number, isDone?: () => boolean) =>
+  cluster.world.run(cluster.world.nowMs + ms, isDone)
+const leaderOf = ({ machines }: SimCluster) => machines.find(machine => replicaOf(machine).isLeader)
+const others = ({ machines }: SimCluster, not: SimMachine) => machines.filter(machine => machine !== not)
+
+/** Proposes SET key value; the list gets what its caller is told. */
+function put(machine: SimMachine, key: string): Settled[] {
+  const told: Settled[] = []
+  replicaOf(machine).enqueueWrite({
+    operations: [{ command: 'SET', args: [fromUtf8(key), fromUtf8('v')] }],
+    session: null,
+    deadline: machine.clock.now() + 60_000,
+    settle: result => void told.push(result),
+  })
+  machine.node!.host.touch(replicaOf(machine))
+  return told
+}
+
+function valueAt(machine: SimMachine, key: string): string | null {
+  const reply = replicaOf(machine).peek(commands.get('GET')!, [fromUtf8(key)])
+  return reply?.kind === 'value' ? toUtf8(reply.value) : null
+}
+
+async function written(cluster: SimCluster, key: string): Promise<void> {
+  assert.ok(await run(cluster, 10_000, () => leaderOf(cluster) !== undefined))
+  const told = put(leaderOf(cluster)!, key)
+  assert.ok(await run(cluster, 10_000, () => told.length > 0), `SET ${key} is not answered`)
+  assert.equal(told[0]!.ok, true)
+}
+
+describe('a leader whose disk hangs', () => {
+  it('hands over within the election timeout, disturbs nobody, and follows once the disk is back', async () => {
+    for (const seed of [1, 2, 3]) {
+      const cluster = await three(seed)
+      await written(cluster, 'before')
+      const hung = leaderOf(cluster)!
+      const { term } = replicaOf(hung).raft
+      hung.disk.stall()
+      const waiting = put(hung, 'waiting')
+      const begun = cluster.world.nowMs
+      const isMoved = () => others(cluster, hung).some(machine => replicaOf(machine).isLeader)
+      assert.ok(await run(cluster, 10_000, isMoved), 'nobody else leads')
+      const tookMs = cluster.world.nowMs - begun
+      assert.ok(tookMs < electionMs + 300, `it took ${tookMs} ms`)
+      assert.equal(hung.node!.host.isDiskHung, true)
+      await written(cluster, 'meanwhile')
+      await run(cluster, 30 * electionMs)
+      const heir = leaderOf(cluster)!
+      assert.notEqual(heir, hung)
+      // One election, by the hand-over: the replica that can't write asks for none.
+      assert.equal(replicaOf(heir).raft.term, term + 1)
+      assert.deepEqual(waiting, [], 'nobody here can know what became of it')
+
+      hung.disk.unstall()
+      assert.ok(await run(cluster, 10_000, () => valueAt(hung, 'meanwhile') === 'v'))
+      assert.equal(hung.node!.host.isDiskHung, false)
+      // It had reached the others before it hung over them: written once, and told so.
+      assert.ok(await run(cluster, 10_000, () => waiting.length > 0))
+      assert.equal(waiting[0]!.ok, true)
+      assert.equal(replicaOf(leaderOf(cluster)!).raft.term, term + 1)
+      assert.deepEqual(cluster.violations, [])
+    }
+  })
+
+  it('steps down when no follower is known to have caught up', async () => {
+    const cluster = await three(4)
+    await written(cluster, 'before')
+    const hung = leaderOf(cluster)!
+    for (const follower of others(cluster, hung)) follower.disk.stall()
+    for (let more = 0; more < 1_100; more++) put(hung, `k${more}`)
+    await run(cluster, 200)
+    hung.disk.stall()
+    put(hung, 'more')
+    assert.ok(await run(cluster, 3 * electionMs, () => !replicaOf(hung).isLeader))
+    for (const machine of cluster.machines) machine.disk.unstall()
+    await written(cluster, 'after')
+  })
+
+  it('goes on leading as the only voter: what is committed can be read', async () => {
+    const lone = new LoneHost()
+    lone.start()
+    await lone.found(3, 7)
+    assert.equal((await lone.put(7, 'k', 'v')).ok, true)
+    lone.disk.stall()
+    const told = lone.propose(7, 'SET', 'k', 'w')
+    await lone.run(10 * electionMs)
+    assert.equal(lone.host.isDiskHung, true)
+    assert.equal(lone.host.replica(7)?.isLeader, true)
+    assert.equal(lone.get(7, 'k'), 'v')
+    lone.disk.unstall()
+    assert.ok(await lone.run(1_000, () => lone.get(7, 'k') === 'w'))
+    assert.deepEqual(
+      told.map(({ ok }) => ok),
+      [false],
+    )
+  })
+})
