@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { metaGroup, type Operation, type Register, type ShardRecord } from '../../src/node/meta-register.ts'
 import { planRebalance, type RebalancePlan } from '../../src/node/rebalancer.ts'
-import { hash64, MetaShard, settings } from './cluster-register.ts'
+import { foundRequest, hash64, MetaShard, settings } from './cluster-register.ts'
 
 interface Around {
   readonly down?: readonly string[]
@@ -389,5 +389,30 @@ describe('a replica that can not go on', () => {
     const [again] = plan(meta.register).operations
     assert.equal(again!.replaces, operation.id)
     assert.deepEqual(added(again!), [old!.node])
+  })
+})
+
+describe('zones', () => {
+  it('hold one replica of a shard each, where there are as many as replicas, and keep it so when one node of each leaves', () => {
+    const zones = new Map([1, 2, 3, 4, 5, 6].map(i => [`node${i}`, `zone${i % 3}`]))
+    const { node } = foundRequest()
+    const meta = new MetaShard().found({
+      settings: { ...settings, shardCount: 64 },
+      node: { ...node, zone: zones.get('node1')! },
+    })
+    for (const [nodeId, zone] of [...zones].slice(1)) {
+      meta.join(nodeId, { zone })
+      meta.run('META.STATE', { nodeId, state: 'member' })
+      settle(meta)
+    }
+    const assertApart = () => {
+      for (const [group, { voters }] of meta.register.shards)
+        if (group !== metaGroup)
+          assert.equal(new Set(voters.map(member => zones.get(member.node))).size, 3, `shard ${group}`)
+    }
+    assertApart()
+    for (const nodeId of ['node1', 'node2', 'node3']) meta.run('META.STATE', { nodeId, state: 'leaving' })
+    settle(meta)
+    assertApart()
   })
 })
