@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, readdirSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setImmediate as nextTurn } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises'
 import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
@@ -53,6 +53,9 @@ export interface LmdbStateOptions {
 /** Rows are packed for the worker in slices of this size, one a turn of the event loop. */
 const sliceBytes = 1024 * 1024
 
+/** Between two tries of what found no room. */
+const noSpaceRetryMs = 500
+
 /** Rows fetched at once by a range: few first, since most ranges are short; then more. Bounded in bytes as well. */
 const rangeRowsFirst = 16
 const rangeRowsMax = 512
@@ -66,6 +69,7 @@ interface Handle {
 
 class LmdbBase implements StateBase {
   failure: Error | null = null
+  private isClosing = false
   private readonly root: Root
   private readonly directory: Rows
   private readonly snapshots: string
@@ -262,7 +266,9 @@ class LmdbBase implements StateBase {
     // First forget the handle: a database slot that is closed may be given to another database.
     this.handles.delete(replica)
     await this.quiet(replica)
-    await this.writer.request({ kind: 'drop', replica, broken: this.broken.has(replica) })
+    await this.whenThereIsRoom(() =>
+      this.writer.request({ kind: 'drop', replica, broken: this.broken.has(replica) }),
+    )
     for (const staged of this.stages) if (staged.replica === replica) await this.leave(staged)
     await rm(join(this.staging, String(replica)), { recursive: true, force: true })
   }
@@ -349,7 +355,8 @@ class LmdbBase implements StateBase {
         this.bulk.request({ kind: 'install', replica, generation, meta, files: parts }),
       )
     } catch (error) {
-      if (isError(error, 'CORRUPT')) await sweep()
+      // What was loaded so far is of no use to a next try, which takes the next generation.
+      if (isError(error, 'CORRUPT') || isError(error, 'NO_SPACE')) await sweep().catch(() => undefined)
       throw error
     }
     await this.openLater(replica)
@@ -363,7 +370,20 @@ class LmdbBase implements StateBase {
     await files.remove()
   }
 
+  /** Even to forget something takes a page. Nobody waits for it who could do it another way. */
+  private async whenThereIsRoom<T>(work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await work()
+      } catch (error) {
+        if (!isError(error, 'NO_SPACE') || this.isClosing) throw error
+        await pause(noSpaceRetryMs)
+      }
+    }
+  }
+
   async close(): Promise<void> {
+    this.isClosing = true
     await this.swept
     for (const replica of [...this.busy.keys()]) await this.quiet(replica)
     await Promise.all([...this.chores])

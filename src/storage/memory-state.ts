@@ -53,6 +53,8 @@ export interface MemoryStateOptions {
   readonly schedule: (run: () => void) => void
   readonly random: Random
   readonly snapshotPartBytes?: number
+  /** Asked when a transaction is to become durable; false: the disk has no room for it. Absent: there always is. */
+  readonly hasRoom?: () => boolean
 }
 
 interface Step {
@@ -66,6 +68,7 @@ class MemoryBase implements StateBase {
   private readonly schedule: (run: () => void) => void
   private readonly random: Random
   private readonly partBytes: number
+  private readonly hasRoom: () => boolean
   /** Begun and not yet durable, oldest first. */
   private readonly steps: Step[] = []
 
@@ -74,6 +77,7 @@ class MemoryBase implements StateBase {
     this.schedule = options.schedule
     this.random = options.random
     this.partBytes = options.snapshotPartBytes ?? partBytesDefault
+    this.hasRoom = options.hasRoom ?? (() => true)
   }
 
   replicas(): readonly number[] {
@@ -99,6 +103,7 @@ class MemoryBase implements StateBase {
 
   commit(replica: number, rows: Memtable, meta: CheckpointMeta): Promise<void> {
     return this.step(() => {
+      this.needRoom()
       const old = this.platter.tables.get(replica)
       const next: Rows = old?.rows.clone() ?? new BTree<string, Bytes>(undefined, compareKeys)
       const digest = new RowDigest(old?.record ?? null)
@@ -116,6 +121,10 @@ class MemoryBase implements StateBase {
         rows: next,
       })
     })
+  }
+
+  private needRoom(): void {
+    if (!this.hasRoom()) throw new RoundhouseError('NO_SPACE', { what: 'state', why: 'the platter is full' })
   }
 
   drop(replica: number): Promise<void> {
@@ -186,6 +195,7 @@ class MemoryBase implements StateBase {
       install: flipped => {
         assert(verified, `snapshot ${manifest.id} is installed before it was verified`)
         return this.step(() => {
+          this.needRoom()
           const generation = (this.platter.tables.get(replica)?.record.generation ?? 0) + 1
           this.platter.tables.set(replica, loadTable(manifest, parts, generation))
           forget()

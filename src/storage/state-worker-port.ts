@@ -34,6 +34,8 @@ export type WorkerReply =
       readonly failure: {
         readonly text: string
         readonly corrupt: { readonly where: string; readonly what: string } | null
+        /** There was no room; what was asked for did not happen, and may be asked for again. */
+        readonly noSpace: boolean
         readonly fatal: boolean
       }
     }
@@ -94,6 +96,8 @@ export class StateWorker {
     if (this.waiting.size === 0) this.worker?.unref()
     if (!('failure' in reply)) answer.resolve(reply.result)
     else if (reply.failure.fatal) answer.reject(this.onFatal(reply.failure.text))
+    else if (reply.failure.noSpace)
+      answer.reject(new RoundhouseError('NO_SPACE', { what: 'state', why: reply.failure.text }))
     else if (reply.failure.corrupt !== null)
       answer.reject(new RoundhouseError('CORRUPT', reply.failure.corrupt))
     else answer.reject(new RoundhouseError('STORAGE_FAILED', { what: 'snapshot', why: reply.failure.text }))

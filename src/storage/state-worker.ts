@@ -6,12 +6,14 @@ import {
   openSync,
   readSync,
   rmSync,
+  statfsSync,
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { isError, RoundhouseError } from '../errors.ts'
 import { crc32 } from '../lib/crc.ts'
+import { isNoSpace } from '../lib/no-space.ts'
 import type { CheckpointMeta, SnapshotPart } from '../shard/ports.ts'
 import { readCheckpoint } from './checked-rows.ts'
 import { type CheckpointRecord, decodeRecord, encodeRecord } from './checkpoint-record.ts'
@@ -338,7 +340,31 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
 
 /** A read that fails concerns one replica; a write that fails, the disk. */
 function isFatal(request: WorkerRequest, error: unknown): boolean {
-  return request.kind !== 'snapshot' && !isError(error, 'CORRUPT')
+  return request.kind !== 'snapshot' && !isError(error, 'CORRUPT') && !lackedRoom(request, error)
+}
+
+/**
+ * A transaction that found no room has changed nothing: LMDB writes its pages beside those in use and then the one that
+ * names them. Were it the sync that found none, every page that it may have lost is written anew by the next try, and
+ * nothing else is: that failed sync alone may be forgiven. Whether the sync of staged parts failed so can't be told from
+ * a lost write, so `verify` is not among them.
+ */
+function lackedRoom(request: WorkerRequest, error: unknown): boolean {
+  if (request.kind === 'verify' || request.kind === 'close' || !(error instanceof Error)) return false
+  if (isNoSpace(error) || noSpaceTexts.test(error.message)) return true
+  // A write that the system cut short at the last free page is an I/O error to LMDB: the disk tells them apart.
+  return shortWriteText.test(error.message) && freeBytes() < fullBytes
+}
+
+/** What LMDB passes on of the system's words, and its own for a map that is full. */
+const noSpaceTexts = /No space left on device|Disk quota exceeded|File too large|MDB_MAP_FULL/
+const shortWriteText = /Input\/output error/
+/** A disk with less is full: a write that was cut short leaves nothing. */
+const fullBytes = 1024 * 1024
+
+function freeBytes(): number {
+  const { bavail, bsize } = statfsSync((workerData as { path: string }).path)
+  return bavail * bsize
 }
 
 if (parentPort !== null) {
@@ -354,7 +380,10 @@ if (parentPort !== null) {
       } catch (error) {
         const text = error instanceof Error ? error.message : String(error)
         const facts = isError(error, 'CORRUPT') ? error.facts : null
-        reply = { id, failure: { text, corrupt: facts, fatal: isFatal(request, error) } }
+        const noSpace = facts === null && lackedRoom(request, error)
+        // The file that failed, for whoever reads the log: LMDB names none.
+        const named = facts === null ? `${join(path, 'data.mdb')}: ${text}` : text
+        reply = { id, failure: { text: named, corrupt: facts, noSpace, fatal: isFatal(request, error) } }
       }
       port.postMessage(reply)
       if (request.kind === 'close') port.close()

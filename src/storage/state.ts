@@ -1,3 +1,4 @@
+import { isError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type {
@@ -134,12 +135,20 @@ class LayeredState implements ReplicaState {
       try {
         await this.base.commit(this.replica, frozen, meta)
       } catch (error) {
-        this.refused = error as Error
+        if (isError(error, 'NO_SPACE')) this.thaw(frozen)
+        else this.refused = error as Error
         throw error
       }
       this.showRecord(meta)
       this.frozen = null
     })
+  }
+
+  /** The base has none of the frozen rows: they belong to the next checkpoint, under those that were put since. */
+  private thaw(frozen: Memtable): void {
+    for (const [key, value] of this.memtable.range('', null)) frozen.set(key, value)
+    this.memtable = frozen
+    this.frozen = null
   }
 
   takeSnapshot(): Promise<Snapshot> {
