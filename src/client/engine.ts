@@ -98,6 +98,8 @@ interface Call extends CallSpec {
 
 /** Hints followed without a pause: after so many, nodes contradict each other. */
 const redirectsMax = 3
+/** Nothing is sent that has less than this until its deadline. */
+const attemptMsMin = 5
 /** A node is told a little less than the caller waits, so that what it says of a failure still arrives. */
 const answerMsMax = 100
 /** Maps are asked for no more often than this, however much there is to doubt. */
@@ -126,6 +128,7 @@ export class Engine {
   private mapAsking: Promise<void> | null = null
   private mapTimer: NodeJS.Timeout | null = null
   private isClosing = false
+  private isDestroyed = false
   private onIdle: (() => void) | null = null
   private closed: Promise<void> | null = null
 
@@ -239,6 +242,7 @@ export class Engine {
 
   /** Settles all calls now: what was not sent is refused, of writes under way the outcome is unknown. */
   destroy(): Promise<void> {
+    this.isDestroyed = true
     const closed = this.close()
     for (const call of [...this.calls]) {
       const outcome = outcomeOf(call)
@@ -291,9 +295,11 @@ export class Engine {
   }
 
   private admitMore(): void {
-    while (this.waiting > 0) {
+    while (this.waiting > 0 && !this.isDestroyed) {
       const call = this.queue[this.queueHead]!
-      if (!call.isSettled && !this.admit(call)) return
+      const isLate = !call.isSettled && call.deadlineMs - performance.now() < attemptMsMin
+      if (isLate) this.outOfPatience(call)
+      else if (!call.isSettled && !this.admit(call)) return
       this.queueHead++
       if (this.queueHead === this.queue.length || this.queueHead >= 1024) {
         this.queue.splice(0, this.queueHead)
@@ -352,7 +358,8 @@ export class Engine {
     const candidates = others.length > 0 ? others : all
     const well = candidates.filter(address => !this.link(address).isSuspect)
     const ready = well.filter(address => this.link(address).isReady)
-    const among = ready.length > 0 ? ready : well.length > 0 ? well : candidates
+    // At first all that are not known to be in trouble, so that the work is spread; after a failure a sure one.
+    const among = ready.length > 0 && call.tries > 0 ? ready : well.length > 0 ? well : candidates
     return among[this.turn++ % among.length]!
   }
 
@@ -387,6 +394,7 @@ export class Engine {
     if (answer.ok) {
       // Also of an attempt that was given up: the sequence is the same, and so is the reply.
       if (call.mustForward && call.place !== null) this.refreshSoon()
+      this.links.get(address)?.trust()
       this.settle(call)
       call.resolve({ response: answer.response, address })
       return
@@ -424,7 +432,7 @@ export class Engine {
       paused <= 1 && failure.code !== 'OVERLOADED'
         ? 0
         : Math.min(pauseMs.max, pauseMs.min * 2 ** (paused - 2))
-    if (paused >= attemptsMax || performance.now() + pause >= call.deadlineMs) {
+    if (paused >= attemptsMax || performance.now() + pause + attemptMsMin >= call.deadlineMs) {
       this.giveUp(call)
       return
     }
@@ -481,11 +489,15 @@ export class Engine {
     const waitedMs = Math.round(performance.now() - call.startedMs)
     const facts = `after ${waitedMs} ms and ${call.attempts} attempt${call.attempts === 1 ? '' : 's'}`
     const message = isUnknown
-      ? `outcome unknown: ${undecided.text}; the write may or may not have been applied (${facts}${failure === undecided ? '' : `; last: ${failure.text}`})`
+      ? `${unknownText(undecided)} (${facts}${failure === undecided ? '' : `; last: ${failure.text}`})`
       : failure.retry === 'never' && failure.code !== 'DEADLINE'
         ? failure.text
         : `${failure.text} (${facts})`
-    const code = isUnknown ? undecided.code : failure.code
+    const code = !isUnknown
+      ? failure.code
+      : undecided.code === 'UNREACHABLE'
+        ? 'OUTCOME_UNKNOWN'
+        : undecided.code
     this.fail(
       call,
       new CallError({
@@ -595,6 +607,13 @@ export class Engine {
 /** Of a call that ends here and now. */
 function outcomeOf({ access, undecided, isSent }: Call): Outcome {
   return access === 'write' && (undecided !== null || isSent) ? 'unknown' : 'refused'
+}
+
+function unknownText({ code, text }: Failure): string {
+  // In a node's own words that is said already.
+  return code === 'OUTCOME_UNKNOWN'
+    ? text
+    : `outcome unknown: ${text}; the write may or may not have been applied`
 }
 
 function aborted(command: string, signal: AbortSignal, outcome: Outcome, attempts: number): CallError {

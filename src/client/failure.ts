@@ -35,7 +35,7 @@ export function unreachable(address: string, why: string): Failure {
 /** Sent, and nobody knows what became of it. */
 export function brokenOff(address: string, why: string): Failure {
   return {
-    code: 'OUTCOME_UNKNOWN',
+    code: 'UNREACHABLE',
     text: `the call to ${address} broke off (${why})`,
     leader: '',
     outcome: 'unknown',

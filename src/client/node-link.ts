@@ -14,8 +14,8 @@ const connectMsMax = 1_500
 const readLanes = 4
 /** Lanes that were left and still have calls: beyond it the node gets none until some are answered or given up. */
 const retiredLanesMax = 8
-/** A node that did not answer in time is asked again after this, others before. */
-const suspectMs = 1_000
+/** A node that did not answer in time is asked again after this, doubled each time in a row; others before. */
+const suspectMs = { min: 1_000, max: 10_000 }
 /** A reply, or a command, is 8 MiB at most; its frame needs some more. */
 const messageBytesMax = 32 * 2 ** 20
 
@@ -29,6 +29,7 @@ export class NodeLink {
   private readonly lanes = new Set<Lane>()
   private nextRead = 0
   private connecting: Promise<boolean> | null = null
+  private suspectMs = suspectMs.min
   private suspectUntil = Number.NEGATIVE_INFINITY
 
   constructor(address: string, { credentials }: Security, userAgent: string) {
@@ -62,7 +63,15 @@ export class NodeLink {
   }
 
   suspect(): void {
-    this.suspectUntil = performance.now() + suspectMs
+    // Calls that fail together are one failure.
+    if (this.isSuspect) return
+    this.suspectUntil = performance.now() + this.suspectMs
+    this.suspectMs = Math.min(suspectMs.max, 2 * this.suspectMs)
+  }
+
+  /** It answered. */
+  trust(): void {
+    this.suspectMs = suspectMs.min
   }
 
   /** False: nobody listens there, or does not answer. Callers that wait together resume in the order they came. */
