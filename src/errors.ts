@@ -41,6 +41,36 @@ const definitions = {
     'invalid',
     f => `ERR value is not an integer or out of range: ${f.what}`,
   ),
+  HASH_VALUE_NOT_INTEGER: define<{ what: string }>(
+    'precondition',
+    f => `ERR hash value is not an integer: ${f.what}`,
+  ),
+  NOT_FLOAT: define<{ what: string }>('invalid', f => `ERR value is not a valid float: ${f.what}`),
+  NOT_POSITIVE: define<{ what: string }>(
+    'invalid',
+    f => `ERR value is out of range, must be positive: ${f.what}`,
+  ),
+  NOT_SCORE_BOUND: define<{ what: string }>(
+    'invalid',
+    f => `ERR min or max is not a float: ${f.what} is no score, nor ( and a score`,
+  ),
+  NOT_MEMBER_BOUND: define<{ what: string }>(
+    'invalid',
+    f => `ERR min or max not valid string range item: ${f.what} is not - or +, nor [ or ( and a member`,
+  ),
+  NOT_A_NUMBER: define<{ what: string }>(
+    'precondition',
+    f => `ERR resulting score is not a number (NaN): the score of ${f.what}`,
+  ),
+  NO_SUCH_KEY: define<{ key: string }>('precondition', f => `ERR no such key: ${f.key}`),
+  SAME_KEY: define<{ key: string }>(
+    'invalid',
+    f => `ERR source and destination objects are the same: ${f.key}`,
+  ),
+  INDEX_OUT_OF_RANGE: define<{ index: number }>(
+    'out_of_range',
+    f => `ERR index out of range: the list has no element ${f.index}`,
+  ),
   OVERFLOW: define<{ what: string }>(
     'precondition',
     f => `ERR increment or decrement would overflow: ${f.what}`,

@@ -33,7 +33,8 @@ some did not answer. Every shard is verified once a day by itself (--verify-inte
       const found: VerifyResponse[] = []
       for (const shardId of all) {
         if (shell.signal.aborted) break
-        if (!isJson && shell.stdout.isTerminal) progress.show({ done: found.length, total: all.length, detail: '' })
+        if (!isJson && shell.stdout.isTerminal)
+          progress.show({ done: found.length, total: all.length, detail: '' })
         found.push(await nodes.call('read', (call, { admin }) => call(admin.verify.bind(admin), { shardId })))
       }
       progress.stop()

@@ -544,6 +544,7 @@ export class Host {
     for (const replica of this.replicas.values()) {
       if (replica.halted !== null) continue
       if (!this.isDiskHung || replica.isLeader) replica.raft.tick()
+      if (replica.isSweeping) replica.sweep()
       if (replica.raft.hasReady()) this.dirty.add(replica)
       if (replica.waitsForDeadlines) replica.expire(now)
     }

@@ -148,6 +148,8 @@ export class Replica {
   private awaitingClock: Read[] = []
   private clockEntryIndex: number | null = null
   private sweepEntryIndex: number | null = null
+  /** The last sweep may have left something: the next need not wait for its hour. */
+  isSweeping = false
   private readonly applyQueue: ApplyBatch[] = []
   private askedCount = 0
   private marking: number | null = null
@@ -430,7 +432,9 @@ export class Replica {
 
   /** A leader's housekeeping, now and then: expired rows go by a replicated sweep, one at a time. */
   sweep(): void {
-    if (!this.isLeader || this.sweepEntryIndex !== null) return
+    if (this.sweepEntryIndex !== null) return
+    this.isSweeping = false
+    if (!this.isLeader) return
     const stampMs = this.stampMs(this.options.clock)
     try {
       const due = this.machine.nextExpiry()
@@ -441,6 +445,7 @@ export class Replica {
       return
     }
     this.sweepEntryIndex = this.proposeEntry(sweepEnvelope(stampMs), null)
+    this.isSweeping = this.sweepEntryIndex !== null
   }
 
   /** Asks all replicas for a digest of their rows at one entry, and answers its index; null where this one does not lead. */

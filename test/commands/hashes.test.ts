@@ -248,7 +248,10 @@ describe('HMGET, HVALS, HEXISTS, HSETNX and HINCRBY', () => {
     shard.call('HSET', 'h', 'max', '9223372036854775807')
     assert.throws(() => shard.call('HINCRBY', 'h', 'max', '1'), /increment or decrement would overflow/)
     shard.call('HSET', 'h', 'text', 'x')
-    assert.throws(() => shard.call('HINCRBY', 'h', 'text', '1'), /hash value is not an integer/)
+    assert.throws(
+      () => shard.call('HINCRBY', 'h', 'text', '1'),
+      /^RoundhouseError: ERR hash value is not an integer/,
+    )
     assert.throws(() => shard.call('HINCRBY', 'h', 'n', '1.5'), refusal('NOT_INTEGER'))
   })
 

@@ -65,7 +65,10 @@ describe('LPUSH, RPUSH, LPOP, RPOP and LLEN', () => {
   it('refuse a count that is no integer from 0 up', () => {
     const shard = new Shard()
     shard.call('RPUSH', 'l', 'a')
-    assert.throws(() => shard.call('LPOP', 'l', '-1'), /value is out of range, must be positive/)
+    assert.throws(
+      () => shard.call('LPOP', 'l', '-1'),
+      /^RoundhouseError: ERR value is out of range, must be positive/,
+    )
     assert.throws(() => shard.call('RPOP', 'l', 'all'), refusal('NOT_INTEGER'))
     assert.throws(() => shard.call('LPOP', 'l', '1', '2'), refusal('WRONG_ARITY'))
     assert.throws(() => shard.call('LPUSH', 'l'), refusal('WRONG_ARITY'))
@@ -176,10 +179,10 @@ describe('LSET', () => {
 
   it('refuses a missing key and an index outside', () => {
     const shard = new Shard()
-    assert.throws(() => shard.call('LSET', 'l', '0', 'x'), /no such key/)
+    assert.throws(() => shard.call('LSET', 'l', '0', 'x'), /^RoundhouseError: ERR no such key/)
     shard.call('RPUSH', 'l', 'a')
-    assert.throws(() => shard.call('LSET', 'l', '1', 'x'), /index out of range/)
-    assert.throws(() => shard.call('LSET', 'l', '-2', 'x'), /index out of range/)
+    assert.throws(() => shard.call('LSET', 'l', '1', 'x'), /^RoundhouseError: ERR index out of range/)
+    assert.throws(() => shard.call('LSET', 'l', '-2', 'x'), /^RoundhouseError: ERR index out of range/)
   })
 
   it('without an index sets the whole list, as GOKV does, and keeps its expiry', () => {

@@ -191,7 +191,7 @@ class Model {
         return text ?? null
       }
       case 'RENAME':
-        if (entry === undefined) throw 'INVALID_ARGUMENT'
+        if (entry === undefined) throw 'NO_SUCH_KEY'
         this.keys.delete(k)
         this.keys.set(first!, entry)
         return true
@@ -214,7 +214,7 @@ class Model {
       }
       case 'HINCRBY': {
         const old = this.hash(k)?.get(first!)
-        if (old !== undefined && !/^(0|-?[1-9][0-9]*)$/.test(old.value)) throw 'NOT_INTEGER'
+        if (old !== undefined && !/^(0|-?[1-9][0-9]*)$/.test(old.value)) throw 'HASH_VALUE_NOT_INTEGER'
         const sum = Number(old?.value ?? 0) + Number(second)
         const fields = this.made(k, { type: 'hash', fields: new Map() }).fields
         fields.set(first!, { value: `${sum}`, expiresAt: old?.expiresAt ?? never })
@@ -248,7 +248,8 @@ class Model {
       case 'LSET': {
         const list = this.typed(k, 'list')?.elements
         const at = Number(first) < 0 ? Number(first) + (list?.length ?? 0) : Number(first)
-        if (list?.[at] === undefined) throw 'INVALID_ARGUMENT'
+        if (list === undefined) throw 'NO_SUCH_KEY'
+        if (list[at] === undefined) throw 'INDEX_OUT_OF_RANGE'
         list[at] = second!
         return true
       }

@@ -74,7 +74,7 @@ describe('ZADD', () => {
     assert.throws(() => add('1', 'a', '2'), refusal('SYNTAX'))
     assert.throws(() => add('NX', 'CH'), refusal('SYNTAX'))
     for (const score of ['', 'x', 'nan', '1 ', ' 1', '1e999', '0x10', '1e-999', '--1', '1e'])
-      assert.throws(() => add(score, 'a'), /value is not a valid float/, score)
+      assert.throws(() => add(score, 'a'), /^RoundhouseError: ERR value is not a valid float/, score)
     assert.throws(() => add('1', 'm'.repeat(513)), refusal('TOO_LARGE'))
     assert.throws(() => add('1'), refusal('WRONG_ARITY'))
     assert.equal(shard.entries.length, 0)
@@ -102,9 +102,15 @@ describe('ZSCORE, ZINCRBY, ZCARD, ZREM and ZRANK', () => {
     assert.equal(shard.call('ZINCRBY', 'z', '2.5', 'a'), '2.5')
     assert.equal(shard.call('ZINCRBY', 'z', '-4', 'a'), '-1.5')
     assert.equal(shard.call('ZINCRBY', 'z', 'inf', 'a'), 'inf')
-    assert.throws(() => shard.call('ZINCRBY', 'z', '-inf', 'a'), /resulting score is not a number \(NaN\)/)
+    assert.throws(
+      () => shard.call('ZINCRBY', 'z', '-inf', 'a'),
+      /^RoundhouseError: ERR resulting score is not a number \(NaN\)/,
+    )
     assert.equal(shard.call('ZSCORE', 'z', 'a'), 'inf')
-    assert.throws(() => shard.call('ZINCRBY', 'z', 'one', 'a'), /value is not a valid float/)
+    assert.throws(
+      () => shard.call('ZINCRBY', 'z', 'one', 'a'),
+      /^RoundhouseError: ERR value is not a valid float/,
+    )
   })
 
   it('ZREM counts those that were there; the last one takes the key and all rows with it', () => {
@@ -196,9 +202,9 @@ describe('ZRANGE', () => {
     const refused = (text: RegExp, ...args: string[]) =>
       assert.throws(() => shard.call('ZRANGE', 'z', ...args), text, args.join(' '))
     refused(/value is not an integer/, 'a', '1')
-    refused(/min or max is not a float/, 'a', '1', 'BYSCORE')
-    refused(/min or max is not a float/, '(', '1', 'BYSCORE')
-    refused(/min or max not valid string range item/, 'a', '[b', 'BYLEX')
+    refused(/^RoundhouseError: ERR min or max is not a float/, 'a', '1', 'BYSCORE')
+    refused(/^RoundhouseError: ERR min or max is not a float/, '(', '1', 'BYSCORE')
+    refused(/^RoundhouseError: ERR min or max not valid string range item/, 'a', '[b', 'BYLEX')
     refused(
       /syntax error.*LIMIT is only supported in combination with either BYSCORE or BYLEX/,
       '0',

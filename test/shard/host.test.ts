@@ -448,3 +448,24 @@ describe('a node', () => {
     assert.equal((await lone.put(8, 'c', value)).ok, true)
   })
 })
+
+describe('a sweep', () => {
+  it('goes on at once while there is more to take than one entry may', async () => {
+    const lone = new LoneHost()
+    lone.start()
+    await lone.found(3, 7)
+    const fields = Array.from({ length: 2_500 }, (_, i) => [`f${i}`, 'v']).flat()
+    for (let at = 0; at < fields.length; at += 1_000) {
+      const told = lone.propose(7, 'HSET', 'h', ...fields.slice(at, at + 1_000))
+      await lone.run(1_000, () => told.length > 0)
+      assert.equal(told[0]?.ok, true)
+    }
+    const rows = () => [...lone.host.replica(7)!.state.range('', '\u00ff'.repeat(8))].length
+    assert.ok(rows() > 2_500, `${rows()} rows`)
+    lone.propose(7, 'DEL', 'h')
+    // Who calls it once each cleanup_interval calls it once here.
+    await lone.run(100)
+    lone.host.sweep()
+    assert.ok(await lone.run(2_000, () => rows() < 20), `${rows()} rows are left`)
+  })
+})
