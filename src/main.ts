@@ -4,6 +4,7 @@
  * `serve` its node.
  */
 import { isatty } from 'node:tty'
+import { benchVerb } from './cli/bench.ts'
 import { runCli } from './cli/cli.ts'
 import { configCheckVerb } from './cli/config-check.ts'
 import { configShowVerb } from './cli/config-show.ts'
@@ -46,6 +47,7 @@ const verbs: readonly Verb[] = [
   healthVerb,
   configCheckVerb,
   configShowVerb,
+  benchVerb(async () => (await import('./bench/bench.ts')).runBench),
   helpVerb(() => verbs),
   versionVerb,
 ]

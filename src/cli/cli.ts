@@ -224,11 +224,11 @@ function positionalMistakes(expected: readonly Positional[], given: readonly str
     wrong.push(`unexpected argument ${extra.join(' ')}${hint}`)
   }
   expected.forEach((each, place) => {
-    const value = given[place]
-    if (value === undefined || each.choices === undefined || each.choices.includes(value)) return
-    wrong.push(
-      `${JSON.stringify(value)} is not one of ${each.choices.join(', ')}${suggest(value, each.choices)}`,
-    )
+    for (const value of each.kind === 'many' ? given.slice(place) : given.slice(place, place + 1)) {
+      if (each.choices === undefined || each.choices.includes(value)) continue
+      const known = each.choices.join(', ')
+      wrong.push(`${JSON.stringify(value)} is not one of ${known}${suggest(value, each.choices)}`)
+    }
   })
   return wrong
 }

@@ -116,7 +116,8 @@ export class Nodes {
   private addresses: readonly string[]
   private readonly signal: AbortSignal
   private readonly tls: Certificates | null
-  private readonly credentials: ChannelCredentials
+  /** For connections beside its own. */
+  readonly credentials: ChannelCredentials
   private connection: Connection | null = null
 
   /** `tls`: what to show the nodes and to ask of them; null: plain connections. */

@@ -15,6 +15,7 @@ import { HealthCheckResponse_ServingStatus, HealthService } from '../../src/gen/
 import {
   AdminService,
   type LeaveRequest,
+  type MapResponse,
   RebalanceStatus,
   type StatsResponse,
   type StatusResponse,
@@ -26,6 +27,7 @@ export interface FakeAnswers {
   rebalance?: (action: string) => RebalanceStatus
   leave?: (request: LeaveRequest) => ServiceError | null
   stats?: () => StatsResponse
+  map?: () => MapResponse
   isServing?: boolean
 }
 
@@ -49,7 +51,19 @@ export async function fakeNode(answers: FakeAnswers, port = 0): Promise<FakeNode
   }
   server.addService(ClusterNodeService, {
     heartbeat: (_call, callback) => callback(unimplemented),
-    streamCommand: call => call.destroy(unimplemented),
+    streamCommand: call => {
+      if (answers.command === undefined) {
+        call.destroy(unimplemented)
+        return
+      }
+      call.on('data', (request: CommandRequest) => {
+        requests.push(request)
+        const answer = answers.command!(request)
+        if (answer instanceof Error) call.emit('error', answer)
+        else if (answer !== 'silence') call.write(answer)
+      })
+      call.on('end', () => call.end())
+    },
     runCommand: (call, callback) => {
       requests.push(call.request)
       const answer = answers.command?.(call.request)
@@ -58,7 +72,7 @@ export async function fakeNode(answers: FakeAnswers, port = 0): Promise<FakeNode
   } as import('../../src/gen/clusterpb/cluster.ts').ClusterNodeServer)
   server.addService(AdminService, {
     status: (_call, callback) => reply(callback, answers.status?.()),
-    map: (_call, callback) => callback(unimplemented),
+    map: (_call, callback) => reply(callback, answers.map?.()),
     stats: (_call, callback) => reply(callback, answers.stats?.()),
     leave: (call, callback) => reply(callback, answers.leave?.(call.request) ?? {}),
     rebalance: (call, callback) => {
@@ -133,6 +147,8 @@ export function statusOf(
       zone: '',
       replicas: 2,
       leaders: place === 0 ? 2 : 0,
+      disk: 'ok',
+      disk: 'ok',
     })),
     shards: [shard(0), shard(1)],
     meta: { ...shard(0), slotTo: 0 },

@@ -1,0 +1,258 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { status } from '@grpc/grpc-js'
+import { runBench } from '../../src/bench/bench.ts'
+import { benchVerb, planOf } from '../../src/cli/bench.ts'
+import { runCli } from '../../src/cli/cli.ts'
+import { Read } from '../../src/gen/clusterpb/cluster.ts'
+import { MapResponse, StatsResponse } from '../../src/gen/roundhouse/v1/admin.ts'
+import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
+import { type FakeNode, fakeNode, fakeShell, nil, refusal, success } from '../cli/fake-cluster.ts'
+import { Cluster } from '../lib/cluster-harness.ts'
+
+const shardCount = 4
+
+/** Two nodes that lead the even and the odd shards; every operation costs 100 µs, and a sync at the second. */
+async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>): Promise<void> {
+  const nodes: FakeNode[] = []
+  const map = () =>
+    MapResponse.fromPartial({
+      shardCount,
+      nodes: nodes.map((node, place) => ({
+        nodeId: `n${place}`,
+        clientAddress: node.address,
+        state: 'alive',
+      })),
+      leaders: ['n0', 'n1', 'n0', 'n1'],
+    })
+  for (const place of [0, 1]) {
+    const stats = () => {
+      const calls = nodes[place]!.requests.length
+      const counters = { calls_forwarded: 0, ...(place === 1 ? { journal_syncs: calls } : {}) }
+      return StatsResponse.fromPartial({ nodeId: `n${place}`, cpuS: calls / 10_000, counters })
+    }
+    const command = ({ command }: { command: string }) => (command === 'GET' ? nil() : success(true))
+    nodes.push(await fakeNode({ map, stats, command }))
+  }
+  try {
+    await use([nodes[0]!, nodes[1]!])
+  } finally {
+    for (const node of nodes) node.close()
+  }
+}
+
+async function bench(
+  node: { readonly address: string },
+  ...args: string[]
+): Promise<{ code: number; out: string; err: string }> {
+  const shell = fakeShell({ ROUNDHOUSE_NODE: node.address })
+  const code = await runCli(['bench', ...args], shell, [benchVerb(async () => runBench)])
+  return { code, out: shell.stdout.text(), err: shell.stderr.text() }
+}
+
+const short = ['-d', '150ms', '--warm-up', '20ms', '--keys', '300', '-c', '4'] as const
+const leaderOf = (key: string) => shardOfSlot(slotOf(Buffer.from(key)), shardCount) % 2
+
+describe('the bench', () => {
+  it('sends each command to the leader of its key, over unary calls and over streams', async () => {
+    await withCluster(async nodes => {
+      const { code, out } = await bench(nodes[0], 'set', ...short, '--calls', 'unary,pipelined', '-o', 'json')
+      assert.equal(code, 0)
+      const { cases } = JSON.parse(out)
+      assert.deepEqual(
+        cases.map((each: Record<string, unknown>) => [each.workload, each.calls, each.in_flight]),
+        [
+          ['set', 'unary', 4],
+          ['set', 'pipelined', 4],
+        ],
+      )
+      nodes.forEach((node, place) => {
+        const sets = node.requests.filter(({ command }) => command === 'SET')
+        assert.ok(sets.length > 0)
+        assert.ok(sets.every(({ key, session }) => leaderOf(key) === place && session.length === 0))
+      })
+      for (const each of cases) {
+        assert.ok(each.operations > 0 && each.latency_ms.p50 > 0)
+        assert.ok(each.latency_ms.p50 <= each.latency_ms.p99 && each.latency_ms.p99 <= each.latency_ms.max)
+        assert.ok(Math.abs(each.megabytes_per_second - (each.operations_per_second * 144) / 1e6) < 1e-6)
+        assert.deepEqual(each.failures, [])
+      }
+    })
+  })
+
+  it('asks each node what an operation cost it', async () => {
+    await withCluster(async nodes => {
+      const { cases } = JSON.parse((await bench(nodes[0], 'set', ...short, '-o', 'json')).out)
+      const [first, second] = cases[0].nodes
+      assert.deepEqual([first.node_id, second.node_id], ['n0', 'n1'])
+      const cost = first.cpu_us_per_operation + second.cpu_us_per_operation
+      // Calls just before and after the window count for one and not for the other.
+      assert.ok(cost > 50 && cost < 200, `${cost} µs`)
+      assert.equal(first.fsyncs_per_operation, null)
+      assert.ok(second.fsyncs_per_operation > 0.1 && second.fsyncs_per_operation < 1)
+      assert.equal(first.forwarded_per_operation, 0)
+      assert.ok(cases[0].client_cpu_us_per_operation > 0)
+    })
+  })
+
+  it('writes the keys before it reads them, and takes them away at the end unless told to keep them', async () => {
+    await withCluster(async nodes => {
+      await bench(nodes[0], 'get', 'stale-get', ...short)
+      const all = nodes.flatMap(node => node.requests)
+      const named = (command: string) => all.filter(each => each.command === command)
+      assert.deepEqual([named('MSET').length, named('DEL').length], [3, 3])
+      assert.equal(new Set(named('DEL').flatMap(({ key, args }) => [key, ...args.map(String)])).size, 300)
+      assert.ok(named('GET').some(({ read }) => read === Read.STALE))
+      assert.ok(named('GET').some(({ read }) => read === Read.LINEARIZABLE))
+      const before = all.length
+      await bench(nodes[0], 'get', '--keep', ...short)
+      const later = nodes.flatMap(node => node.requests)
+      assert.ok(later.length > before)
+      assert.equal(later.filter(each => each.command === 'DEL').length, 3)
+    })
+  })
+
+  it('gives writes sessions where asked: one a slot, sequences without gaps', async () => {
+    await withCluster(async nodes => {
+      await bench(nodes[0], 'set', ...short, '--sessions')
+      const sets = nodes.flatMap(node => node.requests).filter(({ command }) => command === 'SET')
+      const bySession = new Map<string, bigint[]>()
+      for (const { session, sequence, ackedBelow } of sets) {
+        assert.equal(ackedBelow, sequence)
+        const id = session.toString('hex')
+        bySession.set(id, [...(bySession.get(id) ?? []), sequence])
+      }
+      assert.equal(bySession.size, 4)
+      for (const sequences of bySession.values()) {
+        const sorted = sequences.toSorted((a, b) => Number(a - b))
+        assert.deepEqual(
+          sorted,
+          sorted.map((_, place) => BigInt(place + 1)),
+        )
+      }
+    })
+  })
+
+  it('sends to any node where asked', async () => {
+    await withCluster(async nodes => {
+      await bench(nodes[0], 'set', ...short, '--route', 'any')
+      assert.ok(nodes[0].requests.some(({ key, command }) => command === 'SET' && leaderOf(key) === 1))
+    })
+  })
+
+  it('counts refusals and streams that break as failures, and ends with 1 when nothing worked', async () => {
+    const full = await fakeNode({
+      map: () =>
+        MapResponse.fromPartial({
+          shardCount: 1,
+          nodes: [{ nodeId: 'n0', clientAddress: full.address, state: 'alive' }],
+          leaders: ['n0'],
+        }),
+      command: ({ command }) =>
+        command === 'SET'
+          ? refusal(status.RESOURCE_EXHAUSTED, 'OVERLOADED', 'OVERLOADED slow down')
+          : success(true),
+    })
+    try {
+      for (const calls of ['unary', 'pipelined']) {
+        const { code, out } = await bench(full, 'set', ...short, '--calls', calls)
+        assert.equal(code, 1)
+        assert.match(out, /failed \d+ × RESOURCE_EXHAUSTED: OVERLOADED slow down \(set, 4 in flight\)/)
+      }
+    } finally {
+      full.close()
+    }
+  })
+
+  it('prints tables for people', async () => {
+    await withCluster(async nodes => {
+      const { out } = await bench(nodes[0], ...short)
+      assert.match(
+        out,
+        /^300 keys of 16 B, values of 128 B; 1 client, to the leader, no sessions; the next when/,
+      )
+      assert.match(
+        out,
+        /WORKLOAD +CALLS +IN FLIGHT +OPS\/S +MB\/S +P50 MS +P90 +P99 +P99\.9 +MAX +FAILED\nset +unary +4 /,
+      )
+      assert.match(
+        out,
+        /PER OPERATION +CALLS +IN FLIGHT +n0 µs +n1 µs +client µs +n0 fsyncs +n1 fsyncs +FORWARDED\n/,
+      )
+    })
+  })
+
+  it('measures a real node', async () => {
+    await Cluster.with({ nodes: 1 }, async cluster => {
+      const { code, out } = await bench(
+        cluster.node(1),
+        'mixed',
+        'mset',
+        ...short,
+        '--calls',
+        'unary,pipelined',
+        '-o',
+        'json',
+      )
+      assert.equal(code, 0)
+      for (const each of JSON.parse(out).cases) {
+        assert.deepEqual(each.failures, [])
+        assert.ok(each.operations > 0)
+        assert.ok(each.nodes[0].cpu_us_per_operation > 0)
+      }
+      assert.equal(
+        Number(
+          (await cluster.client.read(cluster.anyNode, { command: 'DBSIZE' }, Date.now() + 10_000)).response
+            ?.value,
+        ),
+        0,
+      )
+    })
+  })
+})
+
+describe("the bench's plan", () => {
+  const plan = (options: Record<string, unknown>, positionals: string[] = []) =>
+    planOf({ positionals, options, mistakes: [] })
+
+  it('is SET and GET, unary, 64 in flight, keys of 16 and values of 128 bytes', () => {
+    const { workloads, calls, inFlight, keyBytes, valueBytes, rate } = plan({})
+    assert.deepEqual(
+      [workloads, calls, inFlight, keyBytes, valueBytes, rate],
+      [['set', 'get'], ['unary'], [64], 16, 128, null],
+    )
+  })
+
+  it('takes lists, sizes and durations', () => {
+    const options = {
+      calls: 'unary, pipelined',
+      'in-flight': '1,64,64',
+      'value-bytes': '4KiB',
+      duration: '1m',
+      rate: '50',
+    }
+    const { calls, inFlight, valueBytes, durationMs, rate } = plan(options)
+    assert.deepEqual(
+      [calls, inFlight, valueBytes, durationMs, rate],
+      [['unary', 'pipelined'], [1, 64], 4_096, 60_000, 50],
+    )
+  })
+
+  it('names all that is wrong with it', () => {
+    const wrong = {
+      calls: 'both',
+      'in-flight': '0',
+      keys: 'many',
+      'key-bytes': '8',
+      duration: '1',
+      rate: '-1',
+    }
+    assert.throws(
+      () => plan(wrong),
+      (error: Error) =>
+        ['--calls', '--in-flight', '--keys', '--key-bytes', '--duration', '--rate'].every(each =>
+          error.message.includes(each),
+        ),
+    )
+  })
+})
