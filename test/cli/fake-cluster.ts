@@ -148,7 +148,6 @@ export function statusOf(
       replicas: 2,
       leaders: place === 0 ? 2 : 0,
       disk: 'ok',
-      disk: 'ok',
     })),
     shards: [shard(0), shard(1)],
     meta: { ...shard(0), slotTo: 0 },
