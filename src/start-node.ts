@@ -22,6 +22,7 @@ import { Node } from './node/node.ts'
 import { type NodeCredentials, nodeCredentials } from './peer/tls.ts'
 import { GrpcPeers } from './peer/transport.ts'
 import { type DataDirectory, openDataDirectory } from './storage/data-directory.ts'
+import { DiskSpace } from './storage/disk-space.ts'
 import { Journal } from './storage/journal.ts'
 import { LmdbStateStore } from './storage/lmdb-state.ts'
 import { createServer } from './wire/grpc/server.ts'
@@ -62,12 +63,22 @@ async function bind(
 ): Promise<RunningNode> {
   const { h64 } = await xxhash()
   const { path } = directory
+  const disk = new FileDisk(path)
+  // Before all that writes: on a full disk it gives the reserve up.
+  const space = new DiskSpace({
+    disk,
+    clock: systemClock,
+    log,
+    reserveBytes: settings.diskReserveBytes,
+  })
+  opened.push(() => space.close())
   const { journal, recovered, damage, torn } = Journal.open({
-    disk: new FileDisk(path),
+    disk,
     directory: 'journal',
     clock: systemClock,
     random: systemRandom,
     budgetBytes: settings.journalBudgetBytes,
+    onNoSpace: () => space.refused(),
   })
   opened.push(() => new Promise<void>(resolve => journal.close(() => resolve())))
   if (torn !== null)
@@ -133,13 +144,20 @@ async function bind(
     log,
     schedule: run => void setImmediate(run),
     setClusterId: id => directory.setClusterId(id),
+    disk: space,
     storedBytes: () => statSync(join(path, 'state', 'data.mdb'), { throwIfNoEntry: false })?.size ?? 0,
-    processStats: () => ({ ...processStats(), ...journalStats(journal) }),
+    processStats: () => ({
+      ...processStats(),
+      ...journalStats(journal),
+      disk_free_bytes: space.freeBytes,
+      disk_reserved_bytes: space.reservedBytes,
+    }),
   })
   const server = createServer({
     service: node,
     peerService: node,
-    isKeyed: name => ['first', 'all', 'alternate'].includes(commands.get(name.toUpperCase())?.keys ?? ''),
+    isKeyed: name =>
+      ['first', 'all', 'alternate', 'pair'].includes(commands.get(name.toUpperCase())?.keys ?? ''),
     messageTimeoutMs: settings.messageTimeoutMs,
     clock: systemClock,
     ...(tls === null ? {} : { credentials: tls.server, areCallersChecked: tls.areCallersChecked }),

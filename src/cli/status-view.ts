@@ -28,6 +28,7 @@ export function nodeJson(node: NodeStatus): Record<string, unknown> {
     zone: node.zone,
     replicas: node.replicas,
     leaders: node.leaders,
+    disk: node.disk,
   }
 }
 
@@ -80,7 +81,7 @@ export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string
       node.nodeId,
       node.clientAddress,
       node.address,
-      stateText(colors, node.state),
+      stateText(colors, node.state) + diskText(colors, node.disk),
       node.zone === '' ? '-' : node.zone,
       node.replicas,
       node.leaders,
@@ -91,6 +92,11 @@ export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string
 export function stateText(colors: Colors, state: string): string {
   if (state === 'alive') return colors.green(state)
   return state === 'dead' || state === 'left' ? colors.red(state) : colors.yellow(state)
+}
+
+/** What an operator must see to; an older node says nothing. */
+function diskText(colors: Colors, disk: string): string {
+  return disk === '' || disk === 'ok' ? '' : colors.red(`, disk ${disk.replace('_', ' ')}`)
 }
 
 /** `64: all have a leader; 3 voters on 64`, with what is missing in red. */

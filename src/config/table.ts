@@ -148,6 +148,24 @@ export const table = {
     512 * 2 ** 20,
     'Journal kept for followers that are behind; beyond it they get a snapshot. Unapplied entries stay regardless.',
   ),
+  diskReserveBytes: setting(
+    'disk_reserve',
+    size('0B', '64GiB'),
+    64 * 2 ** 20,
+    'Disk kept in reserve for votes and compaction. With less than as much again free, the disk is nearly full: writes wait while a quorum of their shard is. 0: none.',
+  ),
+  scrubIntervalMs: setting(
+    'scrub_interval',
+    duration('1m', '8760h', 'never'),
+    24 * 3_600_000,
+    'Between two readings of all that is on disk, to find rot before it is needed. After an unclean stop one begins at once.',
+  ),
+  scrubBytesPerSecond: setting(
+    'scrub_rate',
+    size('64KiB', '64GiB'),
+    16 * 2 ** 20,
+    'Bytes a second that such a reading may take, on the average. After an unclean stop it is as fast as it can be.',
+  ),
   rebalanceMovesMax: setting(
     'rebalance_moves',
     integer(1, 256),

@@ -24,6 +24,10 @@ export interface Load {
   readonly operationsPerSecond: number
 }
 
+/** How a node's disk is: what it says when it is not well. */
+export const diskStates = ['ok', 'nearly_full', 'full', 'hung'] as const
+export type DiskState = (typeof diskStates)[number]
+
 export interface Leadership {
   readonly shard: number
   readonly term: number
@@ -38,6 +42,8 @@ export interface MemberDetails {
   readonly load: Load
   /** Shards it leads. Hints: the shard itself knows better. */
   readonly leads: readonly Leadership[]
+  /** Absent: ok. */
+  readonly disk?: DiskState
 }
 
 export interface MemberRecord extends MemberDetails {
@@ -96,6 +102,7 @@ export function isWellFormed(record: MemberRecord): boolean {
     [load.replicas, load.leaders, load.storedBytes, load.freeBytes, load.operationsPerSecond].every(
       each => Number.isFinite(each) && each >= 0,
     ) &&
+    (record.disk === undefined || diskStates.includes(record.disk)) &&
     leads.length <= leadsMax &&
     leads.every(({ shard, term }) => isCount(shard) && isCount(term))
   )
@@ -120,7 +127,8 @@ function compareDetails(a: MemberRecord, b: MemberRecord): number {
     a.load.storedBytes - b.load.storedBytes ||
     a.load.freeBytes - b.load.freeBytes ||
     a.load.operationsPerSecond - b.load.operationsPerSecond ||
-    compareLeads(a.leads, b.leads)
+    compareLeads(a.leads, b.leads) ||
+    diskStates.indexOf(a.disk ?? 'ok') - diskStates.indexOf(b.disk ?? 'ok')
   )
 }
 

@@ -39,6 +39,8 @@ export interface ControllerOptions {
   readonly isDown: (node: string) => boolean
   /** Down for longer than anybody should wait. */
   readonly isLost: (node: string) => boolean
+  /** The node says that its disk is full, or hangs: what it led would stand still. */
+  readonly isDiskSick: (node: string) => boolean
   /** How far a node's wall clock is off the median of all, ms. */
   readonly clockOffMs: (node: string) => number
   readonly leaderOf: (shard: number) => string | null
@@ -143,18 +145,22 @@ export class Controller {
 
   private heedClock(): void {
     const { nodeId, clockOffMs, log } = this.options
-    const isOff = !this.mayLead(nodeId)
+    const isOff = this.isClockOff(nodeId)
     if (isOff !== this.wasClockOff) {
       this.wasClockOff = isOff
       if (isOff)
         log.warn('clock is off: leadership goes to others', { offMs: Math.round(clockOffMs(nodeId)) })
       else log.info('clock is right again')
     }
-    if (isOff) this.handOver()
+    if (isOff || this.options.isDiskSick(nodeId)) this.handOver()
   }
 
   private mayLead(node: string): boolean {
-    return Math.abs(this.options.clockOffMs(node)) <= clockOffMsMax
+    return !this.isClockOff(node) && !this.options.isDiskSick(node)
+  }
+
+  private isClockOff(node: string): boolean {
+    return Math.abs(this.options.clockOffMs(node)) > clockOffMsMax
   }
 
   // --- Every node ---------------------------------------------------------------------------------------------------
@@ -434,5 +440,6 @@ function asItIs({ group, configuration }: Replica): Omit<CloseRequest, 'operatio
 /** Errors after which another try, perhaps at another node, makes sense. */
 export function isPassing(error: unknown): boolean {
   if (!(error instanceof RoundhouseError) && !(error instanceof RemoteError)) return false
-  return error.kind === 'unavailable' || error.kind === 'outcome_unknown'
+  // A full meta shard has room again in a moment: nobody's start or move should end with that.
+  return error.kind === 'unavailable' || error.kind === 'outcome_unknown' || error.code === 'OVERLOADED'
 }

@@ -1,7 +1,7 @@
 import { commands } from '../commands/table.ts'
 import { isError, RoundhouseError } from '../errors.ts'
 import { Detector, defaultSettings } from '../gossip/detector.ts'
-import type { Leadership, Load } from '../gossip/member.ts'
+import type { DiskState, Leadership, Load } from '../gossip/member.ts'
 import type { Change } from '../gossip/view.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -29,6 +29,7 @@ import type {
   ClusterStatus,
   Greeting,
   Identity,
+  NodeDisk,
   PeerService,
   Peers,
   RebalanceStatus,
@@ -90,6 +91,8 @@ export interface NodeOptions {
   readonly schedule: (run: () => void) => void
   /** Durably notes which cluster this directory belongs to. */
   readonly setClusterId: (clusterId: string) => void
+  /** Absent: there is always room. */
+  readonly disk?: NodeDisk
   /** Bytes that the state of all replicas takes on disk, about. */
   readonly storedBytes: () => number
   /** Figures of this process for Stats, e.g. CPU seconds. */
@@ -156,6 +159,13 @@ export class Node implements Service, PeerService {
       fetch: (node, request) => this.fetch(node, request),
       fetchBytesPerSecond: options.rebalanceBytesPerSecond,
       reportFailure: (node, group, receiver) => this.reportFailure(node, group, receiver),
+      room: {
+        isFull: () => options.disk?.state === 'full',
+        // By gossip, so a leader hears of it within a round or a few. Nothing depends on its hearing in time: what it sends
+        // meanwhile finds the room between "nearly full" and "full", and a full node just takes in nothing.
+        isNearlyFull: node => ['nearly_full', 'full'].includes(this.diskOf(node)),
+        isOfUsers: group => group !== metaGroup,
+      },
       onFatal: error => this.fail(error),
       onProgress: replicas => {
         for (const replica of replicas) {
@@ -173,6 +183,7 @@ export class Node implements Service, PeerService {
       hash64: options.hash64,
       isDown: node => this.isDown(node),
       isLost: node => this.isLost(node),
+      isDiskSick: node => ['full', 'hung'].includes(this.diskOf(node)),
       clockOffMs: node => this.wallClocks.offMs(node),
       movesMax: options.rebalanceMovesMax,
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
@@ -345,9 +356,16 @@ export class Node implements Service, PeerService {
     return this.controller.register?.nodes.find(each => each.nodeId === node)?.storeId === storeExpected
   }
 
+  /** What the node says of its disk; of this one, what is so now. */
+  private diskOf(node: string): DiskState {
+    if (node !== this.nodeId) return this.detector.view.member(node)?.disk ?? 'ok'
+    return this.host.isDiskHung ? 'hung' : (this.options.disk?.state ?? 'ok')
+  }
+
   private gossip(): void {
     const { clock, peers } = this.options
-    this.noteChanges(this.detector.update({ load: this.load(), leads: this.leads() }))
+    const disk = this.diskOf(this.nodeId)
+    this.noteChanges(this.detector.update({ load: this.load(), leads: this.leads(), disk }))
     const { probe, changes } = this.detector.tick(clock.now())
     this.noteChanges(changes)
     for (const nodeId of probe) {
@@ -409,7 +427,7 @@ export class Node implements Service, PeerService {
       replicas,
       leaders,
       storedBytes: this.options.storedBytes(),
-      freeBytes: 0,
+      freeBytes: this.options.disk?.freeBytes ?? 0,
       operationsPerSecond: 0,
     }
   }
@@ -453,12 +471,14 @@ export class Node implements Service, PeerService {
   }
 
   stats(): Readonly<Record<string, number>> {
-    const { turns, messagesIn, messagesDropped, checkpoints, applied } = this.host.counters
+    const { turns, messagesIn, messagesDropped, messagesWithoutRoom, checkpoints, applied } =
+      this.host.counters
     return {
       ...this.options.processStats(),
       loop_turns: turns,
       messages_in: messagesIn,
       messages_dropped: messagesDropped,
+      messages_without_room: messagesWithoutRoom,
       checkpoints,
       entries_applied: applied,
       calls: this.router.counters.calls,
@@ -562,7 +582,7 @@ export class Node implements Service, PeerService {
   }
 
   isServing(): boolean {
-    return this.isReady
+    return this.isReady && !this.host.isDiskHung
   }
 
   // --- PeerService: what peers call ---------------------------------------------------------------------------------

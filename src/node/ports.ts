@@ -1,5 +1,5 @@
 import type { Reply } from '../commands/command.ts'
-import type { MemberRecord } from '../gossip/member.ts'
+import type { DiskState, MemberRecord } from '../gossip/member.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Outbox, PeerMessage, RowsDigest } from '../shard/ports.ts'
 import type { CallOrder } from './call-order.ts'
@@ -99,6 +99,14 @@ export interface NodeStatus {
   readonly zone: string
   readonly replicas: number
   readonly leaders: number
+  /** Absent: ok. */
+  readonly disk?: DiskState
+}
+
+/** What a node asks of its disk. */
+export interface NodeDisk {
+  readonly state: Exclude<DiskState, 'hung'>
+  readonly freeBytes: number
 }
 
 export interface ShardStatus {

@@ -100,6 +100,7 @@ export class ClusterView {
         zone,
         replicas,
         leaders: shards.filter(shard => shard.leader === nodeId).length,
+        disk: this.detector.view.member(nodeId)?.disk ?? 'ok',
       }
     })
   }

@@ -345,6 +345,7 @@ describe('status', () => {
           zone: '',
           replicas: 2,
           leaders: 2,
+          disk: 'ok',
         },
       ],
       shards: [

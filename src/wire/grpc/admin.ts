@@ -52,7 +52,7 @@ export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): Unt
       return encodeMessage(StatusResponse, {
         clusterId: status.clusterId,
         epoch: BigInt(status.epoch),
-        nodes: status.nodes.map(node => ({ ...node })),
+        nodes: status.nodes.map(node => ({ ...node, disk: node.disk ?? 'ok' })),
         shards: status.shards.map(writeShard),
         meta: writeShard(status.meta),
         rebalance: writeRebalance(status.rebalance),
@@ -66,7 +66,7 @@ export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): Unt
         clusterId,
         epoch: BigInt(epoch),
         shardCount,
-        nodes: nodes.map(node => ({ ...node })),
+        nodes: nodes.map(node => ({ ...node, disk: node.disk ?? 'ok' })),
         leaders,
       })
     }),

@@ -39,6 +39,7 @@ export const someStatus: ClusterStatus = {
       zone: 'a',
       replicas: 2,
       leaders: 1,
+      disk: 'nearly_full',
     },
   ],
   shards: [

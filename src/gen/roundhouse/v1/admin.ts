@@ -40,6 +40,8 @@ export interface NodeStatus {
   zone: string;
   replicas: number;
   leaders: number;
+  /** ok | nearly_full | full | hung: what the node says of its disk */
+  disk: string;
 }
 
 export interface ShardStatus {
@@ -311,7 +313,7 @@ export const StatusResponse: MessageFns<StatusResponse> = {
 };
 
 function createBaseNodeStatus(): NodeStatus {
-  return { nodeId: "", address: "", clientAddress: "", state: "", zone: "", replicas: 0, leaders: 0 };
+  return { nodeId: "", address: "", clientAddress: "", state: "", zone: "", replicas: 0, leaders: 0, disk: "" };
 }
 
 export const NodeStatus: MessageFns<NodeStatus> = {
@@ -336,6 +338,9 @@ export const NodeStatus: MessageFns<NodeStatus> = {
     }
     if (message.leaders !== 0) {
       writer.uint32(56).uint32(message.leaders);
+    }
+    if (message.disk !== "") {
+      writer.uint32(66).string(message.disk);
     }
     return writer;
   },
@@ -409,6 +414,14 @@ export const NodeStatus: MessageFns<NodeStatus> = {
             message.leaders = reader.uint32();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.disk = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -433,6 +446,7 @@ export const NodeStatus: MessageFns<NodeStatus> = {
     message.zone = object.zone ?? "";
     message.replicas = object.replicas ?? 0;
     message.leaders = object.leaders ?? 0;
+    message.disk = object.disk ?? "";
     return message;
   },
 };
