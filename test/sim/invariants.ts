@@ -11,6 +11,8 @@
  * - a quarantined replica is mute
  */
 
+import { clock } from '../../src/commands/clock.ts'
+import { sweep } from '../../src/commands/sweep.ts'
 import { metaGroup } from '../../src/node/meta-register.ts'
 import type { Node } from '../../src/node/node.ts'
 import { type Configuration, decodeConfiguration } from '../../src/shard/configuration.ts'
@@ -20,6 +22,9 @@ import type { OpenedJournal } from '../../src/storage/journal.ts'
 import { bornHash, doIntersect, entryHash, GroupTruth, isQuorum, ReplicaLedger } from './ledger.ts'
 import type { Sightings } from './sometimes.ts'
 import { rowsDigestOf } from './watched.ts'
+
+/** A clock entry or a sweep takes less. */
+const ownEntryBytesMax = 64
 
 /** A violation that is told once is enough: what follows from it is noise. */
 const violationsMax = 20
@@ -35,10 +40,13 @@ export class Invariants {
   private readonly byNode = new Map<string, Set<ReplicaLedger>>()
   private readonly sightings: Sightings
   private readonly nowMs: () => number
+  /** Whether no process runs on a node that is still a member. */
+  private readonly isDown: (node: string) => boolean
 
-  constructor(sightings: Sightings, nowMs: () => number) {
+  constructor(sightings: Sightings, nowMs: () => number, isDown: (node: string) => boolean) {
     this.sightings = sightings
     this.nowMs = nowMs
+    this.isDown = isDown
   }
 
   violated(text: string): void {
@@ -116,6 +124,7 @@ export class Invariants {
     ledger.truncate(first - 1)
     ledger.durableLast = Math.min(ledger.durableLast, first - 1)
     for (const [i, entry] of entries.entries()) {
+      if (entry.data.byteLength < ownEntryBytesMax) this.noteOwn(entry.data)
       const hash = ledger.append(entry)
       if (group === null) continue
       if (had[i] !== undefined && had[i] !== hash && had[i] === group.committed[entry.index])
@@ -134,6 +143,13 @@ export class Invariants {
       )
   }
 
+  /** Entries that a cluster gives itself are seen by their names. */
+  private noteOwn(data: Uint8Array): void {
+    const text = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
+    if (text.includes(sweep.name)) this.sightings.see('swept')
+    if (text.includes(clock.name)) this.sightings.see('clockWanted')
+  }
+
   written(batch: readonly JournalRecord[]): void {
     for (const { replica } of batch) {
       const ledger = this.ledgers.get(replica)!
@@ -149,6 +165,12 @@ export class Invariants {
     if (ledger === undefined) return
     ledger.isRemoved = true
     ledger.durableLast = 0
+    if (ledger.isQuarantined) this.sightings.see('rotMended')
+  }
+
+  crashed(node: string): void {
+    for (const ledger of this.byNode.get(node) ?? [])
+      if (ledger.isWriteInFlight) this.sightings.see('crashInFlight')
   }
 
   /** A process begins: what its journal gives back must be all that it had confirmed. */
@@ -290,6 +312,12 @@ export class Invariants {
   // --- After an event -----------------------------------------------------------------------------------------------
 
   look(node: Node): void {
+    for (const id of node.host.unfit().keys()) {
+      const ledger = this.ledgers.get(id)
+      if (ledger === undefined || ledger.isQuarantined) continue
+      ledger.isQuarantined = true
+      this.sightings.see('quarantined')
+    }
     for (const replica of node.host.all()) this.lookAt(node.nodeId, replica)
   }
 
@@ -314,9 +342,9 @@ export class Invariants {
       this.lookAtRole(replica, ledger, group)
     // The configuration that was in force when the commit index rose is the one before, if both changed.
     const before = group.configurations.get(ledger.seenConfiguration)
+    if (raft.log.committed !== ledger.seenCommit) this.lookAtCommit(node, replica, ledger, group, before)
     if (replica.configuration.index !== ledger.seenConfiguration)
       this.lookAtConfiguration(node, replica.configuration, group)
-    if (raft.log.committed !== ledger.seenCommit) this.lookAtCommit(node, replica, ledger, group, before)
     if (replica.appliedIndex !== ledger.seenApplied) this.lookAtRows(node, replica, ledger, group)
     ledger.seenTerm = raft.term
     ledger.seenCommit = raft.log.committed
@@ -340,6 +368,8 @@ export class Invariants {
       this.violated(`group ${group.id} has two leaders in term ${raft.term}: ${other} and ${replica.id}`)
       return
     }
+    const last = this.ledgers.get([...group.leaders.values()].at(-1) ?? 0)
+    if (last !== undefined && this.isDown(last.node)) this.sightings.see('electionAfterCrash')
     group.leaders.set(raft.term, replica.id)
     this.elections++
     if (group.leaders.size === 5) this.sightings.see('electionAgain')
@@ -432,8 +462,10 @@ export class Invariants {
     for (const id of before.members) {
       if (sets.members.includes(id)) continue
       group.removed.add(id)
-      if ([...group.leaders].at(-1)?.[1] === id) this.sightings.see('leaderRemoved')
+      if (this.isDown(this.ledgers.get(id)?.node ?? '')) this.sightings.see('lostNodeReplaced')
     }
+    const lead = [...group.leaders.values()].at(-1) ?? 0
+    if (before.voters.includes(lead) && !sets.voters.includes(lead)) this.sightings.see('leaderRemoved')
     if (votersOutgoing.length > 0) this.sightings.see('jointEntered')
     const leader = (at: number) => group.leaders.get(group.committedTerms[at] ?? -1)
     if (before.votersOutgoing.length > 0 && votersOutgoing.length === 0) {

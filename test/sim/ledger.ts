@@ -42,6 +42,8 @@ export class ReplicaLedger {
   /** Its disk was taken away or damaged: nothing can be asked of it. */
   isLost = false
   isRemoved = false
+  /** Its node keeps it mute. */
+  isQuarantined = false
   /** As the process showed it last; -1 where it has shown nothing since its start. */
   seenTerm = -1
   seenVote = 0

@@ -104,6 +104,18 @@ export class SimNetwork {
     }
   }
 
+  uncut(from: string, to: string): void {
+    this.cuts.delete(`${from}>${to}`)
+  }
+
+  /** Undoes a partition. */
+  mend(side: readonly string[]): void {
+    for (const pair of this.cuts) {
+      const [from, to] = pair.split('>') as [string, string]
+      if (side.includes(from) !== side.includes(to)) this.cuts.delete(pair)
+    }
+  }
+
   /** Nothing arrives from one at the other for so long; then all of it does. */
   clog(from: string, to: string, ms: number): void {
     this.clogs.set(`${from}>${to}`, this.world.nowMs + ms)

@@ -1,16 +1,17 @@
 import xxhash from 'xxhash-wasm'
+import { assert } from '../../src/lib/assert.ts'
 import type { Logger } from '../../src/lib/logger.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
 import { Node, type NodeOptions } from '../../src/node/node.ts'
 import type { Identity } from '../../src/node/ports.ts'
 import type { HostLimits } from '../../src/shard/host.ts'
-import { defaultRaftSettings, type RaftLimits } from '../../src/shard/replica.ts'
+import { defaultRaftSettings, type RaftLimits, type Replica } from '../../src/shard/replica.ts'
 import { Journal, type OpenedJournal } from '../../src/storage/journal.ts'
 import { MemoryStateStore, StatePlatter } from '../../src/storage/memory-state.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 import { Invariants } from './invariants.ts'
 import { type Endpoint, SimNetwork } from './network.ts'
-import { Sightings } from './sometimes.ts'
+import { Sightings, type Sometimes } from './sometimes.ts'
 import { watchJournal, watchStates } from './watched.ts'
 import { type ClockFaults, goodClock, ProcessClock, World } from './world.ts'
 
@@ -192,8 +193,7 @@ export class SimMachine {
     this.ended = null
     void node.ended.then(end => {
       if (this.node !== node) return
-      this.ended = end.kind === 'left' ? 'left' : end.error.message
-      this.stopProcess()
+      this.end(end.kind === 'left' ? 'left' : end.error.message)
     })
     const started = node.start()
     // A refused start is the caller's to look at; a fault of the program is everybody's.
@@ -207,9 +207,17 @@ export class SimMachine {
   /** kill -9 and the loss of power at once: what was not synced may be lost, kept, torn or garbled. */
   crash(): void {
     if (this.node === null) return
+    this.cluster.invariants?.crashed(this.nodeId)
     this.stopProcess()
+    this.powerCycle()
+  }
+
+  /** Power off and on while no process runs. */
+  powerCycle(): void {
+    assert(this.node === null, `${this.nodeId}: a process runs`)
     this.disk.crash(this.cluster.world.random.fork())
     this.state?.crash()
+    this.state = null
   }
 
   /** Ends the process as SIGTERM does; what the disk has not synced stays in its cache. */
@@ -221,6 +229,12 @@ export class SimMachine {
     await new Promise<void>(resolve => journal.close(() => resolve()))
     await state.close()
     if (this.node === node) this.stopProcess()
+  }
+
+  /** The process ended by itself, for this reason. */
+  end(why: string): void {
+    this.ended = why
+    this.stopProcess()
   }
 
   /** The process is gone, and with it everything on the disk: the machine comes back with an empty one. */
@@ -273,7 +287,14 @@ export class SimCluster {
     this.network = new SimNetwork(this.world)
     this.settings = { ...defaultSimSettings, ...settings }
     this.logs = logs
-    this.invariants = this.settings.isWatched ? new Invariants(this.sightings, () => this.world.nowMs) : null
+    this.invariants = this.settings.isWatched
+      ? new Invariants(
+          this.sightings,
+          () => this.world.nowMs,
+          node =>
+            this.machines.some(each => each.nodeId === node && each.node === null && each.ended !== 'left'),
+        )
+      : null
     const { invariants } = this
     if (invariants === null) return
     this.network.onSend = (from, messages) =>
@@ -285,7 +306,23 @@ export class SimCluster {
   }
 
   logOf(node: string): Logger {
-    return this.logs?.(node) ?? silentLogger
+    const logger = this.logs?.(node) ?? silentLogger
+    if (this.invariants === null) return logger
+    const see = (message: string) => {
+      const name = sightingsByLine.get(message)
+      if (name !== undefined) this.sightings.see(name)
+    }
+    return {
+      ...logger,
+      info: (message, fields) => {
+        see(message)
+        logger.info(message, fields)
+      },
+      warn: (message, fields) => {
+        see(message)
+        logger.warn(message, fields)
+      },
+    }
   }
 
   add(): SimMachine {
@@ -351,6 +388,48 @@ export class SimCluster {
     }
   }
 
+  /** What must be bounded is, and states that are looked for now and then. */
+  census(): void {
+    const { invariants, sightings } = this
+    if (invariants === null) return
+    if (this.world.waiting > waitingMax)
+      invariants.violated(`${this.world.waiting} events wait: something piles up`)
+    for (const machine of this.machines) {
+      const { node, nodeId } = machine
+      if (node === null) continue
+      const stats = machine.journalStats()
+      const { journalSegmentBytes, journalBudgetBytes } = this.settings
+      if (stats !== null && stats.usedBytes > 4 * journalBudgetBytes + 4 * journalSegmentBytes)
+        invariants.violated(`${nodeId}: the journal takes ${stats.usedBytes} bytes`)
+      if (stats !== null) {
+        const heldBytes = (stats.segments + stats.freeSegments) * journalSegmentBytes
+        if (stats.bytesWritten > heldBytes) sightings.see('segmentRecycled')
+      }
+      if (Number.isFinite(machine.disk.capacityBytes) && machine.disk.freeBytes() < 512)
+        sightings.see('diskFull')
+      if (node.host.counters.checkpoints > 0) sightings.see('checkpoint')
+      if (Math.abs(machine.wallOffsetMs) > 5_000 && [...node.host.all()].some(each => each.isLeader))
+        sightings.see('clockHandOver')
+      for (const replica of node.host.all()) this.censusOf(nodeId, replica)
+    }
+    if (this.network.counters.dropped > 0) sightings.see('queueFull')
+  }
+
+  private censusOf(nodeId: string, replica: Replica): void {
+    const { invariants, sightings } = this
+    const { raft } = replica.raft
+    const { maxUncommittedEntriesSize, maxInflightMsgs } = raft.config
+    // One proposal may always go: a limit must not stop progress.
+    if (raft.uncommittedBytes > maxUncommittedEntriesSize + proposalBytesMax)
+      invariants?.violated(`${nodeId}: replica ${replica.id} has ${raft.uncommittedBytes} uncommitted bytes`)
+    if (!replica.isLeader) return
+    for (const [, { inflights }] of replica.raft.status().progress) {
+      if (inflights.count > maxInflightMsgs)
+        invariants?.violated(`${nodeId}: replica ${replica.id} has ${inflights.count} appends under way`)
+      if (inflights.isFull()) sightings.see('windowFull')
+    }
+  }
+
   /** Every member alive, nothing to move, every shard with its voters and a leader that all agree on. */
   isSettled(members: number): boolean {
     const running = this.machines.filter(machine => machine.node !== null)
@@ -366,6 +445,16 @@ export class SimCluster {
     )
   }
 }
+
+/** Events of a simulation that wait; a few hundred a node is usual, and each client's call leaves a timer. */
+const waitingMax = 100_000
+/** What the workload proposes at once, at most. */
+const proposalBytesMax = 4_096
+
+/** What a log says of a state that is not to be seen from outside. */
+const sightingsByLine: ReadonlyMap<string, Sometimes> = new Map([
+  ['snapshot pull failed', 'snapshotPullFailed'],
+])
 
 /** What a disk may say at any time, as against what the program must never do. */
 function isFromTheDisk(error: unknown): boolean {
