@@ -1,13 +1,15 @@
 import type { Clock } from '../lib/clock.ts'
 
 /**
- * The wall clocks of all nodes, as their greetings showed them: offsets to this node's own, ms. Nobody's clock is believed
- * alone; what counts is the median.
+ * The wall clocks of all nodes, as their greetings showed them. Nobody's clock is believed alone; what counts is the
+ * median. They are noted against this node's monotonic clock: against its wall clock they would all seem to step when
+ * that one does, and until everybody was heard again a stepped clock would pass for the median.
  */
 export class WallClocks {
   private readonly nodeId: string
   private readonly clock: Clock
-  private readonly offsets = new Map<string, number>()
+  /** What a wall clock shows when the monotonic one shows 0. */
+  private readonly origins = new Map<string, number>()
 
   constructor(nodeId: string, clock: Clock) {
     this.nodeId = nodeId
@@ -15,28 +17,32 @@ export class WallClocks {
   }
 
   hear(node: string, wallMs: number): void {
-    if (node !== this.nodeId) this.offsets.set(node, wallMs - this.clock.wall())
+    if (node !== this.nodeId) this.origins.set(node, wallMs - this.clock.now())
   }
 
   forget(node: string): void {
-    this.offsets.delete(node)
+    this.origins.delete(node)
+  }
+
+  private get own(): number {
+    return this.clock.wall() - this.clock.now()
   }
 
   /** The median of these nodes' clocks, of those that were heard; this node's own always counts. */
   medianWallMs(nodes: Iterable<string>): number {
-    const offsets = [0]
+    const origins = [this.own]
     for (const node of nodes) {
-      const offset = this.offsets.get(node)
-      if (offset !== undefined) offsets.push(offset)
+      const origin = this.origins.get(node)
+      if (origin !== undefined) origins.push(origin)
     }
-    return this.clock.wall() + median(offsets)
+    return this.clock.now() + median(origins)
   }
 
   /** How far a node's clock is off the median of all; 0 while fewer than three are known: of two nobody can say which. */
   offMs(node: string): number {
-    if (this.offsets.size < 2) return 0
-    const own = node === this.nodeId ? 0 : this.offsets.get(node)
-    return own === undefined ? 0 : own - median([0, ...this.offsets.values()])
+    if (this.origins.size < 2) return 0
+    const its = node === this.nodeId ? this.own : this.origins.get(node)
+    return its === undefined ? 0 : its - median([this.own, ...this.origins.values()])
   }
 }
 
