@@ -14,6 +14,7 @@ import { splitAddress } from './addresses.ts'
 import { CallError, type Outcome } from './call-error.ts'
 import { type Failure, unreachable } from './failure.ts'
 import type { Answer } from './lane.ts'
+import { Line } from './line.ts'
 import { NodeLink } from './node-link.ts'
 import { probe } from './probe.ts'
 import { Sessions, type Ticket } from './sessions.ts'
@@ -89,8 +90,17 @@ interface Call extends CallSpec {
   /** The last failure, and the first one that left a write undecided. */
   last: Failure | null
   undecided: Failure | null
-  /** Counted in `orderedAt`. */
-  isCounted: boolean
+  /** null: its order does not matter. */
+  line: Line<Call> | null
+  /** An attempt has begun and has not come back. */
+  isUnderWay: boolean
+  /** The attempt went to the leader, not to be forwarded. */
+  isToLeader: boolean
+  /** In its line, for its turn. */
+  isWaiting: boolean
+  /** It is the oldest of its line and pauses before it goes. */
+  isPausing: boolean
+  notBeforeMs: number
   timer: NodeJS.Timeout | null
   cancel: (() => void) | null
   onAbort: (() => void) | null
@@ -121,8 +131,8 @@ export class Engine {
   private queueHead = 0
   private inFlight = 0
   private bytes = 0
-  /** Ordered calls under way by place: a read behind one of them must not overtake it. */
-  private readonly orderedAt = new Map<number, number>()
+  /** Ordered calls under way, by place: a read behind one of them must not overtake it. */
+  private readonly lines = new Map<number, Line<Call>>()
   private turn = Math.floor(Math.random() * 1024)
   private mapAskedMs = Number.NEGATIVE_INFINITY
   private mapAsking: Promise<void> | null = null
@@ -212,7 +222,12 @@ export class Engine {
         mustForward: false,
         last: null,
         undecided: null,
-        isCounted: false,
+        line: null,
+        isUnderWay: false,
+        isToLeader: false,
+        isWaiting: false,
+        isPausing: false,
+        notBeforeMs: 0,
         timer: null,
         cancel: null,
         onAbort: null,
@@ -290,8 +305,23 @@ export class Engine {
     }
     call.isInFlight = true
     this.inFlight++
+    this.locate(call)
+    this.standInLine(call)
     this.attempt(call)
     return true
+  }
+
+  private standInLine(call: Call): void {
+    const { place, access, isStale, isOrdered } = call
+    if (place === null || isStale) return
+    let line = this.lines.get(place)
+    if (access === 'read' && !isOrdered && line === undefined) return
+    if (line === undefined) {
+      line = new Line(place)
+      this.lines.set(place, line)
+    }
+    line.add(call)
+    call.line = line
   }
 
   private admitMore(): void {
@@ -316,16 +346,22 @@ export class Engine {
     this.locate(call)
     const target = this.target(call)
     const link = this.link(target.address)
+    if (call.line?.mayGo(call, !target.isLeader || !link.isReady) === false) {
+      this.wait(call, call.deadlineMs)
+      return
+    }
+    call.isUnderWay = true
+    call.isToLeader = target.isLeader
     call.address = target.address
     const number = ++call.generation
     const { attemptMs } = this.options.retry
     this.wait(call, Math.min(call.deadlineMs, performance.now() + attemptMs))
     const settle = (answer: Answer) => this.answered(call, number, link.address, answer)
-    if (link.isReady) this.send(call, link, target.isLeader, settle)
+    if (link.isReady) this.send(call, link, settle)
     else {
       void link.ready().then(isReady => {
         if (call.isSettled || number !== call.generation) return
-        if (isReady) this.send(call, link, target.isLeader, settle)
+        if (isReady) this.send(call, link, settle)
         else {
           link.suspect()
           settle({ ok: false, failure: unreachable(link.address, 'no connection') })
@@ -363,30 +399,15 @@ export class Engine {
     return among[this.turn++ % among.length]!
   }
 
-  private send(call: Call, link: NodeLink, isLeader: boolean, settle: (answer: Answer) => void): void {
-    const request = requestOf(call, isLeader)
+  private send(call: Call, link: NodeLink, settle: (answer: Answer) => void): void {
+    const request = requestOf(call)
     call.attempts++
     call.isSent = true
-    if (!isLeader) {
+    if (!call.isToLeader) {
       const left = Math.max(1, call.deadlineMs - performance.now())
       call.cancel = link.sendAlone(request, Math.max(1, left - Math.min(answerMsMax, left / 10)), settle)
-      return
-    }
-    const isBehind = (this.orderedAt.get(call.place!) ?? 0) > 0
-    if (call.access === 'read' && !call.isOrdered && !isBehind) {
-      link.sendRead(request, settle)
-      return
-    }
-    if (!call.isCounted) this.count(call, 1)
-    link.sendOrdered(request, settle)
-  }
-
-  private count(call: Call, by: 1 | -1): void {
-    const place = call.place!
-    call.isCounted = by === 1
-    const count = (this.orderedAt.get(place) ?? 0) + by
-    if (count <= 0) this.orderedAt.delete(place)
-    else this.orderedAt.set(place, count)
+    } else if (call.line === null) link.sendRead(request, settle)
+    else link.sendOrdered(request, settle)
   }
 
   private answered(call: Call, number: number, address: string, answer: Answer): void {
@@ -395,7 +416,8 @@ export class Engine {
       // Also of an attempt that was given up: the sequence is the same, and so is the reply.
       if (call.mustForward && call.place !== null) this.refreshSoon()
       this.links.get(address)?.trust()
-      this.settle(call)
+      if (call.isToLeader) call.line?.trust()
+      this.settle(call, true)
       call.resolve({ response: answer.response, address })
       return
     }
@@ -419,24 +441,70 @@ export class Engine {
       call.mustForward = !isHint
     }
     if (failure.code !== 'NOT_LEADER' || !isHint) this.refreshSoon()
-    if (isHint) {
-      call.redirects++
+    const now = performance.now()
+    let pause = 0
+    if (isHint) call.redirects++
+    else {
+      call.redirects = 0
+      const { attemptsMax, pauseMs } = this.options.retry
+      const tries = ++call.tries
+      // A first try elsewhere needs no pause.
+      if (tries > 1 || failure.code === 'OVERLOADED')
+        pause = Math.min(pauseMs.max, pauseMs.min * 2 ** Math.max(0, tries - 2))
+      if (tries >= attemptsMax || now + pause + attemptMsMin >= call.deadlineMs) {
+        this.giveUp(call)
+        return
+      }
+    }
+    call.notBeforeMs = now + pause
+    const { line } = call
+    if (line === null) {
+      call.isUnderWay = false
+      this.afterPause(call)
+      return
+    }
+    if (call.isUnderWay) line.cameBack(call)
+    call.isUnderWay = false
+    this.wait(call, call.deadlineMs)
+    this.proceed(line)
+  }
+
+  private proceed(line: Line<Call>): void {
+    for (const call of line.next()) if (!call.isPausing) this.afterPause(call)
+  }
+
+  private afterPause(call: Call): void {
+    if (call.notBeforeMs <= performance.now()) {
       this.attempt(call)
       return
     }
-    call.redirects = 0
-    const { attemptsMax, pauseMs } = this.options.retry
-    const paused = ++call.tries
-    // A first try elsewhere needs no pause.
-    const pause =
-      paused <= 1 && failure.code !== 'OVERLOADED'
-        ? 0
-        : Math.min(pauseMs.max, pauseMs.min * 2 ** (paused - 2))
-    if (paused >= attemptsMax || performance.now() + pause + attemptMsMin >= call.deadlineMs) {
-      this.giveUp(call)
+    call.isPausing = true
+    this.wait(call, call.notBeforeMs, () => {
+      call.isPausing = false
+      this.attempt(call)
+    })
+  }
+
+  /** Where those before it found their leader, a call that came back looks again. */
+  private forgetDetours(calls: readonly Call[]): void {
+    for (const call of calls) {
+      call.hint = null
+      call.mustForward = false
+      call.redirects = 0
+    }
+  }
+
+  private leaveLine(call: Call, isAnswered: boolean): void {
+    const { line } = call
+    if (line === null) return
+    line.remove(call, call.isUnderWay)
+    call.isUnderWay = false
+    if (line.size > 0) {
+      if (isAnswered) this.forgetDetours(line.next())
+      this.proceed(line)
       return
     }
-    this.wait(call, performance.now() + pause, () => this.attempt(call))
+    this.lines.delete(line.place)
   }
 
   /** One timer a call: the end of its attempt, of its pause, or of its time. */
@@ -462,7 +530,12 @@ export class Engine {
     }
     // The timer rounds: the deadline may be a fraction ahead.
     const isOver = now >= call.deadlineMs - 2
-    const address = call.address!
+    const address = call.address ?? ''
+    if (!call.isUnderWay) {
+      call.last ??= refusedLate(`waited ${waitedMs} ms behind earlier calls of its shard`)
+      this.giveUp(call)
+      return
+    }
     if (!isOver) {
       const link = this.links.get(address)
       link?.suspect()
@@ -476,6 +549,7 @@ export class Engine {
       leader: '',
       outcome: call.isSent ? 'unknown' : 'refused',
       retry: isOver ? 'never' : 'later',
+      isAnswer: false,
     })
   }
 
@@ -483,9 +557,7 @@ export class Engine {
   private giveUp(call: Call): void {
     const { undecided, last, command } = call
     const failure = last!
-    const isFinalAnswer =
-      failure.retry === 'never' && failure.outcome === 'refused' && failure.code !== 'SESSION_STALE'
-    const isUnknown = undecided !== null && !isFinalAnswer
+    const isUnknown = undecided !== null && !failure.isAnswer
     const waitedMs = Math.round(performance.now() - call.startedMs)
     const facts = `after ${waitedMs} ms and ${call.attempts} attempt${call.attempts === 1 ? '' : 's'}`
     const message = isUnknown
@@ -514,19 +586,19 @@ export class Engine {
   private fail(call: Call, error: CallError): void {
     if (call.isSettled) return
     call.cancel?.()
-    this.settle(call)
+    this.settle(call, false)
     call.reject(error)
   }
 
-  private settle(call: Call): void {
+  private settle(call: Call, isAnswered: boolean): void {
     call.isSettled = true
     if (call.timer !== null) clearTimeout(call.timer)
     if (call.onAbort !== null) call.signal!.removeEventListener('abort', call.onAbort)
-    if (call.isCounted) this.count(call, -1)
     call.ticket?.settle()
     this.bytes -= call.bytes
     this.calls.delete(call)
     if (call.isInFlight) this.inFlight--
+    this.leaveLine(call, isAnswered)
     if (this.waiting > 0) this.admitMore()
     if (this.calls.size === 0) this.onIdle?.()
     if (performance.now() - this.mapAskedMs > mapAgeMsMax) this.refreshSoon()
@@ -609,6 +681,10 @@ function outcomeOf({ access, undecided, isSent }: Call): Outcome {
   return access === 'write' && (undecided !== null || isSent) ? 'unknown' : 'refused'
 }
 
+function refusedLate(text: string): Failure {
+  return { code: 'DEADLINE', text, leader: '', outcome: 'refused', retry: 'never', isAnswer: false }
+}
+
 function unknownText({ code, text }: Failure): string {
   // In a node's own words that is said already.
   return code === 'OUTCOME_UNKNOWN'
@@ -629,7 +705,7 @@ function aborted(command: string, signal: AbortSignal, outcome: Outcome, attempt
   })
 }
 
-function requestOf(call: Call, isLeader: boolean): CommandRequest {
+function requestOf(call: Call): CommandRequest {
   const { command, args, keys, ticket } = call
   const key = keys.length > 0 ? args[0]! : noBuffer
   return {
@@ -643,7 +719,7 @@ function requestOf(call: Call, isLeader: boolean): CommandRequest {
     sequence: ticket === null ? 0n : BigInt(ticket.sequence),
     ackedBelow: ticket === null ? 0n : BigInt(ticket.ackedBelow()),
     read: call.isStale ? 1 : 0,
-    noForward: isLeader,
+    noForward: call.isToLeader,
     hops: 0,
     transfer: undefined,
   }

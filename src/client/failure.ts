@@ -19,6 +19,8 @@ export interface Failure {
    * never: the same call would be refused again. now: elsewhere, at once. later: after a pause.
    */
   readonly retry: 'never' | 'now' | 'later'
+  /** The replicated state has answered, so what became of earlier attempts is known by it, too. */
+  readonly isAnswer: boolean
 }
 
 /** Nothing was sent. */
@@ -29,6 +31,7 @@ export function unreachable(address: string, why: string): Failure {
     leader: '',
     outcome: 'refused',
     retry: 'later',
+    isAnswer: false,
   }
 }
 
@@ -40,6 +43,7 @@ export function brokenOff(address: string, why: string): Failure {
     leader: '',
     outcome: 'unknown',
     retry: 'later',
+    isAnswer: false,
   }
 }
 
@@ -68,17 +72,18 @@ export function statusFailure(error: ServiceError, address: string): Failure {
 }
 
 function final(code: CallErrorCode, text: string): Failure {
-  return { code, text, leader: '', outcome: 'refused', retry: 'never' }
+  return { code, text, leader: '', outcome: 'refused', retry: 'never', isAnswer: false }
 }
 
 function refusal(code: string, text: string, leader: string): Failure {
+  const failure = { code, text, leader, isAnswer: false } as const
   // INTERNAL: a fault of the node, at an unknown point of the call.
   if (!isErrorCode(code))
-    return { code, text, leader, outcome: code === 'INTERNAL' ? 'unknown' : 'refused', retry: 'never' }
+    return { ...failure, outcome: code === 'INTERNAL' ? 'unknown' : 'refused', retry: 'never' }
   switch (code) {
     case 'NOT_LEADER':
     case 'HOP_LIMIT':
-      return { code, text, leader, outcome: 'refused', retry: leader === '' ? 'later' : 'now' }
+      return { ...failure, outcome: 'refused', retry: leader === '' ? 'later' : 'now' }
     case 'NO_LEADER':
     case 'NO_META_LEADER':
     case 'NOT_READY':
@@ -86,20 +91,20 @@ function refusal(code: string, text: string, leader: string): Failure {
     case 'SHUTTING_DOWN':
     case 'QUARANTINED':
     case 'OVERLOADED':
-      return { code, text, leader, outcome: 'refused', retry: 'later' }
+      return { ...failure, outcome: 'refused', retry: 'later' }
     // The node failed or gave up; the others decide. Their answer to the same session and sequence is the truth.
     case 'STORAGE_FAILED':
     case 'OUTCOME_UNKNOWN':
     case 'DEADLINE':
-      return { code, text, leader, outcome: 'unknown', retry: 'later' }
-    default:
-      return {
-        code,
-        text,
-        leader,
-        outcome: kindOf(code) === 'outcome_unknown' ? 'unknown' : 'refused',
-        retry: 'never',
-      }
+      return { ...failure, outcome: 'unknown', retry: 'later' }
+    // Below the mark nothing is applied any more; what an earlier attempt did is forgotten.
+    case 'SESSION_STALE':
+      return { ...failure, outcome: 'refused', retry: 'never' }
+    default: {
+      const kind = kindOf(code)
+      const isAnswer = kind === 'invalid' || kind === 'precondition' || kind === 'out_of_range'
+      return { ...failure, outcome: 'refused', retry: 'never', isAnswer }
+    }
   }
 }
 
