@@ -6,6 +6,7 @@
 import { isatty } from 'node:tty'
 import { benchVerb } from './cli/bench.ts'
 import { runCli } from './cli/cli.ts'
+import { completionVerb } from './cli/completion.ts'
 import { configCheckVerb } from './cli/config-check.ts'
 import { configShowVerb } from './cli/config-show.ts'
 import { devAddNodeVerb } from './cli/dev-add-node.ts'
@@ -48,6 +49,7 @@ const verbs: readonly Verb[] = [
   configCheckVerb,
   configShowVerb,
   benchVerb(async () => (await import('./bench/bench.ts')).runBench),
+  completionVerb(() => verbs),
   helpVerb(() => verbs),
   versionVerb,
 ]

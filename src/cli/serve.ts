@@ -77,7 +77,12 @@ export function serveVerb(
 export function settingOptions(): Record<string, OptionSpec> {
   const options = settingFlags().map(({ flag, describe, isBoolean, isAlias }): [string, OptionSpec] => [
     flag,
-    { kind: isBoolean ? 'boolean' : 'list', describe, isHidden: isAlias },
+    {
+      kind: isBoolean ? 'boolean' : 'list',
+      describe,
+      isHidden: isAlias,
+      isFile: /-(path|file|dir)$/.test(flag),
+    },
   ])
   return Object.fromEntries(options)
 }
