@@ -25,6 +25,7 @@ import { type DataDirectory, openDataDirectory } from './storage/data-directory.
 import { DiskSpace } from './storage/disk-space.ts'
 import { Journal } from './storage/journal.ts'
 import { LmdbStateStore } from './storage/lmdb-state.ts'
+import { Scrubber } from './storage/scrubber.ts'
 import { createServer } from './wire/grpc/server.ts'
 
 /**
@@ -41,13 +42,24 @@ export const startNode: StartNode = async (settings, log) => {
     nodeId: settings.nodeId,
     random: systemRandom,
   })
-  const opened: (() => Promise<void> | void)[] = [() => directory.close()]
+  // What an unclean stop left is suspect until a scrub was through, however this process ends.
+  const trust = { isVerified: directory.wasClean, isTroubled: false }
+  const opened: (() => Promise<void> | void)[] = [
+    () => directory.close(trust.isVerified && !trust.isTroubled),
+  ]
   /** Closes what was opened, the last first. */
   const close = async () => {
-    for (const each of opened.reverse()) await each()
+    for (const each of opened.reverse()) {
+      try {
+        await each()
+      } catch (error) {
+        trust.isTroubled = true
+        log.error('not closed as it should be', { error: error as Error })
+      }
+    }
   }
   try {
-    return await bind(settings, log, directory, opened, close)
+    return await bind(settings, log, directory, trust, opened, close)
   } catch (error) {
     await close()
     throw error
@@ -58,6 +70,7 @@ async function bind(
   settings: Settings,
   log: Logger,
   directory: DataDirectory,
+  trust: { isVerified: boolean },
   opened: (() => Promise<void> | void)[],
   close: () => Promise<void>,
 ): Promise<RunningNode> {
@@ -80,7 +93,12 @@ async function bind(
     budgetBytes: settings.journalBudgetBytes,
     onNoSpace: () => space.refused(),
   })
-  opened.push(() => new Promise<void>(resolve => journal.close(() => resolve())))
+  opened.push(
+    () =>
+      new Promise<void>((resolve, reject) =>
+        journal.close(error => (error === null ? resolve() : reject(error))),
+      ),
+  )
   if (torn !== null)
     log.warn('journal: a torn last frame was cut', { path: torn.path, position: torn.position })
   for (const each of damage) log.error('journal: damaged', { ...each })
@@ -151,7 +169,30 @@ async function bind(
       ...journalStats(journal),
       disk_free_bytes: space.freeBytes,
       disk_reserved_bytes: space.reservedBytes,
+      scrub_rounds: scrubber.counters.rounds,
+      scrub_broken: scrubber.counters.statesBroken + scrubber.counters.entriesBroken,
     }),
+  })
+  const { host } = node
+  const scrubber = new Scrubber({
+    directory: path,
+    clock: systemClock,
+    log,
+    intervalMs: settings.scrubIntervalMs,
+    bytesPerSecond: settings.scrubBytesPerSecond,
+    isSuspect: !directory.wasClean,
+    replicas: () => state.replicas().filter(replica => !host.unfit().has(replica)),
+    journal,
+    onBrokenState: (replica, why) => {
+      state.condemn(replica)
+      host.condemn(replica, why)
+    },
+    onBrokenEntry: (replica, index, why) => host.entryLost(replica, index, why),
+    onReaderGone: () => state.forgetDeadReaders(),
+  })
+  opened.push(async () => {
+    await scrubber.close()
+    trust.isVerified ||= scrubber.counters.rounds > 0
   })
   const server = createServer({
     service: node,
@@ -174,7 +215,9 @@ async function bind(
   opened.push(() => server.close(graceMs))
   await server.listen(settings.host, settings.port)
   if (settings.secondPort !== null) await server.listen(settings.host, settings.secondPort)
-  return run(node, log, close)
+  const running = run(node, log, close)
+  scrubber.start()
+  return running
 }
 
 /** null: TLS is off. */

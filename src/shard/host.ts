@@ -114,6 +114,8 @@ export class Host {
   private readonly replicas = new Map<number, Replica>()
   private readonly groups = new Map<number, Replica>()
   private readonly quarantined = new Map<number, { readonly group: number | null; readonly why: string }>()
+  /** Entries up to an index that can't be read from the journal any more, and are in memory still. */
+  private readonly mending = new Map<number, number>()
   private readonly dirty = new Set<Replica>()
   private progressed = new Set<Replica>()
   private inbox: { readonly from: string; readonly message: Message }[] = []
@@ -250,6 +252,46 @@ export class Host {
   /** Whether this node has the replica, well or not. */
   knows(id: number): boolean {
     return this.replicas.has(id) || this.quarantined.has(id)
+  }
+
+  /** Somebody who looked found the replica's rows broken: it goes no further, and is replaced. */
+  condemn(id: number, why: string): void {
+    this.replicas.get(id)?.halt(why)
+  }
+
+  /**
+   * An entry of a replica can't be read from the journal any more. What it did is in memory, if it was applied: the next
+   * checkpoint makes that durable, and then nobody needs the entry. Otherwise a promise is lost.
+   */
+  entryLost(id: number, index: number, why: string): void {
+    const replica = this.replicas.get(id)
+    if (replica === undefined || replica.halted !== null) return
+    this.options.log.error('an entry of the journal is broken', {
+      group: replica.group,
+      replica: id,
+      index,
+      why,
+    })
+    if (index > replica.appliedIndex) replica.halt(why)
+    else this.mending.set(id, Math.max(index, this.mending.get(id) ?? 0))
+    this.touch(replica)
+  }
+
+  /** A replica whose checkpoint would make broken entries needless. */
+  private mendable(): Replica | null {
+    for (const [id, index] of this.mending) {
+      const replica = this.replicas.get(id)
+      const checkpointed = replica?.state.checkpointed?.index ?? 0
+      if (replica === undefined || replica.halted !== null) this.mending.delete(id)
+      else if (checkpointed < index) {
+        if (this.isBehind(replica, 1)) return replica
+      } else {
+        // A snapshot on its way may still need them; it is let go in time.
+        this.compact(replica, 0)
+        if (this.options.journal.firstIndex(id) > index) this.mending.delete(id)
+      }
+    }
+    return null
   }
 
   /** Replicas that can't go on, found at the start or since: id → group (null: unknown) and why. */
@@ -759,6 +801,8 @@ export class Host {
   private checkpointCandidate(): Replica | null {
     for (const replica of this.replicas.values())
       if (replica.markedAt !== null && replica.halted === null && !replica.isInstalling) return replica
+    const broken = this.mendable()
+    if (broken !== null) return broken
     for (const id of this.options.journal.pinnedBy()) {
       const replica = this.replicas.get(id)
       if (replica === undefined || replica.halted !== null) continue

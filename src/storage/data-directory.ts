@@ -5,6 +5,7 @@
  *                 { "format": 1, "clusterId": text or null, "nodeId", "storeId": 32 hex digits,
  *                   "startCount": a number, "crc32": 8 hex digits, over the compact JSON of the facts before it }
  *     LOCK        held while the directory is open (lib/directory-lock.ts)
+ *     CLEAN       there while nobody uses the directory whose last user closed all that is in it; a start removes it
  *
  * node.json is the first thing made here and never missing after. It is only ever replaced whole (temporary file, fsync,
  * rename, fsync of the directory), so a crash leaves the old one or the new one; one that can't be read is damage, and
@@ -36,6 +37,7 @@ import { systemReason } from '../lib/system-reason.ts'
 const format = 1
 const fileName = 'node.json'
 const temporaryName = 'node.json.tmp'
+const cleanName = 'CLEAN'
 /** More than any node.json; a longer file is not read. */
 const fileBytesMax = 4096
 /** What may lie in a directory that is not ours yet: what file systems and operators put there. */
@@ -98,7 +100,7 @@ export async function openDataDirectory({
     } catch (error) {
       throw refusal(path, `${fileName} can't be written: ${systemReason(error)}`)
     }
-    return new DataDirectory(path, identity, found === null, lock)
+    return new DataDirectory(path, identity, found === null, takeClean(path), lock)
   } catch (error) {
     lock.release()
     throw error
@@ -112,13 +114,16 @@ export class DataDirectory {
   readonly path: string
   /** Whether this call made it. A directory without a cluster id may be older: its node was stopped before it had one. */
   readonly isNew: boolean
+  /** Its last user ended by itself, everything closed. Otherwise what is in it may have been left half-way. */
+  readonly wasClean: boolean
   private current: NodeIdentity
   private failure: RoundhouseError | null = null
   private lock: Lock | null
 
   /** Use `openDataDirectory`. */
-  constructor(path: string, identity: NodeIdentity, isNew: boolean, lock: Lock) {
+  constructor(path: string, identity: NodeIdentity, isNew: boolean, wasClean: boolean, lock: Lock) {
     this.path = path
+    this.wasClean = wasClean || isNew
     this.current = identity
     this.isNew = isNew
     this.lock = lock
@@ -153,10 +158,29 @@ export class DataDirectory {
     this.current = next
   }
 
-  /** Lets the next process in. The directory's files must be closed before. */
-  close(): void {
+  /** Lets the next process in. The directory's files must be closed before; `isClean`: and they were, without trouble. */
+  close(isClean = false): void {
+    if (isClean && this.lock !== null && this.failure === null) noteClean(this.path)
     this.lock?.release()
     this.lock = null
+  }
+}
+
+/** Whether the last user left it clean. From now on it is not, durably: this one has yet to end. */
+function takeClean(path: string): boolean {
+  const file = join(path, cleanName)
+  if (statSync(file, { throwIfNoEntry: false }) === undefined) return false
+  rmSync(file)
+  syncDirectory(path)
+  return true
+}
+
+function noteClean(path: string): void {
+  try {
+    writeFileSync(join(path, cleanName), '')
+    syncDirectory(path)
+  } catch {
+    // Without it the next start looks through everything: slower, never wrong.
   }
 }
 

@@ -8,7 +8,7 @@
  * - A failed sync is final, and so is a failed write but one: for want of room nothing was promised and nothing lost.
  *   The same bytes are written to the same place again until there is room; whoever waits for them waits.
  */
-import { RoundhouseError } from '../errors.ts'
+import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -275,6 +275,48 @@ export class Journal {
     if (this.files.usedBytes * 2 < this.budgetBytes || oldest === this.files.current) return []
     const key = segmentKey(oldest.number)
     return [...this.logs.values()].filter(log => log.index.pins.count(key) > 0).map(log => log.replica)
+  }
+
+  /** Those that it has something of. */
+  replicas(): readonly number[] {
+    return [...this.logs.keys()]
+  }
+
+  /**
+   * Reads a replica's entries in closed segments from the disk, whatever the cache has: from index `from` on, about
+   * `bytesMax` of them. Answers where to go on, null when there is no more, and the first that is not what was written.
+   */
+  check(
+    replica: number,
+    from: number,
+    bytesMax: number,
+  ): { next: number | null; bytes: number; broken: { index: number; why: string } | null } {
+    const log = this.logs.get(replica)
+    const open = this.inFlight?.segment.number ?? this.files.current.number
+    let bytes = 0
+    let index = Math.max(from, log?.index.first ?? 0)
+    while (log !== undefined && index <= log.lastIndex) {
+      const segment = log.index.isHole(index)
+        ? undefined
+        : this.files.find(log.index.keyAt(index), segmentKey)
+      // What is known to be lost, or lies where frames are still being written, is not asked for.
+      if (segment === undefined || segment.number >= open) {
+        index++
+        continue
+      }
+      if (bytes >= bytesMax) return { next: index, bytes, broken: null }
+      const entries: Entry[] = []
+      try {
+        index = this.readCold(log, index, log.lastIndex + 1, entries)
+      } catch (error) {
+        if (!isError(error, 'CORRUPT')) throw error
+        const broken = index + entries.length
+        return { next: broken + 1, bytes, broken: { index: broken, why: error.message } }
+      }
+      // A small entry costs a read as well.
+      for (const { data } of entries) bytes += Math.max(data.byteLength, 512)
+    }
+    return { next: null, bytes, broken: null }
   }
 
   stats(): JournalStats {

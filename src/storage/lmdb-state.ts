@@ -236,6 +236,10 @@ class LmdbBase implements StateBase {
     this.broken.add(replica)
   }
 
+  forgetDeadReaders(): void {
+    if (this.failure === null) this.root.readerCheck()
+  }
+
   async commit(replica: number, rows: Memtable, meta: CheckpointMeta): Promise<void> {
     await this.ready()
     const packed: Uint8Array<ArrayBuffer>[] = []
@@ -464,5 +468,10 @@ export class LmdbStateStore extends LayeredStateStore {
    */
   condemn(replica: number): void {
     this.lmdb.condemn(replica)
+  }
+
+  /** A process that died while it read (a scrub's) would keep pages from being used again for ever. */
+  forgetDeadReaders(): void {
+    this.lmdb.forgetDeadReaders()
   }
 }

@@ -1,25 +1,47 @@
 import { writeSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import { isError } from '../errors.ts'
 import { readCheckpoint } from './checked-rows.ts'
-import { directoryName, openEnvironment, openRows } from './lmdb-env.ts'
-import type { ScrubLine } from './state-scrub.ts'
+import { decodeRecord } from './checkpoint-record.ts'
+import { directoryKey, directoryName, isAbandoned, openEnvironment, openRows } from './lmdb-env.ts'
+import type { ScrubLine, ScrubTask } from './state-scrub.ts'
 
 /** The child of state-scrub.ts. Opens the environment read-only, so that it can't make anything worse. */
-const task = JSON.parse(process.argv[2]!) as { path: string; replicas: number[]; replicasMax: number }
+const task = JSON.parse(process.argv[2]!) as ScrubTask
 const root = openEnvironment(task.path, task.replicasMax, true)
 const directory = openRows(root, directoryName)
 
 /** Synchronously: the next thing may be a crash. */
 const say = (line: ScrubLine) => void writeSync(1, `${JSON.stringify(line)}\n`)
 
+/** Which rows are the replica's now: null when it has none (any more). Throws CORRUPT. */
+function generationOf(replica: number): number | null {
+  root.resetReadTxn()
+  const record = directory.get(directoryKey(replica))
+  return record === undefined || isAbandoned(record) ? null : decodeRecord(replica, record).generation
+}
+
 for (const replica of task.replicas) {
   say({ begin: replica })
   let trouble: string | null = null
+  let bytes = 0
+  let generation: number | null = null
   try {
-    readCheckpoint(root, directory, replica, () => () => undefined)
+    generation = generationOf(replica)
+    if (generation !== null)
+      readCheckpoint(root, directory, replica, () => (key, value) => {
+        bytes += key.length + value.byteLength
+      })
   } catch (error) {
     trouble = isError(error, 'CORRUPT') ? error.facts.what : String(error)
+    try {
+      // Dropped, or replaced by a snapshot's, while it was read: it is nobody's trouble any more.
+      if (generation !== null && generationOf(replica) !== generation) trouble = null
+    } catch {
+      // What says whose the rows are can't be read: that is trouble as well.
+    }
   }
   say({ replica, trouble })
+  if (task.bytesPerSecond !== null) await pause((bytes * 1000) / task.bytesPerSecond)
 }
 await root.close()

@@ -114,3 +114,48 @@ describe('a leader whose disk hangs', () => {
     )
   })
 })
+
+describe('an entry of the journal that can not be read any more', () => {
+  const lived = async () => {
+    const lone = new LoneHost()
+    lone.start()
+    await lone.found(3, 7)
+    for (let i = 0; i < 20; i++) assert.equal((await lone.put(7, `k${i}`, 'v')).ok, true)
+    return lone
+  }
+
+  it('is made needless by a checkpoint where it was applied: nothing is lost, nobody is blamed', async () => {
+    const lone = await lived()
+    const { journal } = lone.life
+    const { appliedIndex } = lone.host.replica(7)!
+    assert.ok(journal.firstIndex(7) < 5)
+    lone.host.entryLost(7, 5, 'a wrong checksum')
+    assert.ok(await lone.run(5_000, () => journal.firstIndex(7) > 5), 'the journal lets go of it')
+    assert.ok(lone.host.replica(7)!.state.checkpointed!.index >= appliedIndex)
+    assert.equal(lone.host.replica(7)!.halted, null)
+    await lone.restart()
+    await lone.led(7)
+    assert.ok(await lone.run(1_000, () => lone.get(7, 'k19') === 'v'))
+  })
+
+  it('ends its replica where it was not', async () => {
+    const lone = await lived()
+    lone.host.entryLost(7, lone.host.replica(7)!.appliedIndex + 1, 'a wrong checksum')
+    assert.equal(lone.host.replica(7)!.halted, 'a wrong checksum')
+    assert.equal(lone.host.unfit().get(7)?.why, 'a wrong checksum')
+  })
+})
+
+describe('a replica that a scrub found broken', () => {
+  it('falls silent at once, for good', async () => {
+    const lone = new LoneHost()
+    lone.start()
+    await lone.found(3, 7)
+    lone.host.condemn(7, 'rows are missing')
+    assert.equal((await lone.put(7, 'k', 'v')).ok, false)
+    await lone.run(1_000)
+    await lone.restart()
+    assert.equal(lone.host.unfit().get(7)?.why, 'rows are missing')
+    lone.host.condemn(8, 'nobody has it')
+  })
+})

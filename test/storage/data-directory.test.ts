@@ -544,3 +544,22 @@ describe('the lock of a data directory', () => {
     assert.ok(count() <= before + 1, `${before} → ${count()}`)
   })
 })
+
+describe('whether a data directory was left clean', () => {
+  it('is said by who closed it so, and by nobody who did not', async () => {
+    const path = newPath()
+    const first = await open(path)
+    assert.equal(first.wasClean, true, 'a new one holds nothing half-way')
+    first.close(true)
+    const second = await open(path)
+    assert.equal(second.wasClean, true)
+    second.close(false)
+    const third = await open(path)
+    assert.equal(third.wasClean, false)
+    third.close(true)
+    const child = await start()
+    await child.ask(`open ${path}`)
+    await child.kill()
+    assert.equal((await open(path)).wasClean, false, 'kill -9 of its last user')
+  })
+})
