@@ -74,11 +74,11 @@ describe('the client and a cluster in trouble', () => {
       const keys = Array.from({ length: 20 }, (_, number) => `order:${number}`)
       const lists = await Promise.all(
         keys.map(async key => {
-          await Promise.all(Array.from({ length: 100 }, (_, place) => client.rpush(key, place)))
+          await Promise.all(Array.from({ length: 50 }, (_, place) => client.rpush(key, place)))
           return await client.lrange(key, 0, -1)
         }),
       )
-      const expected = Array.from({ length: 100 }, (_, place) => String(place))
+      const expected = Array.from({ length: 50 }, (_, place) => String(place))
       for (const list of lists) assert.deepEqual(list, expected)
       await using(cluster, client)
     } finally {
