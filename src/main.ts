@@ -16,6 +16,7 @@ import { healthVerb } from './cli/health.ts'
 import { helpVerb } from './cli/help-verb.ts'
 import { leaveVerb } from './cli/leave.ts'
 import { nodesVerb } from './cli/nodes.ts'
+import { promptVerb } from './cli/prompt.ts'
 import { rebalanceVerb } from './cli/rebalance.ts'
 import { recoverVerb } from './cli/recover.ts'
 import { replaceVerb } from './cli/replace.ts'
@@ -49,6 +50,7 @@ const verbs: readonly Verb[] = [
   configCheckVerb,
   configShowVerb,
   benchVerb(async () => (await import('./bench/bench.ts')).runBench),
+  promptVerb(() => verbs),
   completionVerb(() => verbs),
   helpVerb(() => verbs),
   versionVerb,

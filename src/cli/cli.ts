@@ -34,8 +34,7 @@ export async function runCli(args: readonly string[], shell: Shell, verbs: reado
   let verb: Verb | undefined
   let json = false
   try {
-    const isVersion = args.length === 1 && (args[0] === '--version' || args[0] === '-v')
-    const found = parse(isVersion ? ['version'] : args, verbs, pageColumns(shell.stdout.columns))
+    const found = parse(meant(args, shell, verbs), verbs, pageColumns(shell.stdout.columns))
     if (found.kind === 'help') {
       shell.stdout.write(`${found.text}\n`)
       return exitCodes.done
@@ -48,6 +47,14 @@ export async function runCli(args: readonly string[], shell: Shell, verbs: reado
     else shell.stderr.write(describeError(colorsFor(shell.stderr, shell.env), error, verb))
     return exitCodeOf(error)
   }
+}
+
+/** Nothing typed in a terminal is the prompt, elsewhere it asks for help. */
+function meant(args: readonly string[], shell: Shell, verbs: readonly Verb[]): readonly string[] {
+  if (args.length === 1 && (args[0] === '--version' || args[0] === '-v')) return ['version']
+  const isTerminal = shell.stdin.isTerminal && shell.stdout.isTerminal
+  const hasPrompt = verbs.some(verb => verb.path[0] === 'prompt')
+  return args.length === 0 && isTerminal && hasPrompt ? ['prompt'] : args
 }
 
 /** What people read of an error, with the way to help where the command line was not understood. */

@@ -39,7 +39,7 @@ export function completionScript(shell: ShellName, verbs: readonly Verb[]): stri
 
 // --- The table ------------------------------------------------------------------------------------------------------
 
-interface CompletionTable {
+export interface CompletionTable {
   readonly verbs: readonly VerbRow[]
   /** First words of verbs that have two. */
   readonly groups: readonly string[]
@@ -66,7 +66,7 @@ interface OptionRow {
   readonly spec: OptionSpec
 }
 
-function tableOf(verbs: readonly Verb[]): CompletionTable {
+export function tableOf(verbs: readonly Verb[]): CompletionTable {
   const rows = verbs.map(verb => ({
     name: verb.path.join(' '),
     summary: verb.summary,
@@ -103,7 +103,7 @@ type Offer =
   | { readonly kind: 'words'; readonly words: readonly string[]; readonly isUpper: boolean }
 
 /** null: anything may stand here. */
-function offerOf(table: CompletionTable, { choices, offers }: Positional): Offer | null {
+export function offerOf(table: CompletionTable, { choices, offers }: Positional): Offer | null {
   if (choices !== undefined) return { kind: 'words', words: choices, isUpper: false }
   if (offers === 'files') return { kind: 'files' }
   if (offers === 'commands') return { kind: 'words', words: table.commands, isUpper: true }

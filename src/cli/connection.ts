@@ -115,6 +115,7 @@ export class Nodes {
   readonly timeoutMs: number
   private addresses: readonly string[]
   private readonly signal: AbortSignal
+  private readonly interrupted = new AbortController()
   private readonly tls: Certificates | null
   /** For connections beside its own. */
   readonly credentials: ChannelCredentials
@@ -131,7 +132,7 @@ export class Nodes {
     this.credentials = tls === null ? credentials.createInsecure() : new TlsChannelCredentials(() => tls)
     this.addresses = addresses
     this.timeoutMs = timeoutMs
-    this.signal = signal
+    this.signal = AbortSignal.any([signal, this.interrupted.signal])
   }
 
   /** From `--node`, else ROUNDHOUSE_NODE, else the default list. */
@@ -208,6 +209,12 @@ export class Nodes {
   }
 
   close(): void {
+    this.drop()
+  }
+
+  /** What is under way fails, and so does whatever is asked later. */
+  interrupt(): void {
+    this.interrupted.abort()
     this.drop()
   }
 
