@@ -114,7 +114,55 @@ function storeCluster(keyspace: Keyspace, row: ClusterRow): void {
 
 const json = (value: unknown): Reply => ({ kind: 'value', value: fromUtf8(JSON.stringify(value)) })
 
-function define<Request>(name: string, run: (keyspace: Keyspace, request: Request) => Reply): Command {
+/** What each field of a request must be. */
+type Shape<Request> = { readonly [Field in keyof Request]-?: (value: unknown) => boolean }
+
+const text = (value: unknown) => typeof value === 'string' && value.length <= textMax
+const id = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
+const flag = (value: unknown) => typeof value === 'boolean'
+const optional = (check: (value: unknown) => boolean) => (value: unknown) =>
+  value === undefined || check(value)
+const fits =
+  <Value>(shape: Shape<Value>) =>
+  (value: unknown) =>
+    typeof value === 'object' &&
+    value !== null &&
+    (Object.entries(shape) as [keyof Value, (field: unknown) => boolean][]).every(([field, check]) =>
+      check((value as Value)[field]),
+    )
+const list = (check: (value: unknown) => boolean) => (value: unknown) =>
+  Array.isArray(value) && value.length <= listMax && value.every(check)
+const members = list(fits<Member>({ node: text, replica: id }))
+const wishes = list(
+  fits<OpenRequest['voters'][number]>({ node: text, replica: value => value === null || id(value) }),
+)
+const settings = fits<ClusterSettings>({ shardCount: id, replicationFactor: id, vNodeCount: id })
+const joiner: Shape<JoinRequest> = {
+  nodeId: text,
+  storeId: text,
+  peerAddress: text,
+  clientAddress: text,
+  zone: text,
+  expected: optional(
+    fits<Partial<ClusterSettings>>({
+      shardCount: optional(id),
+      replicationFactor: optional(id),
+      vNodeCount: optional(id),
+    }),
+  ),
+}
+const textMax = 300
+const listMax = 1_000
+
+/**
+ * A request comes from another node, so it is checked, and here: an entry that is refused is refused by every replica
+ * alike, while one that throws anything else ends every node of the cluster, at every restart again.
+ */
+function define<Request>(
+  name: string,
+  shape: Shape<Request>,
+  run: (keyspace: Keyspace, request: Request) => Reply,
+): Command {
   return {
     name,
     summary: 'Of the meta shard',
@@ -123,11 +171,29 @@ function define<Request>(name: string, run: (keyspace: Keyspace, request: Reques
     keys: 'none',
     access: 'write',
     isInternal: true,
-    run: (keyspace, args) => run(keyspace, JSON.parse(toUtf8(args[0]!)) as Request),
+    run: (keyspace, args) => run(keyspace, parse(name, shape, args[0])),
   }
 }
 
-const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
+function parse<Request>(name: string, shape: Shape<Request>, bytes: Bytes | undefined): Request {
+  try {
+    const value: unknown = JSON.parse(toUtf8(bytes ?? new Uint8Array(0)))
+    if (fits(shape)(value)) return value as Request
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error
+  }
+  const accepted = `a JSON object with ${Object.keys(shape).join(', ')}`
+  throw new RoundhouseError('INVALID_ARGUMENT', { what: `request ${name}`, accepted })
+}
+
+const foundShape: Shape<FoundRequest> = {
+  clusterId: text,
+  settings,
+  firstReplica: id,
+  node: fits<FoundRequest['node']>({ ...joiner, metaReplica: id, lostStoreId: optional(text) }),
+}
+
+const found = define<FoundRequest>('META.FOUND', foundShape, (keyspace, request) => {
   if (load(keyspace, clusterKey) !== undefined) return json({})
   const { clusterId, settings, node, firstReplica } = request
   const { shardCount } = settings
@@ -168,7 +234,7 @@ const found = define<FoundRequest>('META.FOUND', (keyspace, request) => {
 })
 
 /** Registers a node, or takes its new addresses. The same store may ask again and gets the same replica id. */
-const join = define<JoinRequest>('META.JOIN', (keyspace, { expected, ...request }) => {
+const join = define<JoinRequest>('META.JOIN', joiner, (keyspace, { expected, ...request }) => {
   const cluster = loadCluster(keyspace)
   const differences = differencesOf(expected ?? {}, cluster.settings)
   if (differences !== null) throw new RoundhouseError('SETTINGS_DIFFER', { differences })
@@ -197,8 +263,11 @@ const join = define<JoinRequest>('META.JOIN', (keyspace, { expected, ...request 
   return json(node)
 })
 
+const states: readonly RegisteredState[] = ['joining', 'member', 'leaving', 'left']
+
 const setState = define<{ nodeId: string; state: RegisteredState }>(
   'META.STATE',
+  { nodeId: text, state: value => states.includes(value as RegisteredState) },
   (keyspace, { nodeId, state }) => {
     const cluster = loadCluster(keyspace)
     const nodes = loadNodes(keyspace)
@@ -209,7 +278,7 @@ const setState = define<{ nodeId: string; state: RegisteredState }>(
         known: nodes.map(node => node.nodeId).join(' '),
       })
     // joining → member → leaving → left, never back: a command that comes late changes nothing.
-    const order: readonly RegisteredState[] = ['joining', 'member', 'leaving', 'left']
+    const order = states
     if (order.indexOf(state) <= order.indexOf(known.state)) return json(known)
     store(
       keyspace,
@@ -221,35 +290,42 @@ const setState = define<{ nodeId: string; state: RegisteredState }>(
   },
 )
 
-const open = define<OpenRequest>('META.OPEN', (keyspace, request) => {
-  const cluster = loadCluster(keyspace)
-  const record = load<ShardRecord>(keyspace, shardKey(request.group))
-  if (record === undefined || (record.operation?.id ?? 0) !== request.replaces)
-    return json({ operation: null })
-  const nodes = new Set(
-    loadNodes(keyspace)
-      .filter(node => node.state !== 'left')
-      .map(node => node.nodeId),
-  )
-  // The plan of a meta leader that has been replaced may come late and name a node that was let go meanwhile.
-  if (![...request.voters, ...request.learners].every(member => nodes.has(member.node)))
-    return json({ operation: null })
-  let { nextReplica } = cluster
-  const withIds = (members: OpenRequest['voters']): Member[] =>
-    members.map(({ node, replica }) => ({ node, replica: replica ?? nextReplica++ }))
-  const operation: Operation = {
-    id: cluster.nextOperation,
-    voters: withIds(request.voters),
-    learners: withIds(request.learners),
-  }
-  const replaced = record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
-  const former = [...record.former, ...replaced]
-  store(keyspace, shardKey(request.group), { ...record, operation, former } satisfies ShardRecord)
-  storeCluster(keyspace, { ...cluster, nextReplica, nextOperation: cluster.nextOperation + 1 })
-  return json({ operation })
-})
+const open = define<OpenRequest>(
+  'META.OPEN',
+  { group: id, replaces: id, voters: wishes, learners: wishes },
+  (keyspace, request) => {
+    const cluster = loadCluster(keyspace)
+    const record = load<ShardRecord>(keyspace, shardKey(request.group))
+    if (record === undefined || (record.operation?.id ?? 0) !== request.replaces)
+      return json({ operation: null })
+    const nodes = new Set(
+      loadNodes(keyspace)
+        .filter(node => node.state !== 'left')
+        .map(node => node.nodeId),
+    )
+    // The plan of a meta leader that has been replaced may come late and name a node that was let go meanwhile.
+    if (![...request.voters, ...request.learners].every(member => nodes.has(member.node)))
+      return json({ operation: null })
+    let { nextReplica } = cluster
+    const withIds = (members: OpenRequest['voters']): Member[] =>
+      members.map(({ node, replica }) => ({ node, replica: replica ?? nextReplica++ }))
+    const operation: Operation = {
+      id: cluster.nextOperation,
+      voters: withIds(request.voters),
+      learners: withIds(request.learners),
+    }
+    const replaced =
+      record.operation === null ? [] : [...record.operation.voters, ...record.operation.learners]
+    const former = [...record.former, ...replaced]
+    store(keyspace, shardKey(request.group), { ...record, operation, former } satisfies ShardRecord)
+    storeCluster(keyspace, { ...cluster, nextReplica, nextOperation: cluster.nextOperation + 1 })
+    return json({ operation })
+  },
+)
 
-const close = define<CloseRequest>('META.CLOSE', (keyspace, request) => {
+const asItIs = { group: id, voters: members, learners: members, index: id }
+
+const close = define<CloseRequest>('META.CLOSE', { operation: id, ...asItIs }, (keyspace, request) => {
   const cluster = loadCluster(keyspace)
   const record = load<ShardRecord>(keyspace, shardKey(request.group))
   if (record?.operation?.id !== request.operation) return json({})
@@ -284,6 +360,7 @@ function named(record: ShardRecord): Member[] {
  */
 const report = define<ReportRequest>(
   'META.REPORT',
+  { forcedAt: id, ...asItIs },
   (keyspace, { group, voters, learners, index, forcedAt }) => {
     const cluster = loadCluster(keyspace)
     const record = load<ShardRecord>(keyspace, shardKey(group))
@@ -310,30 +387,34 @@ const report = define<ReportRequest>(
  * here only makes the plan give its node another one. Of the meta shard the new one's id is given at once and answered:
  * the node has no register to find it in.
  */
-const unfit = define<UnfitRequest>('META.UNFIT', (keyspace, { group, replica }) => {
-  const cluster = loadCluster(keyspace)
-  const record = load<ShardRecord>(keyspace, shardKey(group))
-  const nodes = loadNodes(keyspace)
-  const member = record === undefined ? undefined : named(record).find(each => each.replica === replica)
-  if (record === undefined || member === undefined) return json({ metaReplica: null })
-  const isMarked = record.unfit.includes(replica)
-  const node = nodes.find(each => each.nodeId === member.node)
-  const isMeta = group === metaGroup && node?.metaReplica === replica
-  if (!isMarked) {
-    store(keyspace, shardKey(group), { ...record, unfit: [...record.unfit, replica] } satisfies ShardRecord)
-    storeCluster(keyspace, { ...cluster, nextReplica: cluster.nextReplica + (isMeta ? 1 : 0) })
-  }
-  if (!isMeta || isMarked) return json({ metaReplica: node?.metaReplica ?? null })
-  store(
-    keyspace,
-    nodesKey,
-    nodes.map(each => (each === node ? { ...each, metaReplica: cluster.nextReplica } : each)),
-  )
-  return json({ metaReplica: cluster.nextReplica })
-})
+const unfit = define<UnfitRequest>(
+  'META.UNFIT',
+  { group: id, replica: id },
+  (keyspace, { group, replica }) => {
+    const cluster = loadCluster(keyspace)
+    const record = load<ShardRecord>(keyspace, shardKey(group))
+    const nodes = loadNodes(keyspace)
+    const member = record === undefined ? undefined : named(record).find(each => each.replica === replica)
+    if (record === undefined || member === undefined) return json({ metaReplica: null })
+    const isMarked = record.unfit.includes(replica)
+    const node = nodes.find(each => each.nodeId === member.node)
+    const isMeta = group === metaGroup && node?.metaReplica === replica
+    if (!isMarked) {
+      store(keyspace, shardKey(group), { ...record, unfit: [...record.unfit, replica] } satisfies ShardRecord)
+      storeCluster(keyspace, { ...cluster, nextReplica: cluster.nextReplica + (isMeta ? 1 : 0) })
+    }
+    if (!isMeta || isMarked) return json({ metaReplica: node?.metaReplica ?? null })
+    store(
+      keyspace,
+      nodesKey,
+      nodes.map(each => (each === node ? { ...each, metaReplica: cluster.nextReplica } : each)),
+    )
+    return json({ metaReplica: cluster.nextReplica })
+  },
+)
 
 /** A node whose directory is lost comes back with an empty one: none of its replicas counts any more, its name does. */
-const replace = define<ReplaceRequest>('META.REPLACE', (keyspace, { nodeId }) => {
+const replace = define<ReplaceRequest>('META.REPLACE', { nodeId: text }, (keyspace, { nodeId }) => {
   const cluster = loadCluster(keyspace)
   const nodes = loadNodes(keyspace)
   const known = nodes.find(node => node.nodeId === nodeId && node.state !== 'left')
@@ -366,7 +447,7 @@ const replace = define<ReplaceRequest>('META.REPLACE', (keyspace, { nodeId }) =>
   return json(updated)
 })
 
-const pause = define<{ isPaused: boolean }>('META.PAUSE', (keyspace, { isPaused }) => {
+const pause = define<{ isPaused: boolean }>('META.PAUSE', { isPaused: flag }, (keyspace, { isPaused }) => {
   const cluster = loadCluster(keyspace)
   if (cluster.isPaused !== isPaused) storeCluster(keyspace, { ...cluster, isPaused })
   return json({})

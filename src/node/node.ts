@@ -551,7 +551,7 @@ export class Node implements Service, PeerService {
         what: `shard ${shard}`,
         accepted: `0 to ${shardCount - 1}, or ${metaGroup} for the meta shard`,
       })
-    return this.verifier.verify(shard)
+    return this.retryBriefly(() => this.verifier.verify(shard))
   }
 
   async rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus> {
@@ -568,12 +568,11 @@ export class Node implements Service, PeerService {
   }
 
   /** An operator's command waits out an election, no longer. */
-  private async retryBriefly(work: () => Promise<unknown>): Promise<void> {
+  private async retryBriefly<Answer>(work: () => Promise<Answer>): Promise<Answer> {
     const untilMs = this.options.clock.now() + this.options.messageTimeoutMs
     for (;;) {
       try {
-        await work()
-        return
+        return await work()
       } catch (error) {
         if (!isPassing(error) || this.options.clock.now() > untilMs) throw error
         await this.pause(100)

@@ -265,7 +265,9 @@ export class Snapshotter {
       return
     }
     const manifest = { ...offer.manifest, configuration: fromUtf8(offer.manifest.configuration) }
-    const incoming: Incoming = { staged: replica.state.stage(manifest), message, isCancelled: false }
+    const staged = this.stage(replica, manifest)
+    if (staged === null) return
+    const incoming: Incoming = { staged, message, isCancelled: false }
     this.incoming.set(replica.id, incoming)
     this.options.log.debug('snapshot pull', {
       group: replica.group,
@@ -273,6 +275,17 @@ export class Snapshotter {
       index: manifest.index,
     })
     void this.pull(replica, offer.node, incoming)
+  }
+
+  /** null: no room for it now, or a manifest that nobody here would write. The sender offers it again. */
+  private stage(replica: Replica, manifest: SnapshotManifest): StagedSnapshot | null {
+    try {
+      return replica.state.stage(manifest)
+    } catch (error) {
+      const why = (error as Error).message
+      this.options.log.warn('snapshot not taken', { group: replica.group, replica: replica.id, why })
+      return null
+    }
   }
 
   private async pull(replica: Replica, node: string, incoming: Incoming): Promise<void> {

@@ -443,3 +443,37 @@ describe('META.REPLACE', () => {
     assert.throws(() => meta.run('META.REPLACE', { nodeId: 'node9' }), refusal('UNKNOWN_NODE'))
   })
 })
+
+describe('a request that is none', () => {
+  const commands = ['FOUND', 'JOIN', 'STATE', 'OPEN', 'CLOSE', 'REPORT', 'UNFIT', 'REPLACE', 'PAUSE']
+  const fields = [
+    'group',
+    'replica',
+    'nodeId',
+    'state',
+    'voters',
+    'learners',
+    'index',
+    'operation',
+    'expected',
+  ]
+
+  it('is refused by every replica alike and changes nothing, whatever it is', () => {
+    const meta = new MetaShard().found().admit('node2')
+    const before = meta.register
+    const garbage = fc.oneof(
+      fc.jsonValue(),
+      fc.dictionary(fc.constantFrom(...fields), fc.oneof(fc.jsonValue(), fc.array(fc.jsonValue()))),
+    )
+    fc.assert(
+      fc.property(fc.constantFrom(...commands), garbage, (command, request) => {
+        const applied = meta.apply(`META.${command}`, request)
+        if (command === 'FOUND' && applied.kind === 'replies') return
+        if (applied.kind === 'refused')
+          assert.ok(['INVALID_ARGUMENT', 'UNKNOWN_NODE'].includes(applied.error.code), applied.error.code)
+      }),
+      { numRuns: 3_000 },
+    )
+    assert.deepEqual(meta.register, before)
+  })
+})
