@@ -167,8 +167,11 @@ export class Controller {
 
   private reconcile(register: Register): void {
     const { host, nodeId, log } = this.options
+    // After a restart the register may be older than what this node has done already: a replica that it has destroyed
+    // since would be made again, without its votes and, if it founded its group, as the only voter of an empty one.
+    const isFresh = host.group(metaGroup)?.isFresh === true
     for (const [group, { operation, birth }] of register.shards) {
-      if (operation === null) continue
+      if (operation === null || !isFresh) continue
       for (const { node, replica } of [...operation.voters, ...operation.learners]) {
         if (node !== nodeId || host.knows(replica)) continue
         this.once(`create ${replica}`, async () => {

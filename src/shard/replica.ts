@@ -222,6 +222,19 @@ export class Replica {
     return result.kind === 'reply' ? result.reply : null
   }
 
+  /** A leader that has applied an entry of its own term has applied all that was ever committed before (Raft §8). */
+  private get leadsKnowingly(): boolean {
+    return this.isLeader && this.appliedTerm === this.raft.term
+  }
+
+  /**
+   * Whether its rows are no older than what this node has shown or acted on before its last start: after a restart they
+   * may be, until all is applied that a leader has committed since.
+   */
+  get isFresh(): boolean {
+    return this.leadsKnowingly || (this.freshFrom !== null && this.appliedIndex >= this.freshFrom)
+  }
+
   get waitsForDeadlines(): boolean {
     return this.proposed.size + this.asked.size + this.confirmed.length + this.awaitingClock.length > 0
   }
@@ -283,19 +296,18 @@ export class Replica {
     command: Command,
     args: readonly Bytes[],
   ): { readonly reply: Reply; readonly index: number; readonly lagMs: number } {
-    const { group, freshFrom } = this
+    const { group } = this
     if (this.halted !== null) throw new RoundhouseError('QUARANTINED', { shard: group, why: this.halted })
-    // A leader that has applied an entry of its own term has applied all that was ever committed before (Raft §8).
-    const leads = this.isLeader && this.appliedTerm === this.raft.term
-    // After a restart the state may be older than what this node has served: it waits for all that a leader has committed.
-    if (!leads && (freshFrom === null || this.appliedIndex < freshFrom))
+    if (!this.isFresh)
       throw new RoundhouseError('NOT_READY', {
         why: `its replica of shard ${group} has not caught up since its start`,
       })
     const result = this.machine.read(command, args, { wallNowMs: null })
     assert(result.kind !== 'clock-wanted', 'a stale read asked for the clock')
     if (result.kind === 'refused') throw result.error
-    const lagMs = leads ? 0 : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs))
+    const lagMs = this.leadsKnowingly
+      ? 0
+      : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs))
     return { reply: result.reply, index: result.revision, lagMs }
   }
 

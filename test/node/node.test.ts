@@ -540,9 +540,15 @@ describe('a node that is dead for longer than node_down_after', () => {
 describe('the replicas of a shard', () => {
   async function verified(made: SimCluster, at: SimMachine, shard: number) {
     let result: Awaited<ReturnType<NonNullable<SimMachine['node']>['verify']>> | undefined
-    at.node!.verify(shard).then(found => {
-      result = found
-    })
+    // A leader that is being handed over says so: then somebody asks again.
+    const ask = () =>
+      at.node!.verify(shard).then(
+        found => {
+          result = found
+        },
+        () => made.world.at(100, ask),
+      )
+    void ask()
     await until(made, 'verified', () => result !== undefined)
     return result!
   }

@@ -264,6 +264,7 @@ export class Invariants {
   lost(node: string): void {
     for (const ledger of this.byNode.get(node) ?? []) {
       ledger.isLost = true
+      ledger.lostLast = Math.max(ledger.lostLast, ledger.durableLast)
       ledger.durableLast = 0
     }
   }
@@ -421,7 +422,7 @@ export class Invariants {
       const voter = this.ledgers.get(id)
       return (
         voter !== undefined &&
-        voter.durableLast >= committed &&
+        Math.max(voter.durableLast, voter.lostLast) >= committed &&
         (voter.base > committed || voter.hashAt(committed) === hash)
       )
     }

@@ -41,6 +41,8 @@ export class ReplicaLedger {
   isWriteInFlight = false
   /** Its disk was taken away or damaged: nothing can be asked of it. */
   isLost = false
+  /** How much of it was durable before that: an acknowledgement may be on its way still. */
+  lostLast = 0
   isRemoved = false
   /** Its node keeps it mute. */
   isQuarantined = false

@@ -299,6 +299,12 @@ export class SimCluster {
     if (invariants === null) return
     this.network.onSend = (from, messages) =>
       invariants.sent(this.machines.find(machine => machine.address === from)?.node ?? null, messages)
+    this.world.onCrash = (owner, error) => {
+      if (!(owner instanceof SimMachine)) throw error
+      if (!isFromTheDisk(error)) this.violations.push(`${owner.nodeId}: ${error.stack}`)
+      else this.sightings.see('diskFailed')
+      if (owner.node !== null) owner.end(`uncaught: ${error.message}`)
+    }
     this.world.onEvent = () => {
       const machine = this.world.current
       if (machine instanceof SimMachine && machine.node !== null) invariants.look(machine.node)

@@ -24,6 +24,8 @@ export class World {
   current: object | null = null
   /** Called after each event, when all promises have settled. */
   onEvent: (() => void) | null = null
+  /** Called with a process that threw what nobody caught. */
+  onCrash: ((owner: object, error: Error) => void) | null = null
   private readonly heap: Event[] = []
   private sequence = 0
 
@@ -44,6 +46,16 @@ export class World {
   /** Events to come. */
   get waiting(): number {
     return this.heap.length
+  }
+
+  /** Runs what may end a process by an exception that nobody catches. */
+  guard(owner: object, run: () => void): void {
+    try {
+      run()
+    } catch (error) {
+      if (this.onCrash === null) throw error
+      this.onCrash(owner, error as Error)
+    }
   }
 
   at(delayMs: number, run: () => void): void {
@@ -168,7 +180,8 @@ export class ProcessClock implements Clock {
       if (this.isPaused) this.held.push(run)
       else {
         this.world.current = this.owner
-        run()
+        if (this.owner === null) run()
+        else this.world.guard(this.owner, run)
       }
     })
   }
