@@ -37,7 +37,7 @@ export const nodesVerb: Verb = {
         node.nodeId,
         node.clientAddress,
         node.address,
-        stateText(colors, node.state),
+        stateText(colors, node),
         node.zone === '' ? '-' : node.zone,
         node.replicas,
         node.leaders,

@@ -81,7 +81,7 @@ export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string
       node.nodeId,
       node.clientAddress,
       node.address,
-      stateText(colors, node.state) + diskText(colors, node.disk),
+      stateText(colors, node),
       node.zone === '' ? '-' : node.zone,
       node.replicas,
       node.leaders,
@@ -89,9 +89,11 @@ export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string
   )
 }
 
-export function stateText(colors: Colors, state: string): string {
-  if (state === 'alive') return colors.green(state)
-  return state === 'dead' || state === 'left' ? colors.red(state) : colors.yellow(state)
+/** With the trouble of its disk, where there is any. */
+export function stateText(colors: Colors, { state, disk }: NodeStatus): string {
+  const color =
+    state === 'alive' ? colors.green : state === 'dead' || state === 'left' ? colors.red : colors.yellow
+  return color(state) + diskText(colors, disk)
 }
 
 /** What an operator must see to; an older node says nothing. */

@@ -509,6 +509,17 @@ describe('nodes', () => {
       ],
     )
   })
+
+  it('shows a disk that somebody must see to', async () => {
+    const node = await start({
+      status: () => {
+        const cluster = statusOf({ n1: '' })
+        return { ...cluster, nodes: [{ ...cluster.nodes[0]!, disk: 'nearly_full' }] }
+      },
+    })
+    assert.match((await roundhouse([node], 'nodes')).out, /n1 .*alive, disk nearly full /)
+    assert.match((await roundhouse([node], 'status')).out, /n1 .*alive, disk nearly full /)
+  })
 })
 
 describe('shards', () => {
