@@ -87,7 +87,7 @@ export class BulkStream {
   }
 
   private check(bytes: Buffer, { part, position, length }: Transfer): Bytes {
-    const { error, code, response, id } = decodeMessage(CommandResponse, bytes)
+    const { error, code, response, id } = this.decode(bytes)
     if (error !== '') {
       if (isErrorCode(code)) throw new RemoteError(code, error)
       throw new RoundhouseError('OUTCOME_UNKNOWN', { why: `${this.channel.address}: ${error}` })
@@ -104,6 +104,14 @@ export class BulkStream {
     if (BigInt(crc32(chunk)) !== id)
       throw new RoundhouseError('CORRUPT', { where, what: 'the checksum differs' })
     return chunk
+  }
+
+  private decode(bytes: Buffer): CommandResponse {
+    try {
+      return decodeMessage(CommandResponse, bytes)
+    } catch {
+      throw this.broken('an answer that is no protobuf clusterpb.CommandResponse')
+    }
   }
 
   private finish(error: Error): void {

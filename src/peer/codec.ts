@@ -44,6 +44,8 @@ for (const [kind, number] of Object.entries(numberOfKind)) {
 /** Members of a group are few; a list beyond this is no configuration. */
 const replicasMax = 1000
 const groupMax = 2 ** 32 - 1
+/** Far above what Raft puts into one message, whose limit counts two dozen bytes an entry besides its data. */
+const entriesMax = 2 ** 18
 
 const noEntries: readonly Entry[] = []
 const noMessages: readonly Message[] = []
@@ -237,6 +239,7 @@ export function readMessage(source: ByteSource, end: number): PeerMessage {
         break
       case (13 << 3) | lengthDelimited:
         entries ??= []
+        if (entries.length === entriesMax) throw malformedFrame(`at most ${entriesMax} entries in a message`)
         entries.push(readEntry(source, source.lengthWithin(end)))
         break
       case (14 << 3) | lengthDelimited:
@@ -344,17 +347,19 @@ function readConfState(source: ByteSource, end: number): ConfState {
     const list = lists[(tag >>> 3) - 1]
     if (tag === ((5 << 3) | varint)) autoLeave = source.number() !== 0
     else if (list === undefined) return false
-    else if ((tag & 7) === varint) list.push(source.number())
+    else if ((tag & 7) === varint) putReplica(list, source.number())
     else if ((tag & 7) === lengthDelimited) {
       const to = source.lengthWithin(end)
-      while (source.at < to) {
-        list.push(source.number())
-        if (list.length > replicasMax) throw malformedFrame(`at most ${replicasMax} replicas in a list`)
-      }
+      while (source.at < to) putReplica(list, source.number())
       if (source.at !== to) throw malformedFrame('lengths that fit into one another')
     } else return false
     return true
   })
   const [voters, votersOutgoing, learners, learnersNext] = lists as [number[], number[], number[], number[]]
   return { voters, votersOutgoing, learners, learnersNext, autoLeave }
+}
+
+function putReplica(list: number[], replica: number): void {
+  if (list.length === replicasMax) throw malformedFrame(`at most ${replicasMax} replicas in a list`)
+  list.push(replica)
 }

@@ -21,6 +21,8 @@ export const frameLimits = {
   frameBytesMax: 1024 * 1024,
   /** A message beyond this can't be sent: the callee's server would cut the stream. */
   messageBytesMax: 18 * 1024 * 1024,
+  /** Read before anybody knows who speaks. */
+  handshakeBytesMax: 4 * 1024,
 } as const
 
 const messagesTag = 0x12
@@ -84,6 +86,8 @@ export function encodeHandshake(identity: Identity, lane: Lane): Buffer {
 
 /** The first frame of a stream. Throws INVALID_ARGUMENT where it is no handshake. */
 export function readHandshake(bytes: Bytes): { identity: Identity; lane: Lane } {
+  if (bytes.byteLength > frameLimits.handshakeBytesMax)
+    throw malformedFrame(`a handshake of at most ${frameLimits.handshakeBytesMax} bytes`)
   const { handshake, messages } = decodeFirst(bytes)
   const lane = lanes.find(each => each === handshake?.lane)
   if (handshake === undefined || lane === undefined || messages.length > 0) {
@@ -110,6 +114,9 @@ export function decodeFrame(bytes: Bytes): PeerMessage[] {
   const messages: PeerMessage[] = []
   while (source.at < source.length) {
     if (source.number() !== messagesTag) throw malformedFrame('a list of messages and nothing else')
+    // A small message takes many times its bytes in memory.
+    if (messages.length > 0 && source.length > frameLimits.frameBytesMax)
+      throw malformedFrame(`one message in a frame over ${frameLimits.frameBytesMax} bytes`)
     messages.push(readMessage(source, source.lengthWithin(source.length)))
   }
   return messages

@@ -57,6 +57,41 @@ export function decodeMessage<T>(type: Decoder<T>, bytes: Bytes): T {
   return message
 }
 
+/**
+ * Whether there are more than `max` fields at the top of a message; asked before it is decoded. Two bytes can make an
+ * element of a repeated field, and a hundred bytes of memory: 16 MiB of them took 9 s and 1.8 GB. The walk allocates
+ * nothing. Where the bytes are no message it says what it saw until there, and decoding says the rest.
+ */
+export function hasMoreFields(bytes: Bytes, max: number): boolean {
+  const { length } = bytes
+  // No message so short has that many.
+  if (length <= 2 * max) return false
+  let at = 0
+  let fields = 0
+  while (at < length) {
+    if (++fields > max) return true
+    const wireType = bytes[at]! & 7
+    at = afterVarint(bytes, at)
+    if (wireType === 0) at = afterVarint(bytes, at)
+    else if (wireType === 1) at += 8
+    else if (wireType === 5) at += 4
+    else if (wireType === 2) {
+      const lengthEnd = afterVarint(bytes, at)
+      let value = 0
+      for (let i = lengthEnd - 1; i >= at; i--) value = value * 0x80 + (bytes[i]! & 0x7f)
+      at = lengthEnd + value
+    }
+    // A group's fields are counted like those around it.
+  }
+  return false
+}
+
+function afterVarint(bytes: Bytes, from: number): number {
+  let at = from
+  while (at < bytes.length && bytes[at]! >= 0x80) at++
+  return at + 1
+}
+
 /** A protobuf uint64 as the safe integer that everything inside uses. Throws INVALID_ARGUMENT beyond 2^53 - 1. */
 export function toSafeInteger(value: bigint, what: string): number {
   if (value < 0n || value > 9007199254740991n) {

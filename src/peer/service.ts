@@ -37,6 +37,9 @@ function rawMethod(method: { path: string; requestStream: boolean; responseStrea
 
 export const peerMethods = { frames: rawMethod(Contract.frames), ask: rawMethod(Contract.ask) }
 
+/** A question is a small JSON object, and parsed before its sender is known to be a member. */
+const questionBytesMax = 1024 * 1024
+
 type FrameStream = ServerReadableStream<Buffer, Buffer>
 
 export class PeerHandlers {
@@ -112,6 +115,7 @@ export class PeerHandlers {
 }
 
 function readQuestion(bytes: Buffer): AskRequest & { from: NonNullable<AskRequest['from']> } {
+  if (bytes.length > questionBytesMax) throw malformedFrame(`a question of at most ${questionBytesMax} bytes`)
   let question: AskRequest
   try {
     question = decodeMessage(AskRequest, bytes)

@@ -78,7 +78,7 @@ export class GrpcPeers implements Peers {
     })
     try {
       const answer = await this.channels.to(address).unary('/roundhouse.v1.Peer/Ask', request, timeoutMs)
-      return decodeMessage(AskResponse, answer).body
+      return answered(address, () => decodeMessage(AskResponse, answer).body)
     } catch (error) {
       const why = isError(error, 'UNREACHABLE') ? await this.options.explain?.(address) : null
       throw typeof why === 'string' ? new RoundhouseError('UNREACHABLE', { address, why }) : error
@@ -92,12 +92,14 @@ export class GrpcPeers implements Peers {
     const bytes = await this.channels
       .to(address)
       .unary('/clusterpb.ClusterNode/Heartbeat', request, timeoutMs)
-    const answer = decodeMessage(HeartbeatResponse, bytes)
-    return {
-      clusterId: answer.clusterId,
-      view: readMembers(undefined, answer.peers),
-      wallMs: toSafeInteger(answer.wallMs, 'wall_ms'),
-    }
+    return answered(address, () => {
+      const answer = decodeMessage(HeartbeatResponse, bytes)
+      return {
+        clusterId: answer.clusterId,
+        view: readMembers(undefined, answer.peers),
+        wallMs: toSafeInteger(answer.wallMs, 'wall_ms'),
+      }
+    })
   }
 
   execute(address: string, call: Call): Promise<CallResult> {
@@ -106,7 +108,7 @@ export class GrpcPeers implements Peers {
       .to(address)
       .unary('/clusterpb.ClusterNode/RunCommand', request, call.timeoutMs, call.signal)
       .then(
-        bytes => readResponse(decodeMessage(CommandResponse, bytes)),
+        bytes => answered(address, () => readResponse(decodeMessage(CommandResponse, bytes))),
         (error: unknown) => {
           throw asForwarder(error, address)
         },
@@ -190,4 +192,13 @@ export class GrpcPeers implements Peers {
 function asForwarder(error: unknown, address: string): unknown {
   const isOurs = error instanceof RemoteError && (error.code === 'UNAUTHENTICATED' || error.code === 'DENIED')
   return isOurs ? new RoundhouseError('UNREACHABLE', { address, why: error.message }) : error
+}
+
+/** An answer came, so what was asked was done or not: one that can't be read does not say which. */
+function answered<T>(address: string, read: () => T): T {
+  try {
+    return read()
+  } catch {
+    throw new RoundhouseError('OUTCOME_UNKNOWN', { why: `${address} gave an answer that can't be read` })
+  }
 }

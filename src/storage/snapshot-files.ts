@@ -19,11 +19,12 @@ export class FileSnapshot implements Snapshot {
     this.remove = remove
   }
 
-  /** Up to `length` bytes, fewer at the part's end. */
+  /** Up to `length` bytes, fewer at the part's end. Throws NO_SUCH_TRANSFER for a part that is none: peers name it. */
   read(part: string, position: number, length: number): Bytes {
     assert(!this.released, `snapshot ${this.manifest.id} is read after it was released`)
     const known = this.manifest.parts.find(({ name }) => name === part)
-    assert(known !== undefined, `snapshot ${this.manifest.id} has no part ${part}`)
+    if (known === undefined)
+      throw new RoundhouseError('NO_SUCH_TRANSFER', { id: `${this.manifest.id}/${part}` })
     let file = this.files.get(part)
     if (file === undefined) {
       file = openSync(join(this.directory, part), 'r')

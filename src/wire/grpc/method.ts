@@ -6,7 +6,8 @@
 import type { MethodDefinition, sendUnaryData } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import type { Bytes } from '../../lib/bytes.ts'
-import { type Decoder, decodeMessage } from '../../peer/proto-io.ts'
+import { callLimits } from '../../peer/call-codec.ts'
+import { type Decoder, decodeMessage, hasMoreFields } from '../../peer/proto-io.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
 import { grpcLimits } from './options.ts'
 import type { Sized } from './ordered-window.ts'
@@ -17,6 +18,9 @@ export type Arrived<Message> = Sized &
     | { readonly message: Message; readonly error: null }
     | { readonly message: null; readonly error: RoundhouseError }
   )
+
+/** Fields of a request, arguments among them: the arguments' own limit is told by their number, this by its kind. */
+const fieldsMax = callLimits.argumentsMax + 100
 
 /** The method with our ways in and out. `sizeOf` adds what the answer will weigh, where the request says so. */
 export function rawMethod<Message>(
@@ -46,6 +50,11 @@ function arrive<Message>(
   const max = grpcLimits.requestBytesMax
   if (bytes.length > max) {
     const error = new RoundhouseError('TOO_LARGE', { what: 'request', bytes: bytes.length, max })
+    return { message: null, error, bytes: bytes.length }
+  }
+  if (hasMoreFields(bytes, fieldsMax)) {
+    const accepted = `at most ${fieldsMax} fields`
+    const error = new RoundhouseError('INVALID_ARGUMENT', { what: 'request', accepted })
     return { message: null, error, bytes: bytes.length }
   }
   try {
