@@ -1,0 +1,13 @@
+import { diskFamilies } from './disk-families.ts'
+import type { Family } from './family.ts'
+import { stateFamilies } from './state-families.ts'
+import { textFamilies } from './text-families.ts'
+import { wireFamilies } from './wire-families.ts'
+
+/** Every decoder of bytes that may be bad. */
+export const families: readonly Family[] = [
+  ...wireFamilies,
+  ...diskFamilies,
+  ...stateFamilies,
+  ...textFamilies,
+]
