@@ -222,9 +222,10 @@ describe('elections', () => {
   })
 
   it('a vote granted, too, puts off an election of its own (§5.2)', () => {
-    const node = testNode({ voters: three }, plain)
+    const node = withLog([1])
+    node.raft.raft.setElectionTimeout(electionTick)
     tick(node, electionTick - 1)
-    node.raft.step(from(2, 'MsgVote'))
+    node.raft.step(from(2, 'MsgVote', { index: 1, logTerm: 1 }))
     tick(node, electionTick - 1)
     assert.equal(roleOf(node), 'follower')
   })
@@ -720,14 +721,18 @@ describe('a configuration', () => {
       settle(node).map(({ to }) => to),
       [2, 3, 4, 5],
     )
-    for (const [id, commit] of [
-      [2, 1],
-      [3, 1],
-      [4, 2],
-    ] as const) {
-      node.raft.step(from(id, 'MsgAppResp', { index: 2 }))
-      assert.equal(commitOf(node), commit, `acknowledged by ${id}`)
-    }
+    node.raft.step(from(2, 'MsgAppResp', { index: 2 }))
+    node.raft.step(from(3, 'MsgAppResp', { index: 2 }))
+    assert.equal(commitOf(node), 1, 'all of the old have it')
+    node.raft.step(from(4, 'MsgAppResp', { index: 2 }))
+    assert.equal(commitOf(node), 2)
+    node.raft.propose(fromUtf8('b'))
+    settle(node)
+    node.raft.step(from(4, 'MsgAppResp', { index: 3 }))
+    node.raft.step(from(5, 'MsgAppResp', { index: 3 }))
+    assert.equal(commitOf(node), 2, 'all of the new have it')
+    node.raft.step(from(2, 'MsgAppResp', { index: 3 }))
+    assert.equal(commitOf(node), 3)
   })
 
   it('that is joint may be led by a server of the old that is not of the new (§6)', () => {
@@ -873,13 +878,13 @@ describe('snapshots', () => {
     assert.deepEqual([node.raft.firstIndex, termsOf(node), commitOf(node)], [1, [1, 1, 2, 2], 3])
   })
 
-  it('one that is older than what is committed changes nothing (§7)', () => {
+  it('one that is older than what a former one brought changes nothing (§7)', () => {
     const node = withLog([1, 1, 2])
-    node.raft.step(from(2, 'MsgHeartbeat', { term: 2, commit: 3 }))
+    node.raft.step(from(2, 'MsgSnap', { term: 3, snapshot: snapshotAt(7, 3) }))
     settle(node)
-    node.raft.step(from(2, 'MsgSnap', { term: 2, snapshot: snapshotAt(2, 1) }))
+    node.raft.step(from(2, 'MsgSnap', { term: 3, snapshot: snapshotAt(5, 3) }))
     const [answer] = settle(node)
-    assert.deepEqual([answer?.index, termsOf(node), commitOf(node)], [3, [1, 1, 2], 3])
+    assert.deepEqual([answer?.index, node.raft.lastIndex, commitOf(node)], [7, 7, 7])
   })
 
   it('its last index and term serve the consistency check of the entry behind it (§7)', () => {
@@ -1023,10 +1028,10 @@ describe('a hand-over', () => {
 
 describe('a leader that is cut off', () => {
   it('steps down when an election timeout passes without an answer of a majority (thesis §6.2)', () => {
-    for (const [answering, role] of [
-      [[], 'follower'],
-      [[2], 'follower'],
-      [[2, 3], 'leader'],
+    for (const [answering, isLeader] of [
+      [[], false],
+      [[2], false],
+      [[2, 3], true],
     ] as const) {
       const node = testNode({ voters: [1, 2, 3, 4, 5] })
       elect(node)
@@ -1034,7 +1039,7 @@ describe('a leader that is cut off', () => {
         tick(node, 1)
         for (const id of answering) node.raft.step(from(id, 'MsgHeartbeatResp'))
       }
-      assert.equal(roleOf(node), role, `answered by ${answering.join()}`)
+      assert.equal(node.raft.isLeader, isLeader, `answered by ${answering.join()}`)
     }
   })
 })
@@ -1057,6 +1062,16 @@ describe('a pre-vote', () => {
     node.raft.step(from(2, 'MsgPreVoteResp', voteFor(node)))
     assert.deepEqual([roleOf(node), node.raft.term], ['candidate', 1])
     assert.deepEqual(kindsOf(take(node)), ['MsgVote to 2', 'MsgVote to 3'])
+  })
+
+  it('is tried again only when another election timeout has passed (§5.2, thesis §9.6)', () => {
+    const node = testNode({ voters: three }, asking)
+    node.raft.campaign()
+    settle(node)
+    tick(node, electionTick - 1)
+    assert.deepEqual(settle(node), [])
+    tick(node, electionTick)
+    assert.deepEqual(kindsOf(settle(node)), ['MsgPreVote to 2', 'MsgPreVote to 3'])
   })
 
   it('that is refused by a majority leaves everything as it was (thesis §9.6)', () => {
