@@ -9,11 +9,12 @@
  * learns. When no leader is known, or it does not answer, any other node gets the call and forwards it, waiting for an
  * election if there is one.
  */
+import { type ServiceError, status } from '@grpc/grpc-js'
 import type { CommandRequest, CommandResponse } from '../gen/clusterpb/cluster.ts'
 import { splitAddress } from './addresses.ts'
 import { CallError, type Outcome } from './call-error.ts'
 import { type Failure, unreachable } from './failure.ts'
-import type { Answer } from './lane.ts'
+import type { Answer, Lane } from './lane.ts'
 import { Line } from './line.ts'
 import { NodeLink } from './node-link.ts'
 import { probe } from './probe.ts'
@@ -96,6 +97,8 @@ interface Call extends CallSpec {
   isUnderWay: boolean
   /** The attempt went to the leader, not to be forwarded. */
   isToLeader: boolean
+  /** What it travels on; null: alone, or not yet. */
+  lane: Lane | null
   /** In its line, for its turn. */
   isWaiting: boolean
   /** It is the oldest of its line and pauses before it goes. */
@@ -225,6 +228,7 @@ export class Engine {
         line: null,
         isUnderWay: false,
         isToLeader: false,
+        lane: null,
         isWaiting: false,
         isPausing: false,
         notBeforeMs: 0,
@@ -343,6 +347,7 @@ export class Engine {
   private attempt(call: Call): void {
     if (call.isSettled) return
     call.cancel = null
+    call.lane = null
     this.locate(call)
     const target = this.target(call)
     const link = this.link(target.address)
@@ -406,16 +411,16 @@ export class Engine {
     if (!call.isToLeader) {
       const left = Math.max(1, call.deadlineMs - performance.now())
       call.cancel = link.sendAlone(request, Math.max(1, left - Math.min(answerMsMax, left / 10)), settle)
-    } else if (call.line === null) link.sendRead(request, settle)
-    else link.sendOrdered(request, settle)
+    } else if (call.line === null) call.lane = link.sendRead(request, settle)
+    else call.lane = link.sendOrdered(request, settle)
   }
 
   private answered(call: Call, number: number, address: string, answer: Answer): void {
+    if (answer.ok || answer.failure.isHeard) this.links.get(address)?.heard()
     if (call.isSettled) return
     if (answer.ok) {
       // Also of an attempt that was given up: the sequence is the same, and so is the reply.
       if (call.mustForward && call.place !== null) this.refreshSoon()
-      this.links.get(address)?.trust()
       if (call.isToLeader) call.line?.trust()
       this.settle(call, true)
       call.resolve({ response: answer.response, address })
@@ -537,9 +542,16 @@ export class Engine {
       return
     }
     if (!isOver) {
+      const silentSince = now - this.options.retry.attemptMs
+      // It is slow, but others before it are answered: sent again it would only be one more.
+      if (call.lane !== null && call.lane.heardMs > silentSince) {
+        this.wait(call, Math.min(call.deadlineMs, call.lane.heardMs + this.options.retry.attemptMs))
+        return
+      }
+      // What hangs must not hold back what comes later.
+      call.lane?.retire()
       const link = this.links.get(address)
-      link?.suspect()
-      link?.leaveLanes()
+      if (link !== undefined && link.heardMs <= silentSince) link.suspect()
     }
     call.cancel?.()
     call.generation++
@@ -550,6 +562,7 @@ export class Engine {
       outcome: call.isSent ? 'unknown' : 'refused',
       retry: isOver ? 'never' : 'later',
       isAnswer: false,
+      isHeard: false,
     })
   }
 
@@ -646,8 +659,9 @@ export class Engine {
       const askedAt = this.map.mark()
       try {
         if (this.map.take(await link.map(mapTimeoutMs), askedAt)) break
-      } catch {
-        // It may be starting, or give the map to admins only: the next one, or refusals, will tell.
+      } catch (error) {
+        // It gives the map to admins only, and so do the others: refusals will tell.
+        if ((error as ServiceError).code === status.PERMISSION_DENIED) break
       }
     }
     this.dropLinks()
@@ -682,7 +696,15 @@ function outcomeOf({ access, undecided, isSent }: Call): Outcome {
 }
 
 function refusedLate(text: string): Failure {
-  return { code: 'DEADLINE', text, leader: '', outcome: 'refused', retry: 'never', isAnswer: false }
+  return {
+    code: 'DEADLINE',
+    text,
+    leader: '',
+    outcome: 'refused',
+    retry: 'never',
+    isAnswer: false,
+    isHeard: false,
+  }
 }
 
 function unknownText({ code, text }: Failure): string {

@@ -21,6 +21,8 @@ export interface Failure {
   readonly retry: 'never' | 'now' | 'later'
   /** The replicated state has answered, so what became of earlier attempts is known by it, too. */
   readonly isAnswer: boolean
+  /** The node itself said so. */
+  readonly isHeard: boolean
 }
 
 /** Nothing was sent. */
@@ -32,6 +34,7 @@ export function unreachable(address: string, why: string): Failure {
     outcome: 'refused',
     retry: 'later',
     isAnswer: false,
+    isHeard: false,
   }
 }
 
@@ -44,6 +47,7 @@ export function brokenOff(address: string, why: string): Failure {
     outcome: 'unknown',
     retry: 'later',
     isAnswer: false,
+    isHeard: false,
   }
 }
 
@@ -72,11 +76,11 @@ export function statusFailure(error: ServiceError, address: string): Failure {
 }
 
 function final(code: CallErrorCode, text: string): Failure {
-  return { code, text, leader: '', outcome: 'refused', retry: 'never', isAnswer: false }
+  return { code, text, leader: '', outcome: 'refused', retry: 'never', isAnswer: false, isHeard: true }
 }
 
 function refusal(code: string, text: string, leader: string): Failure {
-  const failure = { code, text, leader, isAnswer: false } as const
+  const failure = { code, text, leader, isAnswer: false, isHeard: true } as const
   // INTERNAL: a fault of the node, at an unknown point of the call.
   if (!isErrorCode(code))
     return { ...failure, outcome: code === 'INTERNAL' ? 'unknown' : 'refused', retry: 'never' }

@@ -22,6 +22,8 @@ export class Lane {
   private head = 0
   private isOver = false
   isRetired = false
+  /** When it last answered, of performance.now(). */
+  heardMs = Number.NEGATIVE_INFINITY
   /** Called when the stream has ended. */
   onGone: () => void = () => {}
 
@@ -67,6 +69,7 @@ export class Lane {
   }
 
   private answered(response: CommandResponse): void {
+    this.heardMs = performance.now()
     const settle = this.waiting[this.head]
     if (settle === undefined) return
     this.waiting[this.head++] = nobody

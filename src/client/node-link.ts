@@ -30,6 +30,8 @@ export class NodeLink {
   private nextRead = 0
   private connecting: Promise<boolean> | null = null
   private suspectMs = suspectMs.min
+  /** When it last answered any call, of performance.now(). */
+  heardMs = Number.NEGATIVE_INFINITY
   private suspectUntil = Number.NEGATIVE_INFINITY
 
   constructor(address: string, { credentials }: Security, userAgent: string) {
@@ -69,8 +71,9 @@ export class NodeLink {
     this.suspectMs = Math.min(suspectMs.max, 2 * this.suspectMs)
   }
 
-  /** It answered. */
-  trust(): void {
+  /** It answered: whatever is slow, the node is there. */
+  heard(): void {
+    this.heardMs = performance.now()
     this.suspectMs = suspectMs.min
   }
 
@@ -84,16 +87,17 @@ export class NodeLink {
   }
 
   /** In order with all that were sent this way before, shard by shard. */
-  sendOrdered(request: CommandRequest, settle: Listener): void {
+  sendOrdered(request: CommandRequest, settle: Listener): Lane {
     if (this.ordered === null || this.ordered.isRetired) {
       this.ordered = this.openLane(lane => {
         if (this.ordered === lane) this.ordered = null
       })
     }
     this.ordered.send(request, settle)
+    return this.ordered
   }
 
-  sendRead(request: CommandRequest, settle: Listener): void {
+  sendRead(request: CommandRequest, settle: Listener): Lane {
     const place = this.nextRead++ % readLanes
     let lane = this.reads[place] ?? null
     if (lane === null) {
@@ -103,6 +107,7 @@ export class NodeLink {
       this.reads[place] = lane
     }
     lane.send(request, settle)
+    return lane
   }
 
   /** `timeoutMs`: what the node is told it has. */
@@ -125,11 +130,6 @@ export class NodeLink {
         else reject(error)
       })
     })
-  }
-
-  /** Calls that don't get an answer any more leave their lanes: a node that hangs must not hold back what comes later. */
-  leaveLanes(): void {
-    for (const lane of [...this.lanes]) lane.retire()
   }
 
   close(): void {

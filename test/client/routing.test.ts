@@ -159,6 +159,32 @@ describe('a write that is tried again', () => {
     )
   })
 
+  it('is not sent twice because it waits behind others that are answered', async () => {
+    let last = Promise.resolve()
+    nodes[0]!.onExecute = () => {
+      last = last.then(() => new Promise(resolve => setTimeout(resolve, 10)))
+      return last.then(() => done)
+    }
+    const client = await connected({ retry: { attemptTimeout: 100 } })
+    await Promise.all(Array.from({ length: 40 }, (_, turn) => client.set('k', turn)))
+    assert.deepEqual(
+      nodes.map(node => node.calls.length),
+      [40, 0, 0],
+    )
+  })
+
+  it('that hangs holds back those behind it no longer than an attempt may take', async () => {
+    const other = ['a', 'b', 'c', 'd', 'e'].find(key => shardOf(key) !== shardOf('hangs'))!
+    nodes[0]!.onExecute = async call =>
+      Buffer.from(call.args[0]!).toString() === 'hangs' ? silence(call) : done
+    nodes[1]!.onExecute = nodes[2]!.onExecute = nodes[0]!.onExecute
+    const client = await connected({ retry: { attemptTimeout: 100 } })
+    const hanging = errorOf(client.with({ timeout: 1_000 }).set('hangs', '1'))
+    assert.equal(await client.set(other, '1'), true)
+    for (let turn = 0; turn < 20; turn++) assert.equal(await client.set(other, turn), true)
+    assert.deepEqual([(await hanging).code, (await hanging).outcome], ['DEADLINE', 'unknown'])
+  })
+
   it('goes elsewhere when its node shuts down', async () => {
     nodes[1]!.onExecute = nodes[2]!.onExecute = async () => done
     const begun = deferred<void>()
@@ -244,6 +270,13 @@ describe('a call that fails', () => {
     const error = await errorOf((await connected({ timeout: 150 })).set('k', 'v'))
     assert.deepEqual([error.code, error.outcome], ['NO_LEADER', 'refused'])
     assert.ok(error.attempts > 1)
+  })
+
+  it('names the leader where the last refusal did', async () => {
+    failing(notLeader(nodes[2]!.address))
+    const error = await errorOf((await connected({ retry: { attempts: 1 } })).set('k', 'v'))
+    assert.deepEqual([error.code, error.outcome, error.leader], ['NOT_LEADER', 'refused', nodes[2]!.address])
+    assert.ok(nodes.flatMap(node => node.calls).length <= 5, 'hints are followed, but not for ever')
   })
 
   it('is settled by the answer to a repeated one, refusals too', async () => {
