@@ -28,13 +28,12 @@ import type { Output, Shell, Verb } from './cli/shell.ts'
 import { statusVerb } from './cli/status.ts'
 import { verifyVerb } from './cli/verify.ts'
 import { versionVerb } from './cli/version.ts'
-import { openSurvivors } from './recover-node.ts'
-import { startNode } from './start-node.ts'
 
+/** What a node is made of, and the bench, are loaded when they are needed: most verbs are clients and should be there at once. */
 const verbs: readonly Verb[] = [
   devStartVerb,
   devAddNodeVerb,
-  serveVerb(startNode),
+  serveVerb(async (...start) => (await import('./start-node.ts')).startNode(...start)),
   setVerb,
   getVerb,
   runVerb,
@@ -44,7 +43,7 @@ const verbs: readonly Verb[] = [
   rebalanceVerb,
   leaveVerb,
   replaceVerb,
-  recoverVerb(openSurvivors),
+  recoverVerb(async (...open) => (await import('./recover-node.ts')).openSurvivors(...open)),
   verifyVerb,
   healthVerb,
   configCheckVerb,

@@ -151,6 +151,7 @@ function hints({ basePort, dataDir }: DevOptions): string[] {
     `npx roundhouse set greeting hello${node}`,
     `npx roundhouse get greeting${node}`,
     `npx roundhouse dev add-node${data}`,
+    `npx roundhouse${node === '' ? '' : ` prompt${node}`}`,
   ]
 }
 
