@@ -165,11 +165,11 @@ describe('a write that is tried again', () => {
       last = last.then(() => new Promise(resolve => setTimeout(resolve, 10)))
       return last.then(() => done)
     }
-    const client = await connected({ retry: { attemptTimeout: 100 } })
-    await Promise.all(Array.from({ length: 40 }, (_, turn) => client.set('k', turn)))
+    const client = await connected({ retry: { attemptTimeout: 500 } })
+    await Promise.all(Array.from({ length: 80 }, (_, turn) => client.set('k', turn)))
     assert.deepEqual(
       nodes.map(node => node.calls.length),
-      [40, 0, 0],
+      [80, 0, 0],
     )
   })
 

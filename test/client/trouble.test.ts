@@ -69,7 +69,7 @@ describe('the client and a cluster in trouble', () => {
 
   it('keeps the order of calls on a key, and finds a node that was stopped again', async () => {
     const cluster = await startCluster({ nodes: 3 })
-    const client = await connect(cluster.addresses)
+    const client = await connect({ addresses: cluster.addresses, timeout: 30_000 })
     try {
       const keys = Array.from({ length: 20 }, (_, number) => `order:${number}`)
       const lists = await Promise.all(
