@@ -142,13 +142,9 @@ function difference(
   const named = (node: string) => ({ node, replica: byNode.get(node)?.replica ?? null })
   const voters = nodes.slice(0, voterCount).map(named)
   const learners = nodes.slice(voterCount).map(named)
-  if (isSame(voters, record.voters) && isSame(learners, record.learners)) return null
-  if (
-    record.operation !== null &&
-    isSame(voters, record.operation.voters) &&
-    isSame(learners, record.operation.learners)
-  )
-    return null
+  // What an open operation will make of it counts: back to what was there before takes another one.
+  const next = record.operation ?? record
+  if (isSame(voters, next.voters) && isSame(learners, next.learners)) return null
   return { group: shard, replaces: record.operation?.id ?? 0, voters, learners }
 }
 
@@ -184,10 +180,8 @@ function planMeta(
   const named = nodes.map(node => ({ node: node.nodeId, replica: node.metaReplica }))
   const voters = named.filter(member => chosen.has(member.node))
   const learners = named.filter(member => !chosen.has(member.node))
-  if (isSame(voters, record.voters) && isSame(learners, record.learners)) return null
   const { operation } = record
-  if (operation !== null) {
-    if (isSame(voters, operation.voters) && isSame(learners, operation.learners)) return null
-  }
+  const next = operation ?? record
+  if (isSame(voters, next.voters) && isSame(learners, next.learners)) return null
   return { group: metaGroup, replaces: operation?.id ?? 0, voters, learners }
 }

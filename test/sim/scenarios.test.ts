@@ -1,6 +1,7 @@
 /** What campaigns found, as short stories of their own: seeds change their meaning with every draw that is added. */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { metaGroup } from '../../src/node/meta-register.ts'
 import { SimCluster } from './sim-cluster.ts'
 
 describe('a simulated cluster', () => {
@@ -29,4 +30,28 @@ describe('a simulated cluster', () => {
       assert.ok(await world.run(world.nowMs + 60_000, () => cluster.isSettled(5)), 'not settled')
       assert.deepEqual([...cluster.violations, ...invariants.violations], [])
     })
+
+  it('gives up what it had begun for a node that leaves before it has come', async () => {
+    const cluster = new SimCluster(189, { isWatched: true })
+    const { world, network } = cluster
+    assert.ok(await cluster.boot(3))
+    const [first] = cluster.machines
+    const joiner = cluster.add()
+    void joiner.start({ seeds: [first!.address] }).catch(() => {})
+    const isNamed = () =>
+      first!
+        .node!.controller.register!.shards.get(metaGroup)!
+        .operation?.learners.some(member => member.node === joiner.nodeId)
+    assert.ok(await world.run(world.nowMs + 10_000, () => isNamed() === true), 'it was not registered')
+    network.isolate(joiner.address)
+    let hasLeft = false
+    void first!.node!.leave(joiner.nodeId, false).then(() => {
+      hasLeft = true
+    })
+    assert.ok(await world.run(world.nowMs + 10_000, () => hasLeft), 'it could not be let go')
+    const isClosed = () => first!.node!.controller.register!.shards.get(metaGroup)!.operation === null
+    assert.ok(await world.run(world.nowMs + 30_000, isClosed), 'the operation stays open')
+    assert.ok(await world.run(world.nowMs + 30_000, () => cluster.isSettled(3)), 'not settled')
+    assert.deepEqual([...cluster.violations, ...cluster.invariants!.violations], [])
+  })
 })
