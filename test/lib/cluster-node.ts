@@ -62,6 +62,8 @@ export class NodeProcess {
   readonly dataDir: string
   /** Flags beside those of its place, for every start. */
   flags: readonly string[]
+  /** Variables beside PATH, for every start. */
+  env: Readonly<Record<string, string>> = {}
   private child: ChildProcess | null = null
   private exit: Promise<Exit> = Promise.resolve({ code: null, signal: null })
   private isFrozen = false
@@ -108,7 +110,7 @@ export class NodeProcess {
     const args = ['serve', ...own, '--data-dir', this.dataDir, ...this.flags]
     const child = spawn(process.execPath, [programPath(), ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { PATH: process.env.PATH ?? '', ROUNDHOUSE_SUPERVISED: '1' },
+      env: { PATH: process.env.PATH ?? '', ROUNDHOUSE_SUPERVISED: '1', ...this.env },
     })
     this.child = child
     this.isFrozen = false

@@ -1,0 +1,273 @@
+import assert from 'node:assert/strict'
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, describe, it } from 'node:test'
+import { Prng } from '../../src/lib/prng.ts'
+import { Cluster, eventually } from '../lib/cluster-harness.ts'
+import { Load, textOf } from '../lib/cluster-load.ts'
+import type { NodeProcess } from '../lib/cluster-node.ts'
+import { SmallDisk } from '../lib/small-disk.ts'
+
+const soon = () => Date.now() + 20_000
+const mebibyte = 2 ** 20
+
+/** A node whose fdatasync can be told to fail or to stall, from its next start on. */
+function sicken(cluster: Cluster, node: NodeProcess): { say(order: 'fail' | 'stall'): void; heal(): void } {
+  const control = join(cluster.directory, `${node.id}.sick`)
+  const preload = new URL('./sick-disk.mjs', import.meta.url).href
+  node.env = { ...node.env, NODE_OPTIONS: `--import ${preload}`, SICK_DISK: control }
+  return {
+    say: order => writeFileSync(control, order),
+    heal: () => rmSync(control, { force: true }),
+  }
+}
+
+async function restart(cluster: Cluster, node: NodeProcess): Promise<void> {
+  assert.deepEqual(await node.stop(), { code: 0, signal: null })
+  node.start()
+  await cluster.settled()
+}
+
+const loadOf = (
+  cluster: Cluster,
+  prefix: string,
+  more: Partial<ConstructorParameters<typeof Load>[1]> = {},
+) => new Load(cluster.client, { prefix, keys: 200, writers: 8, readers: 2, pick: cluster.anyNode, ...more })
+
+describe('a failed fdatasync', () => {
+  it('ends the node with the file named; the others go on, and a start with a good disk brings it back', async () => {
+    await Cluster.with({ shardCount: 8 }, async cluster => {
+      const node = cluster.node(2)
+      const disk = sicken(cluster, node)
+      await restart(cluster, node)
+      const load = loadOf(cluster, 'failed')
+      await load.fill()
+      load.start()
+      await load.writesMore(50)
+      disk.say('fail')
+      const exit = await eventually('the node ends', 20_000, () =>
+        Promise.race([node.ended, new Promise<null>(resolve => setTimeout(resolve, 100, null))]),
+      )
+      assert.deepEqual(exit, { code: 1, signal: null })
+      const last = node.output.split('\n').filter(line => line.includes('"level":"error"'))
+      assert.match(
+        last.join('\n'),
+        new RegExp(`${node.dataDir}/journal/segment-\\d+: EIO: i/o error, fdatasync`),
+      )
+      await load.writesMore(200)
+      disk.heal()
+      node.start()
+      await cluster.settled()
+      await load.stop()
+      await load.verify(cluster.nodes.map(each => each.address))
+      assert.deepEqual(load.violations, [])
+    })
+  })
+})
+
+describe('a disk that hangs', () => {
+  it('moves the leadership to others within seconds, and heals without a restart', async t => {
+    await Cluster.with({ shardCount: 8 }, async cluster => {
+      const node = cluster.node(1)
+      const disk = sicken(cluster, node)
+      await restart(cluster, node)
+      const load = loadOf(cluster, 'hung')
+      await load.fill()
+      load.start()
+      const led = await eventually('the node leads again', 20_000, async () => {
+        const { nodes } = await cluster.status(cluster.node(2))
+        return nodes.find(each => each.nodeId === node.id)!.leaders
+      })
+      await load.writesMore(50)
+      disk.say('stall')
+      const stalledMs = Date.now()
+      await eventually('others lead all shards', 15_000, async () => {
+        const { shards, meta } = await cluster.status(cluster.node(2))
+        return [...shards, meta!].every(({ leader }) => leader !== '' && leader !== node.id)
+      })
+      t.diagnostic(`${led} shards had other leaders ${Date.now() - stalledMs} ms after the disk hung`)
+      await load.writesMore(200)
+      await eventually('status says so', 10_000, async () => {
+        const { nodes } = await cluster.status(cluster.node(3))
+        return nodes.find(each => each.nodeId === node.id)!.disk === 'hung'
+      })
+      const pid = node.pid
+      disk.heal()
+      await eventually('status says that it is well', 20_000, async () => {
+        const { nodes } = await cluster.status(cluster.node(3))
+        return nodes.every(each => each.disk === 'ok')
+      })
+      await cluster.settled()
+      await load.stop()
+      assert.equal(node.pid, pid)
+      await load.verify(cluster.nodes.map(each => each.address))
+      assert.deepEqual(load.violations, [])
+    })
+  })
+})
+
+describe('bits that flip on the disk of a stopped node', () => {
+  it('are found after an unclean stop, never served, and what they broke comes anew from the others', async t => {
+    await Cluster.with({ shardCount: 8 }, async cluster => {
+      const load = loadOf(cluster, 'rot', { keys: 400, valueBytes: 300 })
+      await load.fill()
+      const node = cluster.node(3)
+      const addresses = cluster.nodes.map(each => each.address)
+      /** Stops the node so that all of its rows are in the state, damages it, and starts it as if it had been killed. */
+      const damage = async (harm: () => void): Promise<() => string> => {
+        const from = node.output.length
+        assert.deepEqual(await node.stop(), { code: 0, signal: null })
+        rmSync(join(node.dataDir, 'CLEAN'))
+        harm()
+        node.start()
+        await eventually('the scrub is through', 30_000, () =>
+          /scrub after an unclean stop/.test(node.output.slice(from)),
+        )
+        return () => node.output.slice(from)
+      }
+      const quarantinedIn = (output: string) =>
+        output.match(/"replica":\d+,"why":[^\n]*is quarantined/g) ?? []
+
+      load.start()
+      const afterRows = await damage(() => flipRows(node, ['rot:123', 'rot:222', 'rot:321']))
+      assert.match(afterRows(), /scrub: row|'s state: row/)
+      await cluster.settled()
+      const byRows = quarantinedIn(afterRows()).length
+      assert.ok(byRows >= 1 && byRows <= 3, afterRows())
+      await load.verify(addresses)
+
+      const afterJournal = await damage(() => flipJournal(node, 5))
+      assert.match(afterJournal(), /journal: damaged/)
+      await cluster.settled()
+      await load.verify(addresses)
+      t.diagnostic(
+        `replicas replaced: ${byRows} for 3 rows, ${quarantinedIn(afterJournal()).length} for 5 places of the journal`,
+      )
+      await load.stop()
+      assert.deepEqual(load.violations, [])
+
+      // What replaced them is sound: nobody is blamed in the next life.
+      const next = await damage(() => {})
+      assert.deepEqual(quarantinedIn(next()), [])
+    })
+  })
+})
+
+/** Flips a bit at so many places in what the journal has written. */
+function flipJournal(node: NodeProcess, places: number): void {
+  const random = new Prng(7)
+  const directory = join(node.dataDir, 'journal')
+  const name = readdirSync(directory).sort()[0]!
+  const bytes = readFileSync(join(directory, name))
+  let used = bytes.length
+  while (used > 0 && bytes[used - 1] === 0) used--
+  assert.ok(used > 10_000, 'the first segment is not the one in use')
+  for (let place = 0; place < places; place++) bytes[random.below(used - 4096)]! ^= 4
+  writeFileSync(join(directory, name), bytes)
+}
+
+/** Flips a bit in the values of these keys, wherever the state has them: pages that are not in use any more have them, too. */
+function flipRows(node: NodeProcess, keys: readonly string[]): void {
+  const path = join(node.dataDir, 'state', 'data.mdb')
+  const bytes = readFileSync(path)
+  for (const key of keys) {
+    let hits = 0
+    for (let at = bytes.indexOf(key); at >= 0; at = bytes.indexOf(key, at + 1)) {
+      // A value is a number and spaces. Elsewhere a key stands to show the way.
+      const place = at + key.length + 40
+      if (bytes[place] !== 0x20) continue
+      bytes[place] = 0x21
+      hits++
+    }
+    assert.ok(hits > 0, `${key} is in the state`)
+  }
+  writeFileSync(path, bytes)
+}
+
+describe('full disks', () => {
+  const disks = [SmallDisk.make(224 * mebibyte), SmallDisk.make(224 * mebibyte)]
+  after(() => {
+    for (const disk of disks) disk?.remove()
+  })
+  const skip = disks.includes(null) ? 'this process may not mount a small file system' : false
+
+  it('of a minority hurt nobody; of a majority they stop writes that add, nothing else; all heal by themselves', {
+    skip,
+  }, async () => {
+    const flags = ['--heartbeat-interval', '200ms', '--raft-tick', '25ms', '--disk-reserve', '8MiB']
+    await Cluster.with({ nodes: 1, shardCount: 4, flags }, async cluster => {
+      for (const disk of disks) {
+        const node = await cluster.add()
+        const home = join(disk!.path, node.id)
+        mkdirSync(home)
+        symlinkSync(home, node.dataDir)
+        node.start()
+      }
+      await cluster.settled()
+      const { client, anyNode } = cluster
+      const load = loadOf(cluster, 'full', { writers: 4, valueBytes: 1000 })
+      await load.fill()
+      const pids = cluster.nodes.map(node => node.pid)
+      const diskOf = async (number: number) => {
+        const { nodes } = await cluster.status(cluster.node(1))
+        return nodes.find(each => each.nodeId === `node${number}`)!.disk
+      }
+      await eventually('the reserves are there', 20_000, async () => {
+        const all = await Promise.all([2, 3].map(number => client.stats(cluster.node(number).address)))
+        return all.every(({ counters }) => counters['disk_reserved_bytes'] === 8 * mebibyte)
+      })
+
+      load.start()
+      disks[0]!.fill()
+      await eventually('node2 says that it is full', 10_000, async () => (await diskOf(2)) === 'full')
+      await load.writesMore(200)
+      await eventually('it leads nothing', 20_000, async () => {
+        const { nodes } = await cluster.status(cluster.node(1))
+        return nodes.find(each => each.nodeId === 'node2')!.leaders === 0
+      })
+      await load.writesMore(100)
+      await load.stop()
+
+      disks[1]!.fill(6 * mebibyte)
+      await eventually('node3 says that it is nearly full', 10_000, async () => (await diskOf(3)) !== 'ok')
+      const set = { command: 'SET', key: 'full:new', args: ['v'] }
+      await eventually('writes are refused', 10_000, () =>
+        client.run(anyNode(), set).then(
+          () => false,
+          error => (error as { code?: string }).code === 'DISK_FULL',
+        ),
+      )
+      // Refused at once, by the leader of whatever shard, through whatever node.
+      for (const node of cluster.nodes)
+        await assert.rejects(client.run(node.address, set), { code: 'DISK_FULL' })
+      assert.equal(Number(textOf(await client.run(anyNode(), { command: 'GET', key: 'full:3' }))) > 0, true)
+      await client.session().write(anyNode, { command: 'DEL', key: 'full:gone' }, soon())
+      disks[1]!.fill()
+      await eventually('node3 says that it is full', 10_000, async () => (await diskOf(3)) === 'full')
+      await assert.rejects(client.run(anyNode(), set), { code: 'DISK_FULL' })
+      assert.equal(Number(textOf(await client.run(anyNode(), { command: 'GET', key: 'full:5' }))) > 0, true)
+
+      for (const disk of disks) disk!.empty()
+      await eventually('writes go on', 20_000, () =>
+        client.run(anyNode(), set).then(
+          () => true,
+          () => false,
+        ),
+      )
+      await eventually('all say that they are well', 20_000, async () =>
+        (await Promise.all([2, 3].map(diskOf))).every(each => each === 'ok'),
+      )
+      await cluster.settled()
+      load.start()
+      await load.writesMore(200)
+      await load.stop()
+      await load.verify(cluster.nodes.map(each => each.address))
+      assert.deepEqual(load.violations, [])
+      assert.deepEqual(
+        cluster.nodes.map(node => node.pid),
+        pids,
+        'nobody was restarted',
+      )
+    })
+  })
+})
