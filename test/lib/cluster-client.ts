@@ -65,8 +65,13 @@ export class Client {
 
   /** One try. Rejects with the node's error, or with what is known when there is none. */
   async run(address: string, command: Command, timeoutMs = attemptMsMax): Promise<CommandResponse> {
+    return await this.send(address, requestOf(command), timeoutMs)
+  }
+
+  /** The same of a request that is made already. */
+  async send(address: string, request: CommandRequest, timeoutMs = attemptMsMax): Promise<CommandResponse> {
     const { cluster } = this.to(address)
-    return this.call(address, cluster.runCommand.bind(cluster), requestOf(command), timeoutMs)
+    return this.call(address, cluster.runCommand.bind(cluster), request, timeoutMs)
   }
 
   status(address: string, timeoutMs = 3_000): Promise<StatusResponse> {

@@ -1,0 +1,227 @@
+/**
+ * One chaos run: a cluster of real processes, a recorded workload, faults by a seed's plan; then everything is healed, and
+ * the run is judged: every answer by the linearizability checker, what was acknowledged by reading all of it through
+ * every node, the replicas by `roundhouse verify`, the time it takes to be whole by a limit.
+ */
+import { spawn } from 'node:child_process'
+import { createReadStream, createWriteStream, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { finished } from 'node:stream/promises'
+import { check, type Verdict } from '../../src/history/check.ts'
+import { readHistory } from '../../src/history/read-history.ts'
+import { Recorder } from '../../src/history/recorder.ts'
+import { Prng } from '../../src/lib/prng.ts'
+import { programPath } from '../lib/cluster-program.ts'
+import type { Kind, Outcome, Verdicts } from './books.ts'
+import { readEverything } from './final-reads.ts'
+import { Members } from './members.ts'
+import { type FaultKind, faultKinds, Nemesis, Plan } from './nemesis.ts'
+import { Workload } from './workload.ts'
+
+export interface ChaosOptions {
+  readonly seed: number
+  readonly minutes: number
+  readonly nodes: number
+  readonly shardCount: number
+  readonly clients: number
+  /** Operations a second, of all clients. */
+  readonly rate: number
+  readonly kinds: readonly FaultKind[]
+  /** Where history, script and logs go. */
+  readonly directory: string
+  readonly onProgress: (line: string) => void
+}
+
+export interface ChaosResult {
+  readonly seed: number
+  readonly minutes: number
+  readonly nodes: number
+  /** From the end of the faults until the verdict, s. */
+  readonly judgedS: number
+  readonly operations: Readonly<Record<Kind, Record<Outcome, number>>>
+  readonly retried: number
+  readonly troubles: Readonly<Record<string, number>>
+  readonly faults: Readonly<Record<string, number>>
+  /** Longest time without an acknowledged write, ms. */
+  readonly unavailableMs: { readonly anywhere: number; readonly worstShard: number; readonly shard: number }
+  /** From the end of an episode until every shard wrote, ms. */
+  readonly recoveryMs: { readonly median: number; readonly max: number }
+  /** From the last heal until all replicas were in place, ms; null: never. */
+  readonly settledMs: number | null
+  readonly verdicts: Verdicts
+  readonly keysRead: number
+  readonly linearizable: 'yes' | 'no' | 'unknown'
+  readonly checkedOperations: number
+  readonly replicasEqual: boolean
+  /** All that is wrong; empty: the run has passed. */
+  readonly mistakes: readonly string[]
+}
+
+const fast = ['--heartbeat-interval', '200ms']
+/** A small journal budget, so that who was away for long needs a snapshot. */
+const flags = [...fast, '--journal-budget', '64MiB', '--cleanup-interval', '2s', '--log-level', 'info']
+const patienceMs = 15_000
+const settleMsMax = 180_000
+const checkMsMax = 120_000
+const replicationFactor = 3
+
+export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
+  const { seed, directory, onProgress } = options
+  mkdirSync(directory, { recursive: true })
+  const random = new Prng(seed)
+  const startMs = performance.now()
+  const now = () => performance.now() - startMs
+  const historyPath = join(directory, 'history.jsonl')
+  const history = createWriteStream(historyPath)
+  const script = createWriteStream(join(directory, 'script.jsonl'))
+  const tell = (what: string, facts: object = {}) => {
+    script.write(`${JSON.stringify({ atMs: Math.round(now()), what, ...facts })}\n`)
+    onProgress(`${(now() / 1000).toFixed(1).padStart(6)} s  ${what}  ${summary(facts)}`)
+  }
+  tell('seed', { seed, nodes: options.nodes, minutes: options.minutes, shards: options.shardCount })
+  const members = new Members({
+    ...{ nodes: options.nodes, shardCount: options.shardCount, flags, tell },
+    random: random.fork(),
+  })
+  const plan = new Plan(random.fork(), options.kinds)
+  const mistakes: string[] = []
+  const attempt = async (what: string, work: () => Promise<void>) => {
+    try {
+      await work()
+    } catch (error) {
+      mistakes.push(`${what}: ${(error as Error).message}`)
+    }
+  }
+  let workload: Workload | null = null
+  let nemesis: Nemesis | null = null
+  const stop = () => nemesis?.stop()
+  process.once('SIGINT', stop)
+  try {
+    await members.start()
+    tell('the cluster is in place')
+    const recorder = new Recorder({
+      model: 'kv',
+      about: `chaos, seed ${seed}`,
+      now,
+      write: line => void history.write(line),
+    })
+    workload = new Workload({
+      store: {
+        pick: members.pick,
+        run: (address, request, timeoutMs) => members.client.send(address, request, timeoutMs),
+      },
+      ...{ recorder, random: random.fork(), now, wall: Date.now, shardCount: options.shardCount },
+      after: ms => new Promise(resolve => setTimeout(resolve, ms)),
+      ...{ clients: options.clients, rate: options.rate, patienceMs, prefix: 'chaos:' },
+    })
+    workload.start()
+    const { acknowledgedMs } = workload
+    nemesis = new Nemesis({
+      ...{ members, plan, nodes: options.nodes, replicationFactor, tell, now },
+      acknowledgedMs: () => acknowledgedMs,
+      probe: shard => workload!.probe(shard),
+    })
+    await nemesis.run(now() + options.minutes * 60_000)
+    const healedMs = now()
+    tell('all is healed')
+    await attempt('background', () => nemesis!.finished())
+    await attempt('the workload', () => workload!.stop())
+    let settledMs: number | null = null
+    await attempt('after the faults', async () => {
+      await members.whole(settleMsMax)
+      settledMs = now() - healedMs
+    })
+    tell('settled', { ms: settledMs === null ? null : Math.round(settledMs) })
+    const addresses = members.members.map(({ id, process }) => ({ id, address: process.address }))
+    let keysRead = 0
+    await attempt('the final reads', async () => {
+      keysRead = await readEverything(workload!, addresses)
+    })
+    tell('read', { keys: keysRead, nodes: addresses.length })
+    let replicasEqual = false
+    await attempt('verify', async () => {
+      await verify(addresses[0]!.address)
+      replicasEqual = true
+    })
+    history.end()
+    await finished(history)
+    const { operations, model } = await readHistory(createReadStream(historyPath), {
+      format: 'json',
+      model: null,
+    })
+    const verdict = check(operations, model, { timeoutMs: checkMsMax })
+    tell('checked', { operations: operations.length, verdict: verdict.kind })
+    if (verdict.kind !== 'linearizable') mistakes.push(verdictText(verdict))
+    mistakes.push(...workload.books.mistakes, ...nemesis.mistakes, ...members.deaths)
+    return resultOf(options, workload, nemesis, {
+      ...{ settledMs, keysRead, replicasEqual, mistakes, judgedS: (now() - healedMs) / 1000 },
+      linearizable: verdict.kind === 'linearizable' ? 'yes' : verdict.kind === 'unknown' ? 'unknown' : 'no',
+      checkedOperations: operations.length,
+    })
+  } finally {
+    process.removeListener('SIGINT', stop)
+    nemesis?.stop()
+    for (const member of members.all)
+      writeFileSync(join(directory, `${member.id}.log`), member.process.output)
+    await members.close()
+    script.end()
+    history.end()
+  }
+}
+
+/** Throws unless all replicas of all shards are equal. */
+async function verify(address: string): Promise<void> {
+  const args = [programPath(), 'verify', '-o', 'json', '--node', address]
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env.PATH ?? '' },
+  })
+  let text = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      text += chunk.toString()
+    })
+  const code = await new Promise<number | null>(resolve => child.once('close', resolve))
+  if (code !== 0) throw new Error(`roundhouse verify ended with ${code}: ${text.slice(0, 2_000)}`)
+}
+
+function verdictText(verdict: Exclude<Verdict, { kind: 'linearizable' }>): string {
+  if (verdict.kind === 'unknown')
+    return `the checker gave up (${verdict.why}); without a verdict: ${verdict.undecided.join(' ')}`
+  return `NOT linearizable: npm run check-history -- FILE shows the window of ${JSON.stringify(verdict.window.key)}`
+}
+
+type Rest = Pick<
+  ChaosResult,
+  'settledMs' | 'keysRead' | 'replicasEqual' | 'mistakes' | 'judgedS' | 'linearizable' | 'checkedOperations'
+>
+
+function resultOf(options: ChaosOptions, workload: Workload, nemesis: Nemesis, rest: Rest): ChaosResult {
+  const { books, gaps } = workload
+  const recoveries = [...nemesis.recoveriesMs].sort((a, b) => a - b)
+  return {
+    ...{ seed: options.seed, minutes: options.minutes, nodes: options.nodes },
+    operations: Object.fromEntries(books.counts) as Record<Kind, Record<Outcome, number>>,
+    retried: books.retried,
+    troubles: Object.fromEntries([...books.troubles].sort(([, a], [, b]) => b - a)),
+    faults: Object.fromEntries(
+      faultKinds.flatMap(kind => (nemesis.counts.has(kind) ? [[kind, nemesis.counts.get(kind)!]] : [])),
+    ),
+    unavailableMs: {
+      anywhere: Math.round(gaps.anywhereMs),
+      worstShard: Math.round(gaps.shardMs),
+      shard: gaps.shard,
+    },
+    recoveryMs: {
+      median: Math.round(recoveries[recoveries.length >> 1] ?? 0),
+      max: Math.round(recoveries.at(-1) ?? 0),
+    },
+    verdicts: books.verdicts,
+    ...rest,
+  }
+}
+
+const summary = (facts: object): string =>
+  Object.entries(facts)
+    .map(([name, value]) => `${name} ${typeof value === 'object' ? JSON.stringify(value) : value}`)
+    .join('  ')
