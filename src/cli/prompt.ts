@@ -13,7 +13,7 @@ import { connectionOptions, Nodes } from './connection.ts'
 import { suggest } from './help.ts'
 import { HistoryFile, historyLinesMax, historyPath } from './history-file.ts'
 import { printReply } from './print.ts'
-import { exitCodeOf, exitCodes, type Input, type Shell, UsageError, type Verb } from './shell.ts'
+import { exitCodeOf, exitCodes, type Input, reportOf, type Shell, UsageError, type Verb } from './shell.ts'
 import { splitWords, UnfinishedLine } from './words.ts'
 
 const endWords = ['exit', 'quit']
@@ -86,7 +86,11 @@ class Prompt {
     const finished = new Promise<void>(resolve => {
       this.finish = resolve
     })
-    const close = () => reader.close()
+    const close = () => {
+      this.isEnding = true
+      this.running?.abort()
+      reader.close()
+    }
     reader.on('line', line => this.take(reader, line))
     reader.on('SIGINT', () => this.interrupt(reader))
     reader.on('close', () => this.close())
@@ -148,7 +152,7 @@ class Prompt {
       this.running?.abort()
     }
     // A pipe that has ended may still have lines to run.
-    if (this.running === null && this.lines.length === 0) this.finish()
+    if (this.running === null && (this.isEnding || this.lines.length === 0)) this.finish()
   }
 
   // --- One line -----------------------------------------------------------------------------------------------------
@@ -175,7 +179,10 @@ class Prompt {
         stderr.write(`${colors.red('error')}: ${error.message}\n`)
         return exitCodes.usage
       }
-      stderr.write(controller.signal.aborted ? 'interrupted\n' : describeError(colors, error))
+      // A write that was interrupted may have been applied, and that must be said.
+      const isUnknown = reportOf(error, true).outcome === 'unknown'
+      const isJustStopped = controller.signal.aborted && !isUnknown
+      stderr.write(isJustStopped ? 'interrupted\n' : describeError(colors, error))
       return exitCodeOf(error)
     }
   }

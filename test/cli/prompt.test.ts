@@ -171,6 +171,18 @@ describe('the prompt', () => {
     assert.deepEqual([...new Set(node.requests.map(({ command }) => command))], ['GET'])
   })
 
+  it('says of a write that was stopped that it may have been applied', async () => {
+    const node = await start({ command: () => 'silence' })
+    const person = new Person(node)
+    await person.sees('roundhouse> ')
+    person.type(`SET k v${enter}`)
+    while (node.requests.length === 0) await new Promise(resolve => setTimeout(resolve, 5))
+    person.type(ctrlC)
+    await person.sees('outcome unknown')
+    person.type(ctrlD)
+    await person.ended
+  })
+
   it('completes with Tab', async () => {
     const node = await start({ command: () => count(9n) })
     const person = new Person(node)
@@ -217,6 +229,19 @@ describe('the prompt', () => {
     assert.deepEqual(await run('GET bad\nGET b\n'), [1, 'b\n', 'error: WRONGTYPE no\n'])
     assert.deepEqual(await run('GET a\nexit\nGET b\n'), [0, 'a\n', ''])
     assert.equal((await run('nonsense\n'))[0], 2)
+  })
+
+  it('ends when the process is told to, whatever it waits for', async () => {
+    const node = await start({ command: () => 'silence' })
+    const input = new PassThrough()
+    const shell = fakeShell({ ROUNDHOUSE_NODE: node.address }, false, input)
+    const ended = runCli(['prompt'], shell, verbs)
+    input.write('GET a\nGET b\n')
+    while (node.requests.length === 0) await new Promise(resolve => setTimeout(resolve, 5))
+    shell.controller.abort()
+    assert.equal(await ended, 75)
+    assert.equal(shell.stderr.text(), 'interrupted\n')
+    assert.equal(node.requests.length, 1)
   })
 
   it('is help where nobody sits at a terminal', async () => {
