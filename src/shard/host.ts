@@ -559,7 +559,7 @@ export class Host {
     const isFirst = this.writingTicks === electionTicks
     if (!isFirst && this.writingTicks !== 2 * electionTicks) return
     if (isFirst)
-      this.options.log.error('the disk hangs: a journal write does not end, leadership goes to others', {
+      this.options.log.warn('the disk hangs: a journal write does not end, leadership goes to others', {
         ticks: this.writingTicks,
       })
     for (const replica of this.replicas.values()) {

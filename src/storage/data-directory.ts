@@ -15,6 +15,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -31,8 +32,10 @@ import { assert } from '../lib/assert.ts'
 import { fromUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import { isLockName, type LockResult, lockDirectory } from '../lib/directory-lock.ts'
+import { isNoSpace } from '../lib/no-space.ts'
 import type { Random } from '../lib/prng.ts'
 import { systemReason } from '../lib/system-reason.ts'
+import { reserveName } from './disk-space.ts'
 
 const format = 1
 const fileName = 'node.json'
@@ -96,7 +99,7 @@ export async function openDataDirectory({
           }
         : { ...found, startCount: found.startCount + 1 }
     try {
-      writeIdentity(path, identity)
+      writeWithReserve(path, identity)
     } catch (error) {
       throw refusal(path, `${fileName} can't be written: ${systemReason(error)}`)
     }
@@ -307,6 +310,18 @@ function checksumOf(identity: NodeIdentity): string {
   return crc32(fromUtf8(JSON.stringify(ordered(identity))))
     .toString(16)
     .padStart(8, '0')
+}
+
+/** On a disk that filled up while the node was down, the first write of its start is the first to need the reserve. */
+function writeWithReserve(path: string, identity: NodeIdentity): void {
+  try {
+    writeIdentity(path, identity)
+  } catch (error) {
+    const reserve = join(path, reserveName)
+    if (!isNoSpace(error) || !existsSync(reserve)) throw error
+    rmSync(reserve)
+    writeIdentity(path, identity)
+  }
 }
 
 /** Replaces node.json; durable on return. */

@@ -26,7 +26,7 @@ export interface DiskSpaceOptions {
 
 export type SpaceState = 'ok' | 'nearly_full' | 'full'
 
-const name = 'reserve'
+export const reserveName = 'reserve'
 const lookIntervalMs = 250
 /** After a write that found no room the disk counts as full for so long. */
 const refusedMs = 2_000
@@ -55,8 +55,8 @@ export class DiskSpace {
     this.options = options
     const { disk, clock } = options
     this.fillAfterMs = clock.now() + fillFirstMs
-    if (disk.exists(name)) {
-      const file = disk.open(name)
+    if (disk.exists(reserveName)) {
+      const file = disk.open(reserveName)
       this.heldBytes = file.size()
       file.close()
     }
@@ -132,7 +132,7 @@ export class DiskSpace {
     if (this.isFileBusy || (this.heldBytes === 0 && this.file === null)) return
     this.closeFile()
     try {
-      this.options.disk.unlink(name)
+      this.options.disk.unlink(reserveName)
       this.options.log.warn('the reserve is given up', { bytes: this.heldBytes })
     } catch (error) {
       // Looked at again soon.
@@ -154,7 +154,7 @@ export class DiskSpace {
         return
       }
       try {
-        this.file ??= disk.open(name, { create: true })
+        this.file ??= disk.open(reserveName, { create: true })
       } catch (error) {
         this.fillFailed(error as Error)
         return

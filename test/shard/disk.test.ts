@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { commands } from '../../src/commands/table.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { draft, type Entry, type Message, type MessageKind } from '../../src/raft/types.ts'
+import { encodeConfiguration, noConfState } from '../../src/shard/configuration.ts'
 import type { Settled } from '../../src/shard/proposal.ts'
 import type { Replica } from '../../src/shard/replica.ts'
 import { SimCluster, type SimMachine } from '../sim/sim-cluster.ts'
@@ -112,6 +114,115 @@ describe('a leader whose disk hangs', () => {
       told.map(({ ok }) => ok),
       [false],
     )
+  })
+})
+
+describe('writes on disks without room', () => {
+  /** Replica 7 alone; which nodes are nearly full, and whether this one is full, is the test's to say. */
+  const make = () => {
+    const lone = new LoneHost()
+    const says = { nearlyFull: new Set<string>(), isFull: false }
+    lone.room = {
+      isFull: () => says.isFull,
+      isNearlyFull: node => says.nearlyFull.has(node),
+      isOfUsers: group => group === 3,
+    }
+    return { lone, says }
+  }
+  const outcome = (told: Settled) =>
+    told.ok ? 'done' : told.isDefinite ? (told.error as { code?: string }).code : 'unknown'
+
+  it('are refused for certain while no quorum has room, but for those that take away; reads go on', async () => {
+    const { lone, says } = make()
+    lone.start()
+    await lone.found(3, 7)
+    assert.equal(outcome(await lone.put(7, 'k', 'v')), 'done')
+    says.nearlyFull.add('n1')
+    const before = lone.host.replica(7)!.raft.lastIndex
+    assert.equal(outcome(await lone.put(7, 'k', 'w')), 'DISK_FULL')
+    assert.equal(lone.host.replica(7)!.raft.lastIndex, before, 'no entry was made')
+    assert.equal(lone.get(7, 'k'), 'v')
+    const deleted = lone.propose(7, 'DEL', 'k')
+    assert.ok(await lone.run(1_000, () => deleted.length > 0))
+    assert.equal(outcome(deleted[0]!), 'done')
+    says.nearlyFull.clear()
+    assert.equal(outcome(await lone.put(7, 'k', 'x')), 'done')
+  })
+
+  it('of groups of the cluster itself go on', async () => {
+    const { lone, says } = make()
+    lone.start()
+    says.nearlyFull.add('n1')
+    says.isFull = true
+    await lone.found(4, 9)
+    assert.equal(outcome(await lone.put(9, 'k', 'v')), 'done')
+  })
+
+  it('go on while the voters with room are a quorum, in both halves of a joint configuration', async () => {
+    const cases: [nearlyFull: string[], voters: number[], outgoing: number[], hasRoom: boolean][] = [
+      [['n8'], [7, 8, 9], [], true],
+      [['n8', 'n9'], [7, 8, 9], [], false],
+      [['n1', 'n8'], [7, 8, 9, 10, 11], [], true],
+      [['n8'], [7, 8], [], false],
+      [['n10', 'n11'], [7, 8, 9], [7, 10, 11], false],
+      [['n10'], [7, 8, 9], [7, 8, 10], true],
+    ]
+    for (const [nearlyFull, voters, votersOutgoing, hasRoom] of cases) {
+      const { lone, says } = make()
+      lone.start()
+      await lone.found(3, 7)
+      const replica = lone.host.replica(7)!
+      const members = [...new Set([...voters, ...votersOutgoing])]
+      replica.configuration = {
+        ...replica.configuration,
+        members: members.map(id => ({ replica: id, node: id === 7 ? 'n1' : `n${id}` })),
+        confState: { ...replica.configuration.confState, voters, votersOutgoing },
+      }
+      for (const node of nearlyFull) says.nearlyFull.add(node)
+      assert.equal(outcome(await lone.put(7, 'k', 'v')), hasRoom ? 'done' : 'DISK_FULL', nearlyFull.join())
+    }
+  })
+
+  it('are not taken in by a full follower, which votes and hears its leader as before', async () => {
+    const { lone, says } = make()
+    lone.open()
+    const configuration = encodeConfiguration({
+      group: 3,
+      index: 1,
+      operation: 0,
+      members: [7, 8, 9].map(replica => ({ replica, node: replica === 7 ? 'n1' : `n${replica}` })),
+      confState: { ...noConfState, voters: [7, 8, 9] },
+    })
+    const born = { index: 1, term: 1 }
+    await lone.write({
+      replica: 7,
+      hardState: { term: 1, vote: 0, commit: 1 },
+      entries: [],
+      configuration,
+      reset: born,
+    })
+    await lone.restart()
+    const { host, sent } = lone.life
+    const step = (message: Partial<Message>, kind: MessageKind) => {
+      sent.length = 0
+      host.receive('n8', [{ group: 3, message: { ...draft(kind, 7, 8, 2), ...message } }])
+      return lone.run(100)
+    }
+    const answers = () => sent.flatMap(({ frame }) => frame.map(({ message }) => message.kind))
+    const entries: Entry[] = [{ term: 2, index: 2, kind: 'normal', data: new Uint8Array(10) }]
+    says.isFull = true
+    await step({ index: 1, logTerm: 1 }, 'MsgVote')
+    assert.deepEqual(answers(), ['MsgVoteResp'])
+    await step({}, 'MsgHeartbeat')
+    assert.deepEqual(answers(), ['MsgHeartbeatResp'])
+    await step({ index: 1, logTerm: 1, entries }, 'MsgApp')
+    assert.deepEqual(answers(), [])
+    assert.equal(host.replica(7)!.raft.lastIndex, 1)
+    assert.equal(host.counters.messagesWithoutRoom, 1)
+    says.isFull = false
+    await step({ index: 1, logTerm: 1, entries }, 'MsgApp')
+    assert.deepEqual(answers(), ['MsgAppResp'])
+    assert.equal(host.replica(7)!.raft.lastIndex, 2)
   })
 })
 

@@ -4,7 +4,7 @@ import { type Bytes, fromUtf8 } from '../../src/lib/bytes.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { Host } from '../../src/shard/host.ts'
-import type { JournalRecord, PeerMessage, ReplicaRecovery } from '../../src/shard/ports.ts'
+import type { JournalRecord, PeerMessage, ReplicaRecovery, Room } from '../../src/shard/ports.ts'
 import type { Settled } from '../../src/shard/proposal.ts'
 import { defaultRaftSettings } from '../../src/shard/replica.ts'
 import { Journal } from '../../src/storage/journal.ts'
@@ -34,6 +34,8 @@ export class LoneHost {
   readonly platter = new StatePlatter()
   table: CommandTable = commands
   uncommittedBytesMax = 1 << 28
+  /** What the next life knows of room on disks; null: there always is. */
+  room: Room | null = null
   /** Lives started, this one included. */
   private lives = 0
   private clock: ProcessClock
@@ -90,6 +92,7 @@ export class LoneHost {
       fetch: () => Promise.reject(new Error('there is nobody to fetch from')),
       fetchBytesPerSecond: 1e9,
       reportFailure: () => {},
+      ...(this.room === null ? {} : { room: this.room }),
       onFatal: error => void fatal.push(error),
       onProgress: () => {},
     })

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { fromUtf8 } from '../../src/lib/bytes.ts'
-import { Prng } from '../../src/lib/prng.ts'
+import { Prng, systemRandom } from '../../src/lib/prng.ts'
 import type { ReplicaState } from '../../src/shard/ports.ts'
+import { openDataDirectory } from '../../src/storage/data-directory.ts'
 import { LmdbStateStore } from '../../src/storage/lmdb-state.ts'
 import { MemoryStateStore, StatePlatter } from '../../src/storage/memory-state.ts'
 import type { LayeredStateStore } from '../../src/storage/state.ts'
@@ -115,5 +118,26 @@ describe('a checkpoint on a full disk', () => {
     assert.ok(isGone)
     assert.equal(store.replicas().includes(1), false)
     await store.close()
+  })
+})
+
+describe("a node's directory on a disk that filled up while the node was down", () => {
+  it('opens by what was kept in reserve', { skip }, async () => {
+    const path = join(disk!.path, 'node')
+    const options = { path, nodeId: 'node1', random: systemRandom }
+    const first = await openDataDirectory(options)
+    writeFileSync(join(path, 'reserve'), new Uint8Array(2 ** 20))
+    first.close(true)
+    disk!.fill()
+    const second = await openDataDirectory(options)
+    assert.equal(second.identity.startCount, 2)
+    assert.equal(existsSync(join(path, 'reserve')), false)
+    second.close()
+    disk!.fill()
+    await assert.rejects(openDataDirectory(options), { code: 'DATA_DIR' })
+    disk!.empty()
+    const third = await openDataDirectory(options)
+    assert.equal(third.identity.startCount, 3)
+    third.close()
   })
 })
