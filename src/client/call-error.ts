@@ -10,11 +10,15 @@ export type CallErrorCode =
   | 'ABORTED'
   | 'CLOSED'
   | 'QUEUE_FULL'
+  | 'REPLY_LOST'
   | 'UNEXPECTED_REPLY'
   | (string & {})
 
-/** refused: nothing was changed and nothing will be. unknown: a write that may or may not have been applied. */
-export type Outcome = 'refused' | 'unknown'
+/**
+ * refused: nothing was changed and nothing will be. unknown: a write that may or may not have been applied. applied: a
+ * write that was, whose reply is not to be had (REPLY_LOST, UNEXPECTED_REPLY).
+ */
+export type Outcome = 'refused' | 'unknown' | 'applied'
 
 export interface CallErrorFacts {
   readonly code: CallErrorCode

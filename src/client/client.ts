@@ -4,7 +4,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { parseAddresses } from './addresses.ts'
-import { Engine, type EngineReply } from './engine.ts'
+import type { EngineReply } from './call.ts'
+import { Engine } from './engine.ts'
 import { Pipeline } from './pipeline.ts'
 import {
   type Decode,
@@ -161,7 +162,7 @@ class Base<Data> {
   async run(command: string, ...args: readonly Input[]): Promise<Value<Data>> {
     const name = command.toUpperCase()
     const { response } = await this.send(name, factsOf(name), args, false)
-    return readValue(name, response, this.settings.decode)
+    return readValue(response, this.settings.decode)
   }
 
   /** Like `run`, with the circumstances of the reply. */
@@ -169,7 +170,7 @@ class Base<Data> {
     const name = command.toUpperCase()
     const { response, address } = await this.send(name, factsOf(name), args, false)
     return {
-      value: readValue(name, response, this.settings.decode),
+      value: readValue(response, this.settings.decode),
       revision: Number(response.revision),
       lagMs: response.lagMs,
       node: address,
@@ -236,7 +237,7 @@ class Base<Data> {
     isOrdered: boolean,
   ): Promise<unknown> {
     const { response } = await this.send(spec.name, spec, spec.args(...args), isOrdered)
-    return readReply(spec.reply, spec.name, response, this.settings.decode)
+    return readReply(spec, response, this.settings.decode)
   }
 
   private async *pages(

@@ -10,15 +10,26 @@
  * election if there is one.
  */
 import { type ServiceError, status } from '@grpc/grpc-js'
-import type { CommandRequest, CommandResponse } from '../gen/clusterpb/cluster.ts'
 import { splitAddress } from './addresses.ts'
-import { CallError, type Outcome } from './call-error.ts'
+import {
+  aborted,
+  type Call,
+  type CallSpec,
+  cutOff,
+  type EngineReply,
+  givenUp,
+  lateFailure,
+  newCall,
+  refused,
+  requestOf,
+} from './call.ts'
+import type { CallError } from './call-error.ts'
 import { type Failure, unreachable } from './failure.ts'
-import type { Answer, Lane } from './lane.ts'
+import type { Answer } from './lane.ts'
 import { Line } from './line.ts'
 import { NodeLink } from './node-link.ts'
 import { probe } from './probe.ts'
-import { Sessions, type Ticket } from './sessions.ts'
+import { Sessions } from './sessions.ts'
 import { ShardMap } from './shard-map.ts'
 import type { Security } from './tls.ts'
 
@@ -43,72 +54,6 @@ export interface RetryPolicy {
   readonly pauseMs: { readonly min: number; readonly max: number }
 }
 
-export interface CallSpec {
-  /** Upper case. */
-  readonly command: string
-  readonly args: readonly Buffer[]
-  readonly access: 'read' | 'write'
-  /** The keys among `args`. */
-  readonly keys: readonly Buffer[]
-  readonly isStale: boolean
-  /** Keep the order of its shard's calls even where that costs reads their speed. */
-  readonly isOrdered: boolean
-  readonly timeoutMs: number
-  readonly signal: AbortSignal | null
-}
-
-export interface EngineReply {
-  readonly response: CommandResponse
-  /** host:port of the node that answered. */
-  readonly address: string
-}
-
-interface Call extends CallSpec {
-  readonly bytes: number
-  readonly startedMs: number
-  readonly deadlineMs: number
-  readonly resolve: (reply: EngineReply) => void
-  readonly reject: (error: CallError) => void
-  /** Where all its keys are led; null: no key, or several places. */
-  place: number | null
-  ticket: Ticket | null
-  isSettled: boolean
-  isInFlight: boolean
-  attempts: number
-  /** Rises with each attempt and when one is given up: an error of an earlier one is not asked for any more. */
-  generation: number
-  /** The attempt has left and is not answered. */
-  isSent: boolean
-  /** Attempts that failed for more than the wrong address. */
-  tries: number
-  /** Hints followed at once, since the last such failure. */
-  redirects: number
-  /** The node to ask next, because a refusal named it. */
-  hint: string | null
-  /** Where the last attempt went. */
-  address: string | null
-  mustForward: boolean
-  /** The last failure, and the first one that left a write undecided. */
-  last: Failure | null
-  undecided: Failure | null
-  /** null: its order does not matter. */
-  line: Line<Call> | null
-  /** An attempt has begun and has not come back. */
-  isUnderWay: boolean
-  /** The attempt went to the leader, not to be forwarded. */
-  isToLeader: boolean
-  /** What it travels on; null: alone, or not yet. */
-  lane: Lane | null
-  /** In its line, for its turn. */
-  isWaiting: boolean
-  /** It is the oldest of its line and pauses before it goes. */
-  isPausing: boolean
-  notBeforeMs: number
-  timer: NodeJS.Timeout | null
-  cancel: (() => void) | null
-  onAbort: (() => void) | null
-}
-
 /** Hints followed without a pause: after so many, nodes contradict each other. */
 const redirectsMax = 3
 /** Nothing is sent that has less than this until its deadline. */
@@ -122,7 +67,6 @@ const mapAgeMsMax = 60_000
 const mapTimeoutMs = 2_000
 /** Of one node that does not answer when a client connects. */
 const connectPauseMs = 100
-const noBuffer = Buffer.alloc(0)
 
 export class Engine {
   private readonly options: EngineOptions
@@ -136,6 +80,7 @@ export class Engine {
   private bytes = 0
   /** Ordered calls under way, by place: a read behind one of them must not overtake it. */
   private readonly lines = new Map<number, Line<Call>>()
+  private readonly aborts = new WeakMap<AbortSignal, Set<Call>>()
   private turn = Math.floor(Math.random() * 1024)
   private mapAskedMs = Number.NEGATIVE_INFINITY
   private mapAsking: Promise<void> | null = null
@@ -155,7 +100,7 @@ export class Engine {
     const deadline = performance.now() + timeoutMs
     for (;;) {
       for (const address of this.options.addresses) {
-        if (signal?.aborted) throw aborted('', signal, 'refused', 0)
+        if (signal?.aborted) throw aborted('', signal)
         const link = this.link(address)
         if (!(await link.ready())) continue
         await this.refresh()
@@ -164,89 +109,42 @@ export class Engine {
       if (performance.now() + connectPauseMs >= deadline) break
       await new Promise(resolve => setTimeout(resolve, connectPauseMs))
     }
-    throw new CallError({
-      code: 'UNREACHABLE',
-      outcome: 'refused',
-      message: `no node answers: ${await this.whyUnreachable()}`,
-    })
+    throw refused('', 'UNREACHABLE', `no node answers: ${await this.whyUnreachable()}`)
   }
 
   /** Rejects with CallError. */
   execute(spec: CallSpec): Promise<EngineReply> {
     return new Promise((resolve, reject) => {
-      const { command, signal } = spec
-      if (this.isClosing) {
-        reject(
-          new CallError({
-            code: 'CLOSED',
-            message: `${command}: the client is closed`,
-            outcome: 'refused',
-            command,
-          }),
-        )
-        return
-      }
-      if (signal?.aborted) {
-        reject(aborted(command, signal, 'refused', 0))
-        return
-      }
       const bytes = spec.args.reduce((sum, arg) => sum + arg.byteLength, 0)
-      const trouble = this.fullness(bytes)
-      if (trouble !== null) {
-        reject(
-          new CallError({
-            code: 'QUEUE_FULL',
-            message: `${command}: ${trouble}`,
-            outcome: 'refused',
-            command,
-          }),
-        )
+      const refusal = this.refusalOf(spec, bytes)
+      if (refusal !== null) {
+        reject(refusal)
         return
       }
-      const startedMs = performance.now()
-      const call: Call = {
-        ...spec,
-        bytes,
-        startedMs,
-        deadlineMs: startedMs + spec.timeoutMs,
-        resolve,
-        reject,
-        place: null,
-        ticket: null,
-        isSettled: false,
-        isInFlight: false,
-        attempts: 0,
-        generation: 0,
-        isSent: false,
-        tries: 0,
-        redirects: 0,
-        hint: null,
-        address: null,
-        mustForward: false,
-        last: null,
-        undecided: null,
-        line: null,
-        isUnderWay: false,
-        isToLeader: false,
-        lane: null,
-        isWaiting: false,
-        isPausing: false,
-        notBeforeMs: 0,
-        timer: null,
-        cancel: null,
-        onAbort: null,
-      }
+      const call = newCall(spec, bytes, resolve, reject)
       this.bytes += bytes
       this.calls.add(call)
-      if (signal !== null) {
-        call.onAbort = () => this.fail(call, aborted(command, signal, outcomeOf(call), call.attempts))
-        signal.addEventListener('abort', call.onAbort, { once: true })
-      }
+      if (spec.signal !== null) this.listen(call, spec.signal)
       if (this.waiting > 0 || !this.admit(call)) {
         this.queue.push(call)
         this.wait(call, call.deadlineMs)
       }
     })
+  }
+
+  /** One listener a signal, however many calls it has: Node.js warns of many. */
+  private listen(call: Call, signal: AbortSignal): void {
+    let calls = this.aborts.get(signal)
+    if (calls === undefined) {
+      const listening = new Set<Call>()
+      calls = listening
+      this.aborts.set(signal, calls)
+      const onAbort = () => {
+        for (const each of listening) this.fail(each, aborted(each.command, signal, each))
+      }
+      signal.addEventListener('abort', onAbort, { once: true })
+    }
+    calls.add(call)
   }
 
   /** Takes no more calls; resolves when those that it has are settled. */
@@ -263,19 +161,7 @@ export class Engine {
   destroy(): Promise<void> {
     this.isDestroyed = true
     const closed = this.close()
-    for (const call of [...this.calls]) {
-      const outcome = outcomeOf(call)
-      this.fail(
-        call,
-        new CallError({
-          code: 'CLOSED',
-          message: `${call.command}: the client was closed${outcome === 'unknown' ? ' before the answer came; the write may or may not have been applied' : ''}`,
-          outcome,
-          command: call.command,
-          attempts: call.attempts,
-        }),
-      )
-    }
+    for (const call of [...this.calls]) this.fail(call, cutOff(call))
     return closed
   }
 
@@ -291,13 +177,23 @@ export class Engine {
     return this.queue.length - this.queueHead
   }
 
-  private fullness(bytes: number): string | null {
+  private refusalOf({ command, signal }: CallSpec, bytes: number): CallError | null {
     const { queueMax, bytesMax } = this.options
-    if (this.waiting >= queueMax)
-      return `too many calls: ${this.inFlight} are under way and ${queueMax} wait, which is the limit (maxQueued)`
-    if (this.bytes + bytes > bytesMax && this.calls.size > 0)
-      return `too many bytes: calls under way and waiting may hold ${bytesMax} (maxBytes)`
+    if (this.isClosing) return refused(command, 'CLOSED', 'the client is closed')
+    if (signal?.aborted) return aborted(command, signal)
+    if (!this.hasRoom && this.waiting >= queueMax) {
+      const text = `too many calls: ${this.inFlight} are under way and ${queueMax} wait, which is the limit (maxQueued)`
+      return refused(command, 'QUEUE_FULL', text)
+    }
+    if (this.bytes + bytes > bytesMax && this.calls.size > 0) {
+      const text = `too many bytes: calls under way and waiting may hold ${bytesMax} (maxBytes)`
+      return refused(command, 'QUEUE_FULL', text)
+    }
     return null
+  }
+
+  private get hasRoom(): boolean {
+    return this.waiting === 0 && this.inFlight < this.options.inFlightMax
   }
 
   /** False: it has to wait. */
@@ -522,22 +418,15 @@ export class Engine {
     const now = performance.now()
     const waitedMs = Math.round(now - call.startedMs)
     if (!call.isInFlight) {
-      this.fail(
-        call,
-        new CallError({
-          code: 'DEADLINE',
-          message: `${call.command}: waited ${waitedMs} ms for its turn behind ${this.inFlight} calls under way`,
-          outcome: 'refused',
-          command: call.command,
-        }),
-      )
+      const text = `waited ${waitedMs} ms for its turn behind ${this.inFlight} calls under way`
+      this.fail(call, refused(call.command, 'DEADLINE', text))
       return
     }
     // The timer rounds: the deadline may be a fraction ahead.
     const isOver = now >= call.deadlineMs - 2
     const address = call.address ?? ''
     if (!call.isUnderWay) {
-      call.last ??= refusedLate(`waited ${waitedMs} ms behind earlier calls of its shard`)
+      call.last ??= lateFailure(`waited ${waitedMs} ms behind earlier calls of its shard`)
       this.giveUp(call)
       return
     }
@@ -566,34 +455,8 @@ export class Engine {
     })
   }
 
-  /** Rejects with what is known: an undecided write stays one, whatever a later attempt was refused with. */
   private giveUp(call: Call): void {
-    const { undecided, last, command } = call
-    const failure = last!
-    const isUnknown = undecided !== null && !failure.isAnswer
-    const waitedMs = Math.round(performance.now() - call.startedMs)
-    const facts = `after ${waitedMs} ms and ${call.attempts} attempt${call.attempts === 1 ? '' : 's'}`
-    const message = isUnknown
-      ? `${unknownText(undecided)} (${facts}${failure === undecided ? '' : `; last: ${failure.text}`})`
-      : failure.retry === 'never' && failure.code !== 'DEADLINE'
-        ? failure.text
-        : `${failure.text} (${facts})`
-    const code = !isUnknown
-      ? failure.code
-      : undecided.code === 'UNREACHABLE'
-        ? 'OUTCOME_UNKNOWN'
-        : undecided.code
-    this.fail(
-      call,
-      new CallError({
-        code,
-        message: `${command}: ${message}`,
-        outcome: isUnknown ? 'unknown' : 'refused',
-        command,
-        leader: failure.leader === '' ? null : failure.leader,
-        attempts: call.attempts,
-      }),
-    )
+    this.fail(call, givenUp(call))
   }
 
   private fail(call: Call, error: CallError): void {
@@ -606,7 +469,7 @@ export class Engine {
   private settle(call: Call, isAnswered: boolean): void {
     call.isSettled = true
     if (call.timer !== null) clearTimeout(call.timer)
-    if (call.onAbort !== null) call.signal!.removeEventListener('abort', call.onAbort)
+    if (call.signal !== null) this.aborts.get(call.signal)?.delete(call)
     call.ticket?.settle()
     this.bytes -= call.bytes
     this.calls.delete(call)
@@ -687,62 +550,5 @@ export class Engine {
       }),
     )
     return reasons.join('; ')
-  }
-}
-
-/** Of a call that ends here and now. */
-function outcomeOf({ access, undecided, isSent }: Call): Outcome {
-  return access === 'write' && (undecided !== null || isSent) ? 'unknown' : 'refused'
-}
-
-function refusedLate(text: string): Failure {
-  return {
-    code: 'DEADLINE',
-    text,
-    leader: '',
-    outcome: 'refused',
-    retry: 'never',
-    isAnswer: false,
-    isHeard: false,
-  }
-}
-
-function unknownText({ code, text }: Failure): string {
-  // In a node's own words that is said already.
-  return code === 'OUTCOME_UNKNOWN'
-    ? text
-    : `outcome unknown: ${text}; the write may or may not have been applied`
-}
-
-function aborted(command: string, signal: AbortSignal, outcome: Outcome, attempts: number): CallError {
-  const why = signal.reason instanceof Error ? signal.reason.message : String(signal.reason)
-  const tail = outcome === 'unknown' ? '; the write may or may not have been applied' : ''
-  return new CallError({
-    code: 'ABORTED',
-    message: `${command === '' ? 'connect' : command}: aborted: ${why}${tail}`,
-    outcome,
-    command,
-    attempts,
-    cause: signal.reason,
-  })
-}
-
-function requestOf(call: Call): CommandRequest {
-  const { command, args, keys, ticket } = call
-  const key = keys.length > 0 ? args[0]! : noBuffer
-  return {
-    command,
-    key: '',
-    // Bytes as they are: no text is made of a key on the way.
-    keyBytes: key,
-    args: (keys.length > 0 ? args.slice(1) : args) as Buffer[],
-    id: 0n,
-    session: ticket === null ? noBuffer : ticket.id,
-    sequence: ticket === null ? 0n : BigInt(ticket.sequence),
-    ackedBelow: ticket === null ? 0n : BigInt(ticket.ackedBelow()),
-    read: call.isStale ? 1 : 0,
-    noForward: call.isToLeader,
-    hops: 0,
-    transfer: undefined,
   }
 }

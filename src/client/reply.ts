@@ -36,23 +36,30 @@ export interface ReplyTypes<Data> {
 }
 export type ReplyKind = keyof ReplyTypes<unknown>
 
-/** Throws CallError where the reply is of another kind: the node is of a version that answers otherwise. */
+interface Answered<Kind extends ReplyKind> {
+  readonly name: string
+  readonly access: 'read' | 'write'
+  readonly reply: Kind
+}
+
+/** Throws CallError where the reply is of another kind than the command's. */
 export function readReply<Data, Kind extends ReplyKind>(
-  kind: Kind,
-  command: string,
+  { name, access, reply }: Answered<Kind>,
   response: CommandResponse,
   decode: Decode<Data>,
 ): ReplyTypes<Data>[Kind] {
-  return readers[kind](new Reader(command, response, decode)) as ReplyTypes<Data>[Kind]
+  return readers[reply](new Reader(name, access, response, decode)) as ReplyTypes<Data>[Kind]
 }
 
 class Reader<Data> {
   private readonly command: string
+  private readonly access: 'read' | 'write'
   private readonly response: CommandResponse
   private readonly decode: Decode<Data>
 
-  constructor(command: string, response: CommandResponse, decode: Decode<Data>) {
+  constructor(command: string, access: 'read' | 'write', response: CommandResponse, decode: Decode<Data>) {
     this.command = command
+    this.access = access
     this.response = response
     this.decode = decode
   }
@@ -121,12 +128,15 @@ class Reader<Data> {
   }
 
   private unexpected(found = 'nothing'): never {
-    throw new CallError({
-      code: 'UNEXPECTED_REPLY',
-      message: `${this.command}: a reply of another kind than expected: ${found}`,
-      outcome: 'refused',
-      command: this.command,
-    })
+    const command = this.command
+    const outcome = this.access === 'write' ? 'applied' : 'refused'
+    // The shards keep short replies for a write that is sent again, and of longer ones only that it was applied.
+    if (found === 'success') {
+      const message = `${command}: it was applied, but its reply was lost on the way and was too long to be kept`
+      throw new CallError({ code: 'REPLY_LOST', message, outcome, command })
+    }
+    const message = `${command}: a reply of another kind than expected: ${found}`
+    throw new CallError({ code: 'UNEXPECTED_REPLY', message, outcome, command })
   }
 }
 
@@ -173,13 +183,9 @@ export interface Page<Data> {
   readonly items: (Data | null | [field: Data, value: Data | null])[]
 }
 
-export function readValue<Data>(
-  command: string,
-  message: CommandResponse,
-  decode: Decode<Data>,
-): Value<Data> {
+export function readValue<Data>(message: CommandResponse, decode: Decode<Data>): Value<Data> {
   const { response, affected, cursor } = message
-  const reply = new Reader(command, message, decode)
+  const reply = new Reader('', 'read', message, decode)
   switch (response?.$case) {
     case undefined:
       return null

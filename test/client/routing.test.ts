@@ -279,6 +279,12 @@ describe('a call that fails', () => {
     assert.ok(nodes.flatMap(node => node.calls).length <= 5, 'hints are followed, but not for ever')
   })
 
+  it('was applied when its reply came too late and was too long to be kept', async () => {
+    nodes[0]!.onExecute = async () => done
+    const error = await errorOf((await connected()).getdel('k'))
+    assert.deepEqual([error.code, error.outcome, error.command], ['REPLY_LOST', 'applied', 'GETDEL'])
+  })
+
   it('is settled by the answer to a repeated one, refusals too', async () => {
     let isFirst = true
     for (const node of nodes) {
@@ -352,6 +358,21 @@ describe('an AbortSignal', () => {
     assert.equal(nodes[0]!.calls.length, 0)
   })
 
+  it('may end very many calls, and nobody is warned of listeners', async () => {
+    nodes[0]!.onExecute = silence
+    const warnings: Error[] = []
+    const onWarning = (warning: Error) => warnings.push(warning)
+    process.on('warning', onWarning)
+    const controller = new AbortController()
+    const view = (await connected()).with({ signal: controller.signal })
+    const calls = Array.from({ length: 100 }, () => errorOf(view.get('k')))
+    controller.abort()
+    assert.ok((await Promise.all(calls)).every(error => error.code === 'ABORTED'))
+    await new Promise(resolve => setImmediate(resolve))
+    process.off('warning', onWarning)
+    assert.deepEqual(warnings, [])
+  })
+
   it('ends a single call at the node, too', async () => {
     const controller = new AbortController()
     const ended = deferred<void>()
@@ -411,6 +432,14 @@ describe('the limits of a client', () => {
     )
     assert.match(errors[5]!.message, /2 are under way and 3 wait, which is the limit \(maxQueued\)/)
     assert.match(errors[3]!.message, /waited \d+ ms for its turn/)
+  })
+
+  it('may allow nobody to wait', async () => {
+    nodes[0]!.onExecute = async () => done
+    const client = await connected({ maxInFlight: 1, maxQueued: 0 })
+    assert.equal(await client.set('k', 'v'), true)
+    const [first, second] = await Promise.allSettled([client.set('k', 'v'), client.set('k', 'v')])
+    assert.deepEqual([first.status, second.status], ['fulfilled', 'rejected'])
   })
 
   it('refuse arguments beyond their bytes', async () => {
