@@ -81,8 +81,8 @@ export const defaultRaftSettings: RaftSettings = {
   heartbeatTicks: productionConfig.heartbeatTick,
 }
 
-/** Log clock: how far a stamp may lie ahead of the voters' median clock. */
-const stampAheadMsMax = 500
+/** Log clock: how far a stamp may lie off the voters' median clock. */
+const stampOffMsMax = 500
 /** Callers that may wait at one replica for each of: a proposal, a read. What comes on top is refused at once. */
 const queuedMax = 50_000
 /** Speakers remembered whom the configuration does not name. */
@@ -433,13 +433,15 @@ export class Replica {
   }
 
   /**
-   * The stamp of an entry made now: this clock, but no more than half a second past the voters' median, so that one
-   * clock that runs years ahead can't expire everybody's keys; and never before the last entry's.
+   * The stamp of an entry made now: this clock, but no more than half a second off the voters' median, so that one clock
+   * that runs ahead can't expire everybody's keys, and one that is behind can't take from the time a key is given: what it
+   * stamps would be over too soon by the next leader's clock. And never before the last entry's.
    */
   private stampMs(clock: Clock): number {
     const nodes = nodesOf(this.configuration, this.configuration.confState.voters)
-    const bound = this.options.medianWallMs(nodes) + stampAheadMsMax
-    return Math.max(this.machine.logClockMs, Math.min(Math.floor(clock.wall()), Math.floor(bound)))
+    const medianMs = this.options.medianWallMs(nodes)
+    const nearMs = Math.min(Math.max(clock.wall(), medianMs - stampOffMsMax), medianMs + stampOffMsMax)
+    return Math.max(this.machine.logClockMs, Math.floor(nearMs))
   }
 
   /** A leader's housekeeping, now and then: expired rows go by a replicated sweep, one at a time. */

@@ -40,7 +40,6 @@ export class Trouble {
   private readonly downUntilMs = new Map<SimMachine, number>()
   private readonly fullDisks = new Map<SimMachine, () => void>()
   private readonly joiners = new Set<SimMachine>()
-  private isHeld = false
   private isOver = false
 
   constructor(cluster: SimCluster) {
@@ -71,7 +70,7 @@ export class Trouble {
   }
 
   get isMending(): boolean {
-    return this.emptied.size > 0 || this.isHeld
+    return this.emptied.size > 0
   }
 
   // --- Machines come up again -----------------------------------------------------------------------------------------
@@ -112,15 +111,11 @@ export class Trouble {
 
   private resumeMoves(): void {
     const via = this.serving()
-    if (!this.isHeld || via === null) return
-    via.rebalance('resume').then(
-      () => {
-        this.isHeld = false
-      },
-      () => {
-        // No meta leader yet: later.
-      },
-    )
+    // A pause may be done later than it was asked for: what counts is what the register says.
+    if (via?.controller.register?.isPaused !== true) return
+    via.rebalance('resume').catch(() => {
+      // No meta leader yet: later.
+    })
   }
 
   private replaceEmptied(): void {
@@ -313,7 +308,6 @@ export class Trouble {
       case 'hold-moves': {
         const via = this.serving()
         if (via === null) return false
-        this.isHeld = true
         via.rebalance('pause').catch(() => {})
         this.later(forMs, () => this.resumeMoves())
         return true
