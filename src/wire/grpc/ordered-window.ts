@@ -4,6 +4,10 @@
  * reading pauses, and the client's flow control window pushes back from there. Writing respects the stream in the same
  * way: while it does not drain, answers keep their place here.
  *
+ * How long an answer will be is not known when its request is begun, and 256 short requests may bring 8 MiB each. So a
+ * request that runs weighs at least what the largest answer before it did, which fades as smaller ones come; at first,
+ * much: a stream begins with few.
+ *
  *   requests in →  [ answered | running | answered | running ]  → responses out, from the left, as far as answered
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js'
@@ -18,7 +22,14 @@ export interface Sized {
   readonly bytes: number
 }
 
+/** Of the first answers of a stream: 32 of them fill a window of 8 MiB. */
+export const firstAnswerBytes = 256 * 1024
+/** What each smaller answer leaves of the weight that a larger one gives to the requests after it. */
+const fading = 7 / 8
+
 interface Slot {
+  readonly requestBytes: number
+  /** What it weighs now. */
   bytes: number
   response: Buffer | null
 }
@@ -31,6 +42,7 @@ export class OrderedWindow<Request extends Sized> {
   private slots: Slot[] = []
   private head = 0
   private bytes = 0
+  private expectedBytes = firstAnswerBytes
   private isPaused = false
   private isBlocked = false
   private isEnding = false
@@ -74,7 +86,8 @@ export class OrderedWindow<Request extends Sized> {
 
   private accept(request: Request): void {
     if (this.isEnding || this.isOver) return
-    const slot: Slot = { bytes: request.bytes, response: null }
+    const requestBytes = request.bytes
+    const slot: Slot = { requestBytes, bytes: Math.max(requestBytes, this.expectedBytes), response: null }
     this.slots.push(slot)
     this.bytes += slot.bytes
     const answered = this.answer(request)
@@ -87,9 +100,11 @@ export class OrderedWindow<Request extends Sized> {
   }
 
   private fill(slot: Slot, response: Buffer): void {
+    this.expectedBytes = Math.max(response.byteLength, this.expectedBytes * fading)
     slot.response = response
-    slot.bytes += response.byteLength
-    this.bytes += response.byteLength
+    this.bytes -= slot.bytes
+    slot.bytes = slot.requestBytes + response.byteLength
+    this.bytes += slot.bytes
     if (this.slots[this.head] === slot) this.flush()
   }
 

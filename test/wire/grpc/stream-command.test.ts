@@ -7,6 +7,7 @@ import { crc32 } from '../../../src/lib/crc.ts'
 import { type Deferred, deferred } from '../../../src/lib/deferred.ts'
 import type { CallResult } from '../../../src/node/ports.ts'
 import { grpcLimits } from '../../../src/wire/grpc/options.ts'
+import { firstAnswerBytes } from '../../../src/wire/grpc/ordered-window.ts'
 import { nothing, value } from './fake-service.ts'
 import { type Harness, startServer, until } from './harness.ts'
 
@@ -161,15 +162,20 @@ describe('StreamCommand', () => {
     const args = [Buffer.alloc(1000)]
     for (let i = 0; i < total; i++) send({ command: 'SET', key: `${i}`, args, id: BigInt(i) })
     stream.end()
-    await until('the window is full', () => waiting.length === grpcLimits.windowRequestsMax)
+    const first = grpcLimits.windowBytesMax / firstAnswerBytes
+    await until('the first ones are begun', () => waiting.length === first)
+    // Nobody knew how long their answers would be; now the others may be begun.
+    for (const each of waiting) each.resolve(nothing)
+    const full = first + grpcLimits.windowRequestsMax
+    await until('the window is full', () => waiting.length === full)
     // A call over the same connection: it comes after whatever was still on its way.
     await new Promise<void>((resolve, reject) =>
       h.client.runCommand(CommandRequest.create({ command: 'PING' }), error =>
         error === null ? resolve() : reject(error),
       ),
     )
-    assert.equal(waiting.length, grpcLimits.windowRequestsMax)
-    for (let settled = 0; settled < total; ) {
+    assert.equal(waiting.length, full)
+    for (let settled = first; settled < total; ) {
       while (settled < waiting.length) waiting[settled++]!.resolve(nothing)
       assert.ok(waiting.length - settled <= grpcLimits.windowRequestsMax)
       await new Promise(setImmediate)
@@ -223,6 +229,41 @@ describe('StreamCommand', () => {
     let count = 0
     for await (const _ of stream) count++
     assert.equal(count, total)
+  })
+
+  it('begins few requests while their answers are long, many while they are short', async () => {
+    const waiting: Deferred<CallResult>[] = []
+    h.service.onExecute = () => {
+      const d = deferred<CallResult>()
+      waiting.push(d)
+      return d.promise
+    }
+    const { stream, ended, send } = open()
+    const answer = (bytes: number): CallResult => ({
+      ...nothing,
+      reply: { kind: 'value', value: Buffer.alloc(bytes) },
+    })
+    const long = answer(2 * 1024 * 1024)
+    const total = 600
+    for (let i = 0; i < total; i++) send({ command: 'GET', key: 'k' })
+    stream.end()
+    const first = grpcLimits.windowBytesMax / firstAnswerBytes
+    await until('the first ones are begun', () => waiting.length === first)
+    let settled = 0
+    let most = 0
+    const settle = async (result: CallResult) => {
+      waiting[settled++]!.resolve(result)
+      await until('another is begun', () => waiting.length > settled || settled === total)
+      most = Math.max(most, waiting.length - settled)
+    }
+    for (let i = 0; i < first; i++) await settle(long)
+    most = 0
+    for (let i = 0; i < 10; i++) await settle(long)
+    assert.ok(most <= 4, `${most} run, each of which may bring 2 MiB`)
+    for (let i = 0; i < 100; i++) await settle(nothing)
+    await until('the window is full', () => waiting.length - settled === grpcLimits.windowRequestsMax)
+    while (settled < total) await settle(nothing)
+    await ended
   })
 
   it('moves bulk data when its first message says so: chunks with their CRC', async () => {
