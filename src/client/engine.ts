@@ -244,7 +244,8 @@ export class Engine {
     if (call.isSettled) return
     call.cancel = null
     call.lane = null
-    this.locate(call)
+    // Between attempts the map may have come, or changed.
+    if (call.generation > 0) this.locate(call)
     const target = this.target(call)
     const link = this.link(target.address)
     if (call.line?.mayGo(call, !target.isLeader || !link.isReady) === false) {
@@ -272,9 +273,10 @@ export class Engine {
   }
 
   private locate(call: Call): void {
-    const places = new Set(call.keys.map(key => this.map.placeOf(key)))
-    const [place] = places
-    call.place = places.size === 1 ? place! : null
+    const [first] = call.keys
+    const place = first === undefined ? null : this.map.placeOf(first)
+    const isOne = call.keys.every(key => key === first || this.map.placeOf(key) === place)
+    call.place = isOne ? place : null
   }
 
   private target(call: Call): { readonly address: string; readonly isLeader: boolean } {
