@@ -68,7 +68,7 @@ export async function scrubState(options: ScrubOptions): Promise<ScrubFinding[]>
 /** Whoever serves goes before whoever checks. */
 function yieldToOthers(pid: number | undefined): void {
   try {
-    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_LOW)
+    if (pid !== undefined) setPriority(pid, constants.priority.PRIORITY_BELOW_NORMAL)
   } catch {
     // It may have ended already, or the system has no such thing.
   }
