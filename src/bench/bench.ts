@@ -69,6 +69,8 @@ async function runCase(
   let before: Promise<Snapshot> | null = null
   let after: Promise<Snapshot> | null = null
   try {
+    // Once for nothing: what it takes to connect does not belong to the window.
+    await router.snapshot()
     const driven = await drive({
       inFlight,
       rate: plan.rate,

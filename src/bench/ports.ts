@@ -2,16 +2,14 @@
 import type { ChannelCredentials } from '@grpc/grpc-js'
 import type { MapResponse, StatsResponse } from '../gen/roundhouse/v1/admin.ts'
 
-export const workloadNames = ['set', 'get', 'stale-get', 'mixed', 'mset'] as const
-export type WorkloadName = (typeof workloadNames)[number]
+/** mixed: nine reads to a write. */
+export type WorkloadName = 'set' | 'get' | 'stale-get' | 'mixed' | 'mset'
 
 /** unary: a call a command. pipelined: all commands of a client and node over one StreamCommand. */
-export const callKinds = ['unary', 'pipelined'] as const
-export type CallKind = (typeof callKinds)[number]
+export type CallKind = 'unary' | 'pipelined'
 
 /** leader: each command goes to the node that leads its shard. any: to a node by chance, which forwards. */
-export const routes = ['leader', 'any'] as const
-export type Route = (typeof routes)[number]
+export type Route = 'leader' | 'any'
 
 export interface BenchPlan {
   /** Every one of these with every kind of call and every number in flight is a case. */

@@ -3,7 +3,16 @@
  * made in src/bench, which `main.ts` hands in.
  */
 import { SingleBar } from 'cli-progress'
-import type { BenchCluster, BenchPlan, BenchProgress, CaseResult, RunBench } from '../bench/ports.ts'
+import type {
+  BenchCluster,
+  BenchPlan,
+  BenchProgress,
+  CallKind,
+  CaseResult,
+  Route,
+  RunBench,
+  WorkloadName,
+} from '../bench/ports.ts'
 import { parseDuration, parseSize } from '../config/forms.ts'
 import type { MapResponse } from '../gen/roundhouse/v1/admin.ts'
 import { fetchStats } from './calls.ts'
@@ -12,9 +21,9 @@ import { connectionOptions, Nodes, outputOption } from './connection.ts'
 import { bytesText, printJson, table } from './print.ts'
 import { exitCodes, type Input, type OptionSpec, type Shell, UsageError, type Verb } from './shell.ts'
 
-const workloads = ['set', 'get', 'stale-get', 'mixed', 'mset'] as const
-const callKinds = ['unary', 'pipelined'] as const
-const routes = ['leader', 'any'] as const
+const workloads: readonly WorkloadName[] = ['set', 'get', 'stale-get', 'mixed', 'mset']
+const callKinds: readonly CallKind[] = ['unary', 'pipelined']
+const routes: readonly Route[] = ['leader', 'any']
 const statsTimeout = '3s'
 /** As `bench:` and seven digits. */
 const keyBytesMin = 16
@@ -45,7 +54,7 @@ export function benchVerb(loadBench: () => Promise<RunBench>): Verb {
       {
         name: 'workload',
         kind: 'many',
-        describe: 'set and get without any; mixed is 90 % get',
+        describe: 'set, get, stale-get, mixed (90 % get), mset; without any: set and get',
         choices: workloads,
       },
     ],
@@ -91,11 +100,12 @@ export function benchVerb(loadBench: () => Promise<RunBench>): Verb {
       'deleted at the end. Client and nodes on one machine share its processors: CPU columns say how.',
     async run(input, shell) {
       const plan = planOf(input)
-      const nodes = Nodes.from(input, shell)
+      // Ctrl-C ends the load, not the cleaning up behind it: these calls go on.
+      const nodes = Nodes.from(input, { ...shell, signal: new AbortController().signal })
       const bar = new BenchBar(shell)
+      const cluster = clusterOf(nodes, input, shell)
       try {
         const runBench = await loadBench()
-        const cluster = clusterOf(nodes, input, shell)
         const results = await runBench(plan, cluster, each => bar.show(each), shell.signal)
         bar.stop()
         if (input.options.output === 'json') printJson(shell.stdout, reportJson(plan, results))
@@ -103,26 +113,30 @@ export function benchVerb(loadBench: () => Promise<RunBench>): Verb {
         return results.every(each => each.operations > 0) ? exitCodes.done : exitCodes.failed
       } finally {
         bar.stop()
+        cluster.close()
         nodes.close()
       }
     },
   }
 }
 
-function clusterOf(nodes: Nodes, input: Input, shell: Shell): BenchCluster {
+function clusterOf(nodes: Nodes, input: Input, shell: Shell): BenchCluster & { close(): void } {
+  // Kept open: a connection that must be made first would make a reading late.
+  const open = new Map<string, Nodes>()
+  const nodeAt = (address: string) => {
+    const known = open.get(address)
+    if (known !== undefined) return known
+    const options = { ...input.options, node: address, timeout: statsTimeout }
+    const node = Nodes.from({ ...input, options }, { ...shell, signal: new AbortController().signal })
+    open.set(address, node)
+    return node
+  }
   return {
     credentials: nodes.credentials,
     map: () => nodes.call('read', (call, { admin }): Promise<MapResponse> => call(admin.map.bind(admin), {})),
-    stats: async address => {
-      const options = { ...input.options, node: address, timeout: statsTimeout }
-      const node = Nodes.from({ ...input, options }, { ...shell, signal: new AbortController().signal })
-      try {
-        return await fetchStats(node)
-      } catch {
-        return null
-      } finally {
-        node.close()
-      }
+    stats: address => fetchStats(nodeAt(address)).catch(() => null),
+    close: () => {
+      for (const node of open.values()) node.close()
     },
   }
 }

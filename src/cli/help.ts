@@ -216,13 +216,10 @@ export function pageColumns(columns: number): number {
   return Math.max(columnsMin, Math.min(columns, columnsMax))
 }
 
-function label(positional: Positional): string {
-  const words = positional.choices?.join('|') ?? positional.name
-  return positional.kind === 'required'
-    ? words
-    : positional.kind === 'optional'
-      ? `[${words}]`
-      : `[${words}...]`
+function label({ name, kind, choices }: Positional): string {
+  if (kind === 'many') return `[${name}...]`
+  const words = choices?.join('|') ?? name
+  return kind === 'required' ? words : `[${words}]`
 }
 
 function optionRow([name, spec]: readonly [string, OptionSpec]): readonly [string, string] {
@@ -233,12 +230,12 @@ function optionRow([name, spec]: readonly [string, OptionSpec]): readonly [strin
       : spec.choices !== undefined
         ? ` ${spec.choices.join('|')}`
         : ` ${valueWord(spec)}`
-  const fallback = spec.fallback === undefined ? '' : ` (without it: ${spec.fallback})`
+  const fallback = spec.fallback === undefined ? '' : ` [default: ${spec.fallback}]`
   return [`${letter}--${name}${value}`, `${spec.describe}${fallback}`]
 }
 
 function valueWord(spec: OptionSpec): string {
-  return spec.isFile === true ? 'FILE' : spec.kind === 'list' ? 'LIST' : 'VALUE'
+  return spec.isFile === true ? 'FILE' : 'VALUE'
 }
 
 function section(title: string, lines: readonly string[]): string[] {

@@ -31,8 +31,15 @@ async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>):
       const counters = { calls_forwarded: 0, ...(place === 1 ? { journal_syncs: calls } : {}) }
       return StatsResponse.fromPartial({ nodeId: `n${place}`, cpuS: calls / 10_000, counters })
     }
-    const command = ({ command }: { command: string }) => (command === 'GET' ? nil() : success(true))
-    nodes.push(await fakeNode({ map, stats, command }))
+    nodes.push(
+      await fakeNode({
+        ...{ map, stats },
+        command: request => {
+          measured(request)
+          return request.command === 'GET' ? nil() : success(true)
+        },
+      }),
+    )
   }
   try {
     await use([nodes[0]!, nodes[1]!])
@@ -41,48 +48,53 @@ async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>):
   }
 }
 
+/** Called with each command that a fake node gets. */
+let measured: (request: { command: string }) => void = () => {}
+
+/** Runs it until so many commands of its load have come, however long that takes on a busy machine; then it is Ctrl-C. */
 async function bench(
   node: { readonly address: string },
-  ...args: string[]
-): Promise<{ code: number; out: string; err: string }> {
+  args: readonly string[],
+  operations = 200,
+): Promise<{ code: number; out: string }> {
   const shell = fakeShell({ ROUNDHOUSE_NODE: node.address })
-  const code = await runCli(['bench', ...args], shell, [benchVerb(async () => runBench)])
-  return { code, out: shell.stdout.text(), err: shell.stderr.text() }
+  let left = operations
+  measured = ({ command }) => {
+    if ((command === 'SET' || command === 'GET') && --left === 0) shell.controller.abort()
+  }
+  const small = ['-d', '60s', '--warm-up', '0', '--keys', '300', '-c', '4']
+  const code = await runCli(['bench', ...args, ...small], shell, [benchVerb(async () => runBench)])
+  assert.equal(shell.stderr.text(), '')
+  return { code, out: shell.stdout.text() }
 }
 
-const short = ['-d', '150ms', '--warm-up', '20ms', '--keys', '300', '-c', '4'] as const
 const leaderOf = (key: string) => shardOfSlot(slotOf(Buffer.from(key)), shardCount) % 2
 
 describe('the bench', () => {
-  it('sends each command to the leader of its key, over unary calls and over streams', async () => {
-    await withCluster(async nodes => {
-      const { code, out } = await bench(nodes[0], 'set', ...short, '--calls', 'unary,pipelined', '-o', 'json')
-      assert.equal(code, 0)
-      const { cases } = JSON.parse(out)
-      assert.deepEqual(
-        cases.map((each: Record<string, unknown>) => [each.workload, each.calls, each.in_flight]),
-        [
-          ['set', 'unary', 4],
-          ['set', 'pipelined', 4],
-        ],
-      )
-      nodes.forEach((node, place) => {
-        const sets = node.requests.filter(({ command }) => command === 'SET')
-        assert.ok(sets.length > 0)
-        assert.ok(sets.every(({ key, session }) => leaderOf(key) === place && session.length === 0))
+  for (const calls of ['unary', 'pipelined']) {
+    it(`sends each command to the leader of its key, ${calls}`, async () => {
+      await withCluster(async nodes => {
+        const { code, out } = await bench(nodes[0], ['set', '--calls', calls, '-o', 'json'])
+        assert.equal(code, 0)
+        const [found] = JSON.parse(out).cases
+        assert.deepEqual([found.workload, found.calls, found.in_flight], ['set', calls, 4])
+        nodes.forEach((node, place) => {
+          const sets = node.requests.filter(({ command }) => command === 'SET')
+          assert.ok(sets.length > 0)
+          assert.ok(sets.every(({ key, session }) => leaderOf(key) === place && session.length === 0))
+        })
+        assert.ok(found.operations >= 190 && found.operations <= 200, `${found.operations}`)
+        assert.ok(found.latency_ms.p50 > 0 && found.latency_ms.p50 <= found.latency_ms.p99)
+        assert.ok(found.latency_ms.p99 <= found.latency_ms.max)
+        assert.ok(Math.abs(found.megabytes_per_second - (found.operations_per_second * 144) / 1e6) < 1e-6)
+        assert.deepEqual(found.failures, [])
       })
-      for (const each of cases) {
-        assert.ok(each.operations > 0 && each.latency_ms.p50 > 0)
-        assert.ok(each.latency_ms.p50 <= each.latency_ms.p99 && each.latency_ms.p99 <= each.latency_ms.max)
-        assert.ok(Math.abs(each.megabytes_per_second - (each.operations_per_second * 144) / 1e6) < 1e-6)
-        assert.deepEqual(each.failures, [])
-      }
     })
-  })
+  }
 
   it('asks each node what an operation cost it', async () => {
     await withCluster(async nodes => {
-      const { cases } = JSON.parse((await bench(nodes[0], 'set', ...short, '-o', 'json')).out)
+      const { cases } = JSON.parse((await bench(nodes[0], ['set', '-o', 'json'], 2_000)).out)
       const [first, second] = cases[0].nodes
       assert.deepEqual([first.node_id, second.node_id], ['n0', 'n1'])
       const cost = first.cpu_us_per_operation + second.cpu_us_per_operation
@@ -97,24 +109,22 @@ describe('the bench', () => {
 
   it('writes the keys before it reads them, and takes them away at the end unless told to keep them', async () => {
     await withCluster(async nodes => {
-      await bench(nodes[0], 'get', 'stale-get', ...short)
+      await bench(nodes[0], ['get'])
       const all = nodes.flatMap(node => node.requests)
       const named = (command: string) => all.filter(each => each.command === command)
       assert.deepEqual([named('MSET').length, named('DEL').length], [3, 3])
       assert.equal(new Set(named('DEL').flatMap(({ key, args }) => [key, ...args.map(String)])).size, 300)
-      assert.ok(named('GET').some(({ read }) => read === Read.STALE))
-      assert.ok(named('GET').some(({ read }) => read === Read.LINEARIZABLE))
-      const before = all.length
-      await bench(nodes[0], 'get', '--keep', ...short)
+      assert.ok(named('GET').every(({ read }) => read === Read.LINEARIZABLE))
+      await bench(nodes[0], ['stale-get', '--keep'])
       const later = nodes.flatMap(node => node.requests)
-      assert.ok(later.length > before)
+      assert.ok(later.some(({ read }) => read === Read.STALE))
       assert.equal(later.filter(each => each.command === 'DEL').length, 3)
     })
   })
 
   it('gives writes sessions where asked: one a slot, sequences without gaps', async () => {
     await withCluster(async nodes => {
-      await bench(nodes[0], 'set', ...short, '--sessions')
+      await bench(nodes[0], ['set', '--sessions'])
       const sets = nodes.flatMap(node => node.requests).filter(({ command }) => command === 'SET')
       const bySession = new Map<string, bigint[]>()
       for (const { session, sequence, ackedBelow } of sets) {
@@ -135,7 +145,7 @@ describe('the bench', () => {
 
   it('sends to any node where asked', async () => {
     await withCluster(async nodes => {
-      await bench(nodes[0], 'set', ...short, '--route', 'any')
+      await bench(nodes[0], ['set', '--route', 'any'])
       assert.ok(nodes[0].requests.some(({ key, command }) => command === 'SET' && leaderOf(key) === 1))
     })
   })
@@ -148,14 +158,16 @@ describe('the bench', () => {
           nodes: [{ nodeId: 'n0', clientAddress: full.address, state: 'alive' }],
           leaders: ['n0'],
         }),
-      command: ({ command }) =>
-        command === 'SET'
+      command: request => {
+        measured(request)
+        return request.command === 'SET'
           ? refusal(status.RESOURCE_EXHAUSTED, 'OVERLOADED', 'OVERLOADED slow down')
-          : success(true),
+          : success(true)
+      },
     })
     try {
       for (const calls of ['unary', 'pipelined']) {
-        const { code, out } = await bench(full, 'set', ...short, '--calls', calls)
+        const { code, out } = await bench(full, ['set', '--calls', calls], 8)
         assert.equal(code, 1)
         assert.match(out, /failed \d+ × RESOURCE_EXHAUSTED: OVERLOADED slow down \(set, 4 in flight\)/)
       }
@@ -166,7 +178,7 @@ describe('the bench', () => {
 
   it('prints tables for people', async () => {
     await withCluster(async nodes => {
-      const { out } = await bench(nodes[0], ...short)
+      const { out } = await bench(nodes[0], ['set'])
       assert.match(
         out,
         /^300 keys of 16 B, values of 128 B; 1 client, to the leader, no sessions; the next when/,
@@ -184,29 +196,31 @@ describe('the bench', () => {
 
   it('measures a real node', async () => {
     await Cluster.with({ nodes: 1 }, async cluster => {
-      const { code, out } = await bench(
-        cluster.node(1),
-        'mixed',
-        'mset',
-        ...short,
+      const shell = fakeShell({ ROUNDHOUSE_NODE: cluster.node(1).address })
+      const small = [
+        '-d',
+        '1s',
+        '--warm-up',
+        '50ms',
+        '--keys',
+        '300',
+        '-c',
+        '4',
         '--calls',
         'unary,pipelined',
-        '-o',
-        'json',
-      )
-      assert.equal(code, 0)
-      for (const each of JSON.parse(out).cases) {
+      ]
+      const verbs = [benchVerb(async () => runBench)]
+      assert.equal(await runCli(['bench', 'mixed', 'mset', ...small, '-o', 'json'], shell, verbs), 0)
+      const { cases } = JSON.parse(shell.stdout.text())
+      assert.equal(cases.length, 4)
+      for (const each of cases) {
         assert.deepEqual(each.failures, [])
         assert.ok(each.operations > 0)
         assert.ok(each.nodes[0].cpu_us_per_operation > 0)
       }
-      assert.equal(
-        Number(
-          (await cluster.client.read(cluster.anyNode, { command: 'DBSIZE' }, Date.now() + 10_000)).response
-            ?.value,
-        ),
-        0,
-      )
+      const left = { command: 'DBSIZE' }
+      const { response } = await cluster.client.read(cluster.anyNode, left, Date.now() + 10_000)
+      assert.equal(Number(response?.value), 0)
     })
   })
 })
