@@ -310,7 +310,7 @@ export class Engine {
       const left = Math.max(1, call.deadlineMs - performance.now())
       call.cancel = link.sendAlone(request, Math.max(1, left - Math.min(answerMsMax, left / 10)), settle)
     } else if (call.line === null) call.lane = link.sendRead(request, settle)
-    else call.lane = link.sendOrdered(request, settle)
+    else call.lane = link.sendOrdered(call.place!, request, settle)
   }
 
   private answered(call: Call, number: number, address: string, answer: Answer): void {

@@ -1,6 +1,6 @@
 /**
- * The way to one node: a channel, a lane for what must keep its order, some lanes for reads (a node runs the reads of one
- * lane and shard one after another), and single calls for what may take long. Also what is known of the node's health.
+ * The way to one node: a channel, lanes for what must keep its order, lanes for reads (a node runs the reads of one lane
+ * and shard one after another), and single calls for what may take long. Also what is known of the node's health.
  */
 import { Channel, connectivityState, Metadata, type ServiceError } from '@grpc/grpc-js'
 import { ClusterNodeClient, type CommandRequest } from '../gen/clusterpb/cluster.ts'
@@ -11,6 +11,9 @@ import type { Security } from './tls.ts'
 
 /** A node that is stopped or cut off accepts no connection in this time; another one is asked. */
 const connectMsMax = 1_500
+/** By shard: an answer waits for those before it on its lane, whatever their shards. */
+const orderedLanes = 4
+/** In turn. */
 const readLanes = 4
 /** Lanes that were left and still have calls: beyond it the node gets none until some are answered or given up. */
 const retiredLanesMax = 8
@@ -24,7 +27,7 @@ export class NodeLink {
   private readonly channel: Channel
   private readonly cluster: ClusterNodeClient
   private readonly admin: AdminClient
-  private ordered: Lane | null = null
+  private readonly ordered: (Lane | null)[] = Array.from({ length: orderedLanes }, () => null)
   private readonly reads: (Lane | null)[] = Array.from({ length: readLanes }, () => null)
   private readonly lanes = new Set<Lane>()
   private nextRead = 0
@@ -61,7 +64,9 @@ export class NodeLink {
 
   /** It failed to answer or to be reached a moment ago. */
   get isSuspect(): boolean {
-    return performance.now() < this.suspectUntil || this.lanes.size > retiredLanesMax + readLanes
+    return (
+      performance.now() < this.suspectUntil || this.lanes.size > retiredLanesMax + readLanes + orderedLanes
+    )
   }
 
   suspect(): void {
@@ -86,28 +91,13 @@ export class NodeLink {
     return this.connecting
   }
 
-  /** In order with all that were sent this way before, shard by shard. */
-  sendOrdered(request: CommandRequest, settle: Listener): Lane {
-    if (this.ordered === null || this.ordered.isRetired) {
-      this.ordered = this.openLane(lane => {
-        if (this.ordered === lane) this.ordered = null
-      })
-    }
-    this.ordered.send(request, settle)
-    return this.ordered
+  /** In order with all that were sent this way before for the same place. */
+  sendOrdered(place: number, request: CommandRequest, settle: Listener): Lane {
+    return this.sendOn(this.ordered, place % orderedLanes, request, settle)
   }
 
   sendRead(request: CommandRequest, settle: Listener): Lane {
-    const place = this.nextRead++ % readLanes
-    let lane = this.reads[place] ?? null
-    if (lane === null) {
-      lane = this.openLane(ended => {
-        if (this.reads[place] === ended) this.reads[place] = null
-      })
-      this.reads[place] = lane
-    }
-    lane.send(request, settle)
-    return lane
+    return this.sendOn(this.reads, this.nextRead++ % readLanes, request, settle)
   }
 
   /** `timeoutMs`: what the node is told it has. */
@@ -136,6 +126,18 @@ export class NodeLink {
     for (const lane of [...this.lanes]) lane.close()
     this.lanes.clear()
     setImmediate(() => this.channel.close())
+  }
+
+  private sendOn(lanes: (Lane | null)[], place: number, request: CommandRequest, settle: Listener): Lane {
+    let lane = lanes[place] ?? null
+    if (lane === null) {
+      lane = this.openLane(ended => {
+        if (lanes[place] === ended) lanes[place] = null
+      })
+      lanes[place] = lane
+    }
+    lane.send(request, settle)
+    return lane
   }
 
   private openLane(onEnd: (lane: Lane) => void): Lane {
