@@ -215,9 +215,8 @@ async function bind(
   opened.push(() => server.close(graceMs))
   await server.listen(settings.host, settings.port)
   if (settings.secondPort !== null) await server.listen(settings.host, settings.secondPort)
-  const running = run(node, log, close)
-  scrubber.start()
-  return running
+  // Not before: what the node reads to start, and its callers, go first.
+  return run(node, log, close, () => scrubber.start())
 }
 
 /** null: TLS is off. */
@@ -277,7 +276,7 @@ function expectedOf({ given, ...settings }: Settings): Partial<ClusterSettings> 
   }
 }
 
-function run(node: Node, log: Logger, close: () => Promise<void>): RunningNode {
+function run(node: Node, log: Logger, close: () => Promise<void>, onReady: () => void): RunningNode {
   let isStopping = false
   const stop = async () => {
     isStopping = true
@@ -286,7 +285,10 @@ function run(node: Node, log: Logger, close: () => Promise<void>): RunningNode {
   }
   const finished = new Promise<{ readonly code: number }>(resolve => {
     node.start().then(
-      () => log.info('ready'),
+      () => {
+        log.info('ready')
+        if (!isStopping) onReady()
+      },
       (error: Error) => {
         if (isStopping) return
         log.error(
