@@ -122,6 +122,8 @@ export class Host {
   private completions: (() => void)[] = []
   private batch = new JournalBatch()
   private isWriting = false
+  /** The batch that is on its way to the disk. */
+  private writing: JournalBatch | null = null
   private isTickDue = false
   private isScheduled = false
   private isStopped = false
@@ -642,8 +644,15 @@ export class Host {
       message.term === 0 ? null : { term: message.term, vote: message.vote, commit: message.commit }
     const { entries, responses, snapshot } = message
     if (snapshot === null) {
-      const isUrgent = entries.length > 0 || responses.length > 0 || replica.isVoteNew(hardState)
-      this.batch.add({ replica: replica.id, hardState, entries }, responses, isUrgent)
+      const isNews = replica.isVoteNew(hardState) || entries.length > 0
+      // A refused vote, an append that brought only a commit index: what they promise is on disk when nothing of this
+      // replica is on its way there, and a sync for nothing would cost as much as any.
+      const isDurable =
+        !isNews && !this.batch.isWaitedFor(replica.id) && this.writing?.isWaitedFor(replica.id) !== true
+      const isUrgent = !isDurable && (isNews || responses.length > 0)
+      if (hardState !== null || isUrgent)
+        this.batch.add({ replica: replica.id, hardState, entries }, isDurable ? [] : responses, isUrgent)
+      if (isDurable) for (const response of responses) this.send(replica, response)
       return
     }
     // State flip durable → journal reset durable → AppendResp. Until then nothing else of this replica goes on.
@@ -728,6 +737,7 @@ export class Host {
     const { batch, extra } = this
     this.batch = new JournalBatch()
     this.extra = []
+    this.writing = batch
     this.beginWrite()
     const startedMs = this.options.clock.now()
     this.options.journal.write(batch.recordsInOrder(), error => {
@@ -750,6 +760,7 @@ export class Host {
       if (this.isDiskHung && error === null)
         this.options.log.warn('the disk is back', { ticks: this.writingTicks })
       this.isWriting = false
+      this.writing = null
       then()
       // A sync that failed once is never tried again: the kernel may have dropped the pages and would report success.
       if (error !== null) this.options.onFatal(error)

@@ -7,6 +7,7 @@ import type { JournalRecord } from './ports.ts'
  */
 export class JournalBatch {
   private readonly records = new Map<number, JournalRecord>()
+  private readonly waited = new Set<number>()
   private readonly waiting: { readonly replica: number; readonly responses: readonly Message[] }[] = []
 
   /** Whether anything in it is waited for. A commit index alone is not: it may go with the next write, or be lost. */
@@ -20,9 +21,15 @@ export class JournalBatch {
   add(record: JournalRecord, responses: readonly Message[], isUrgent = true): void {
     this.isUrgent ||= isUrgent
     const { replica } = record
+    if (isUrgent) this.waited.add(replica)
     const earlier = this.records.get(replica)
     this.records.set(replica, earlier === undefined ? record : merge(earlier, record))
     if (responses.length > 0) this.waiting.push({ replica, responses })
+  }
+
+  /** Whether something of this replica in it is waited for. */
+  isWaitedFor(replica: number): boolean {
+    return this.waited.has(replica)
   }
 
   /** Forgets what waits for a replica. */
