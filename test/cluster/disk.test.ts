@@ -81,13 +81,13 @@ describe('a disk that hangs', () => {
       await load.writesMore(50)
       disk.say('stall')
       const stalledMs = Date.now()
-      await eventually('others lead all shards', 15_000, async () => {
+      await eventually('others lead all shards', 30_000, async () => {
         const { shards, meta } = await cluster.status(cluster.node(2))
         return [...shards, meta!].every(({ leader }) => leader !== '' && leader !== node.id)
       })
       t.diagnostic(`${led} shards had other leaders ${Date.now() - stalledMs} ms after the disk hung`)
       await load.writesMore(200)
-      await eventually('status says so', 10_000, async () => {
+      await eventually('status says so', 30_000, async () => {
         const { nodes } = await cluster.status(cluster.node(3))
         return nodes.find(each => each.nodeId === node.id)!.disk === 'hung'
       })
@@ -120,7 +120,7 @@ describe('bits that flip on the disk of a stopped node', () => {
         rmSync(join(node.dataDir, 'CLEAN'))
         harm()
         node.start()
-        await eventually('the scrub is through', 30_000, () =>
+        await eventually('the scrub is through', 60_000, () =>
           /scrub after an unclean stop/.test(node.output.slice(from)),
         )
         return () => node.output.slice(from)
@@ -214,12 +214,12 @@ describe('full disks', () => {
       }
       await eventually('the reserves are there', 20_000, async () => {
         const all = await Promise.all([2, 3].map(number => client.stats(cluster.node(number).address)))
-        return all.every(({ counters }) => counters['disk_reserved_bytes'] === 8 * mebibyte)
+        return all.every(({ counters }) => counters.disk_reserved_bytes === 8 * mebibyte)
       })
 
       load.start()
       disks[0]!.fill()
-      await eventually('node2 says that it is full', 10_000, async () => (await diskOf(2)) === 'full')
+      await eventually('node2 says that it is full', 30_000, async () => (await diskOf(2)) === 'full')
       await load.writesMore(200)
       await eventually('it leads nothing', 20_000, async () => {
         const { nodes } = await cluster.status(cluster.node(1))
@@ -229,9 +229,9 @@ describe('full disks', () => {
       await load.stop()
 
       disks[1]!.fill(6 * mebibyte)
-      await eventually('node3 says that it is nearly full', 10_000, async () => (await diskOf(3)) !== 'ok')
+      await eventually('node3 says that it is nearly full', 30_000, async () => (await diskOf(3)) !== 'ok')
       const set = { command: 'SET', key: 'full:new', args: ['v'] }
-      await eventually('writes are refused', 10_000, () =>
+      await eventually('writes are refused', 30_000, () =>
         client.run(anyNode(), set).then(
           () => false,
           error => (error as { code?: string }).code === 'DISK_FULL',
@@ -243,7 +243,7 @@ describe('full disks', () => {
       assert.equal(Number(textOf(await client.run(anyNode(), { command: 'GET', key: 'full:3' }))) > 0, true)
       await client.session().write(anyNode, { command: 'DEL', key: 'full:gone' }, soon())
       disks[1]!.fill()
-      await eventually('node3 says that it is full', 10_000, async () => (await diskOf(3)) === 'full')
+      await eventually('node3 says that it is full', 30_000, async () => (await diskOf(3)) === 'full')
       await assert.rejects(client.run(anyNode(), set), { code: 'DISK_FULL' })
       assert.equal(Number(textOf(await client.run(anyNode(), { command: 'GET', key: 'full:5' }))) > 0, true)
 
