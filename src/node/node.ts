@@ -401,10 +401,17 @@ export class Node implements Service, PeerService {
     if (wallMs > 0 && this.detector.view.member(sender.nodeId)?.storeId === sender.storeId)
       this.wallClocks.hear(sender.nodeId, wallMs)
     this.noteChanges(this.detector.receive(view, this.options.clock.now()))
-    // Without a register whoever speaks is the way to it.
+    // Without a register that is kept up to date whoever speaks is the way to it.
     const { nodeId, peerAddress: peer, clientAddress: client } = sender
-    if (this.controller.register === null && nodeId !== this.nodeId)
+    if (this.isBlind() && nodeId !== this.nodeId && !this.addresses.has(nodeId))
       this.addresses.set(nodeId, { peer, client })
+  }
+
+  /** Whether nobody whom the register names would tell of new members: it is behind, and its leader may be new. */
+  private isBlind(): boolean {
+    const { register } = this.controller
+    const leader = this.host.group(metaGroup)?.leaderNode ?? null
+    return register === null || leader === null || !register.nodes.some(node => node.nodeId === leader)
   }
 
   private leads(): Leadership[] {
@@ -597,8 +604,9 @@ export class Node implements Service, PeerService {
     if (register === null) return
     const known = register.nodes.find(node => node.nodeId === nodeId)
     if (known === undefined) {
-      // This copy of the register may be behind the one that admitted the caller.
-      if (this.isReady) throw new RoundhouseError('NOT_MEMBER', { node: nodeId })
+      // This copy of the register may be behind the one that admitted the caller. While nobody is known to lead the meta
+      // shard it is not caught up either: the caller may be that leader, who joined while this node was away.
+      if (this.isReady && !this.isBlind()) throw new RoundhouseError('NOT_MEMBER', { node: nodeId })
       return
     }
     if (known.state === 'left') throw new RoundhouseError('NOT_MEMBER', { node: nodeId })

@@ -67,6 +67,8 @@ export class Client {
   /** How many sequences it leaves unacknowledged. */
   private readonly ackLag: number
   private epoch = 0
+  /** What the last try that failed was told. */
+  lastTrouble = ''
   /** The only node to ask; null: any. */
   through: string | null = null
 
@@ -197,6 +199,7 @@ export class Client {
           return { kind: 'done', reply, text: textOf(reply) }
         } catch (error) {
           if (!(error instanceof RoundhouseError) && !(error instanceof RemoteError)) throw error
+          this.lastTrouble = error.message
           if (error.code === 'OVERLOADED') sightings.see('uncommittedFull')
           if (error.kind === 'outcome_unknown') mayBeApplied = true
           else if (!isPassing(error)) return mayBeApplied ? this.gaveUp(true) : { kind: 'refused', error }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { metaGroup } from '../../src/node/meta-register.ts'
-import { SimCluster } from './sim-cluster.ts'
+import { SimCluster, type SimMachine } from './sim-cluster.ts'
 
 describe('a simulated cluster', () => {
   for (const seed of [3, 8, 12])
@@ -52,6 +52,28 @@ describe('a simulated cluster', () => {
     const isClosed = () => first!.node!.controller.register!.shards.get(metaGroup)!.operation === null
     assert.ok(await world.run(world.nowMs + 30_000, isClosed), 'the operation stays open')
     assert.ok(await world.run(world.nowMs + 30_000, () => cluster.isSettled(3)), 'not settled')
+    assert.deepEqual([...cluster.violations, ...cluster.invariants!.violations], [])
+  })
+
+  it('comes together again when one was away while another joined and took the lead', async () => {
+    const cluster = new SimCluster(654, { isWatched: true })
+    const { world } = cluster
+    assert.ok(await cluster.boot(4))
+    const [first, , away] = cluster.machines
+    away!.crash()
+    const fifth = cluster.add()
+    void fifth.start({ seeds: [first!.address] })
+    const leads = ({ node }: SimMachine) => node?.host.group(metaGroup)?.isLeader === true
+    for (let tries = 0; tries < 60 && !leads(fifth); tries++) {
+      await world.run(world.nowMs + 1_000)
+      cluster.machines.find(leads)?.node?.controller.transfer(metaGroup, fifth.nodeId)
+    }
+    assert.ok(leads(fifth), 'the new one does not lead')
+    void away!.start()
+    const hasHeard = () =>
+      away!.node!.controller.register?.nodes.some(({ nodeId }) => nodeId === fifth.nodeId) === true
+    assert.ok(await world.run(world.nowMs + 20_000, hasHeard), 'it never hears of the new one')
+    assert.ok(await world.run(world.nowMs + 60_000, () => cluster.isSettled(5)), 'not settled')
     assert.deepEqual([...cluster.violations, ...cluster.invariants!.violations], [])
   })
 })

@@ -435,7 +435,8 @@ export class Workload {
       for (const name of ['r', 'c', 't'])
         for (let i = 0; i < keys; i++) {
           const seen = await this.noted(client, 'get', `${name}${i}`, 'GET', [], ({ text }) => text)
-          if (seen === undefined) this.violated(`${name}${i} can't be read through ${nodeId} at the end`)
+          if (seen === undefined)
+            this.violated(`${name}${i} can't be read through ${nodeId} at the end: ${client.lastTrouble}`)
         }
       for (const [name] of this.sums) {
         const [key, field] = name.split(' ') as [string, string]
