@@ -292,7 +292,6 @@ const snapshotOffers: Family = {
   name: 'snapshot-offer',
   refuses: 'a line in the log',
   share: 0.5,
-  awaits: 'an offer whose parts have no names, or whose id is a number, is staged (shard/snapshotter.ts)',
   open: async random => {
     const corpus = [1, 2].map(() => {
       const manifest = someManifest(random)

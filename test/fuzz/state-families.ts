@@ -191,8 +191,6 @@ const metaRequests: Family = {
   name: 'meta-command',
   refuses: 'a refusal, the same on every replica',
   share: 0.1,
-  awaits:
-    'requests are believed: bad ones throw where they are applied, or are stored (node/meta-commands.ts)',
   open: async () => ({
     run: each => {
       const rows = new MemoryRows()
