@@ -25,7 +25,7 @@ import { Workload } from './workload.ts'
 const fillKeys = 100
 const fillInFlight = 16
 /** What nodes call the counters, in Admin.Stats. */
-const syncsCounter = 'journal_syncs'
+const syncsCounter = 'journal_fsyncs'
 const forwardedCounter = 'calls_forwarded'
 
 export const runBench: RunBench = async (plan, cluster, onProgress, signal) => {

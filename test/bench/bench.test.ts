@@ -28,7 +28,7 @@ async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>):
   for (const place of [0, 1]) {
     const stats = () => {
       const calls = nodes[place]!.requests.length
-      const counters = { calls_forwarded: 0, ...(place === 1 ? { journal_syncs: calls } : {}) }
+      const counters = { calls_forwarded: 0, ...(place === 1 ? { journal_fsyncs: calls } : {}) }
       return StatsResponse.fromPartial({ nodeId: `n${place}`, cpuS: calls / 10_000, counters })
     }
     nodes.push(
