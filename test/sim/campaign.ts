@@ -2,6 +2,7 @@ import { limits } from '../../src/keyspace/limits.ts'
 import { type Logger, silentLogger } from '../../src/lib/logger.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import type { CallCounters } from './client.ts'
+import { forkLogs, stallFollower } from './fork.ts'
 import { SimCluster } from './sim-cluster.ts'
 import type { Sometimes } from './sometimes.ts'
 import { drawSwarm, type Fault, type FaultKind, type Swarm } from './swarm.ts'
@@ -97,6 +98,7 @@ async function run(
     violatedAtMs:
       cluster.invariants?.firstViolationMs == null ? null : cluster.invariants.firstViolationMs - beganMs,
   })
+  if (faults.some(({ kind }) => kind === 'joint-trouble')) trouble.disturbJoints(world.random.fork())
   if (!(await cluster.boot(swarm.nodes))) {
     violations.push(
       `${swarm.nodes} nodes did not form a cluster in time: ${JSON.stringify(cluster.describe())}`,
@@ -126,6 +128,14 @@ async function run(
   // What was still to come when all was healed may come now; all is over when it stays well.
   if (!(await world.run(world.nowMs + healMs, isWell))) {
     violations.push(`not settled ${healMs} ms after healing: ${JSON.stringify(cluster.describe())}`)
+  }
+  if (swarm.isForked && violations.length === 0) {
+    const random = new Prng(seed)
+    const play = random.next() < 0.6 ? forkLogs : stallFollower
+    const wrong = await play(cluster, trouble, random)
+    if (wrong !== null) violations.push(wrong)
+    if (!(await world.run(world.nowMs + healMs, isWell)))
+      violations.push(`not settled ${healMs} ms after a fork: ${JSON.stringify(cluster.describe())}`)
   }
   cluster.census()
   workload.stop()

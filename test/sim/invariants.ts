@@ -31,6 +31,8 @@ const violationsMax = 20
 
 export class Invariants {
   readonly violations: string[] = []
+  /** A group has just entered a joint configuration. */
+  onJoint: ((group: number) => void) | null = null
   /** When the first was seen, ms of simulated time. */
   firstViolationMs: number | null = null
   readonly groups = new Map<number, GroupTruth>()
@@ -42,11 +44,19 @@ export class Invariants {
   private readonly nowMs: () => number
   /** Whether no process runs on a node that is still a member. */
   private readonly isDown: (node: string) => boolean
+  /** Whether something was done to a node's disk that no replica of it need survive. */
+  private readonly isDamaged: (node: string) => boolean
 
-  constructor(sightings: Sightings, nowMs: () => number, isDown: (node: string) => boolean) {
+  constructor(
+    sightings: Sightings,
+    nowMs: () => number,
+    isDown: (node: string) => boolean,
+    isDamaged: (node: string) => boolean,
+  ) {
     this.sightings = sightings
     this.nowMs = nowMs
     this.isDown = isDown
+    this.isDamaged = isDamaged
   }
 
   violated(text: string): void {
@@ -97,7 +107,13 @@ export class Invariants {
           )
         ledger.term = hardState.term
         ledger.vote = hardState.vote
+        ledger.commit = hardState.commit
       }
+      // Configurations count from their apply on: a restart must know how far to apply before it may campaign.
+      if (entries.length > 0 && ledger.commit < ledger.shownCommit)
+        this.violated(
+          `replica ${ledger.id} writes entries with commit ${ledger.commit} and knows of ${ledger.shownCommit}`,
+        )
       if (reset !== undefined) {
         const hash =
           group?.committed[reset.index] ?? group?.places.get(group.place(reset.index, reset.term)) ?? 0
@@ -212,6 +228,7 @@ export class Invariants {
       ledger.isWriteInFlight = false
       ledger.term = hardState.term
       ledger.vote = hardState.vote
+      ledger.commit = hardState.commit
       ledger.durableTerm = hardState.term
       ledger.durableVote = hardState.vote
       ledger.durableLast = ledger.last
@@ -234,7 +251,11 @@ export class Invariants {
     const group = ledger.group === null ? null : this.group(ledger.group)
     const known = group?.committed[point.index] ?? group?.places.get(group.place(point.index, point.term))
     let hash = known ?? ledger.hashAt(point.index) ?? bornHash(point.index, point.term)
-    const before = { base: ledger.base, hashes: ledger.hashes, durable: ledger.durableLast }
+    const before = {
+      base: ledger.base,
+      hashes: ledger.hashes,
+      durable: ledger.durableLast,
+    }
     ledger.reset(point.index, hash, point.term)
     let entries: ReturnType<typeof journal.entries> = []
     try {
@@ -280,10 +301,15 @@ export class Invariants {
       }
       if (node?.host.unfit().has(message.from) || node?.host.replica(message.from)?.halted != null)
         this.violated(`${message.kind} from replica ${message.from}, which is quarantined`)
+      else if (ledger.isQuarantined)
+        this.violated(`${message.kind} from replica ${message.from}, which was quarantined once`)
       if (ledger.isRemoved) this.violated(`${message.kind} from replica ${message.from}, which was destroyed`)
       switch (message.kind) {
         case 'MsgAppResp':
           if (message.reject) this.sightings.see('probeRefused')
+          // In a later term its entries may have been replaced before they were written: whoever still counts in the
+          // term before can't commit them, since a majority has voted without them (Raft §5.4.3).
+          else if (ledger.durableTerm > message.term) break
           else if (message.index > ledger.durableLast || message.term > ledger.durableTerm)
             this.violated(
               `replica ${ledger.id} acknowledges ${message.index} in term ${message.term}; durable are ${ledger.durableLast} and ${ledger.durableTerm}`,
@@ -313,13 +339,36 @@ export class Invariants {
   // --- After an event -----------------------------------------------------------------------------------------------
 
   look(node: Node): void {
-    for (const id of node.host.unfit().keys()) {
+    for (const [id, { why }] of node.host.unfit()) {
       const ledger = this.ledgers.get(id)
       if (ledger === undefined || ledger.isQuarantined) continue
       ledger.isQuarantined = true
       this.sightings.see('quarantined')
+      if (!this.isDamaged(node.nodeId))
+        this.violated(`${node.nodeId}: replica ${id} is quarantined, and nothing was damaged: ${why}`)
     }
-    for (const replica of node.host.all()) this.lookAt(node.nodeId, replica)
+    for (const replica of node.host.all()) {
+      this.countTicks(node.nodeId, replica)
+      this.lookAt(node.nodeId, replica)
+    }
+  }
+
+  private readonly ticked = new WeakMap<Replica, { atMs: number; times: number }>()
+
+  /** Ticks that a stalled process missed must not be made up for: a burst starts elections by itself. */
+  private countTicks(node: string, replica: Replica): void {
+    if (this.ticked.has(replica)) return
+    const last = { atMs: -1, times: 0 }
+    this.ticked.set(replica, last)
+    const { raft } = replica
+    const tick = raft.tick.bind(raft)
+    raft.tick = () => {
+      const now = this.nowMs()
+      last.times = last.atMs === now ? last.times + 1 : 1
+      last.atMs = now
+      if (last.times === 2) this.violated(`${node}: replica ${replica.id} ticks twice at once`)
+      tick()
+    }
   }
 
   private lookAt(node: string, replica: Replica): void {
@@ -348,7 +397,11 @@ export class Invariants {
       this.lookAtConfiguration(node, replica.configuration, group)
     if (replica.appliedIndex !== ledger.seenApplied) this.lookAtRows(node, replica, ledger, group)
     ledger.seenTerm = raft.term
+    // What the checkpoint brings is committed without being written again.
+    if (ledger.seenCommit === -1) ledger.commit = Math.max(ledger.commit, raft.log.committed)
     ledger.seenCommit = raft.log.committed
+    // What a snapshot says to be committed is written when it is installed.
+    if (!replica.raft.hasPendingSnapshot) ledger.shownCommit = raft.log.committed
     ledger.seenApplied = replica.appliedIndex
     ledger.seenRole = raft.role
     ledger.seenConfiguration = replica.configuration.index
@@ -369,6 +422,21 @@ export class Invariants {
       this.violated(`group ${group.id} has two leaders in term ${raft.term}: ${other} and ${replica.id}`)
       return
     }
+    // A leader that crashed could come back, be elected in this term again and write another log in it (§5.3).
+    if (ledger.durableTerm !== raft.term || ledger.durableVote !== replica.id)
+      this.violated(
+        `replica ${replica.id} leads term ${raft.term} of group ${group.id}; durable is a vote for ${ledger.durableVote} in ${ledger.durableTerm}`,
+      )
+    // Who has gone on to a later term, or has lost its disk, can't be asked any more.
+    const voted = (id: number) => {
+      const voter = this.ledgers.get(id)
+      if (voter === undefined || voter.isLost || voter.durableTerm > raft.term) return true
+      return voter.durableTerm === raft.term && voter.durableVote === replica.id
+    }
+    if (!isQuorum({ ...raft.tracker.config, members: [] }, voted))
+      this.violated(
+        `replica ${replica.id} leads term ${raft.term} of group ${group.id} without the votes of a quorum of ${raft.tracker.config.voters} ${raft.tracker.config.votersOutgoing}`,
+      )
     const last = this.ledgers.get([...group.leaders.values()].at(-1) ?? 0)
     if (last !== undefined && this.isDown(last.node)) this.sightings.see('electionAfterCrash')
     group.leaders.set(raft.term, replica.id)
@@ -409,6 +477,11 @@ export class Invariants {
       this.violated(
         `${node}: replica ${replica.id} commits another entry ${committed} than others of group ${group.id}`,
       )
+    const isCounted = raft.role === 'leader' && ledger.seenRole === 'leader' && ledger.seenTerm === raft.term
+    if (isCounted && raft.log.term(committed) !== raft.term)
+      this.violated(
+        `leader ${replica.id} of term ${raft.term} counts ${committed}, an entry of term ${raft.log.term(committed)}`,
+      )
     if (committed <= group.commit) return
     for (let index = committed; index > group.commit; index--) {
       // What the journal was handed last may be a tail that Raft has replaced in memory already.
@@ -448,7 +521,11 @@ export class Invariants {
       return
     }
     const { voters, votersOutgoing } = confState
-    const sets = { voters, votersOutgoing, members: members.map(member => member.replica) }
+    const sets = {
+      voters,
+      votersOutgoing,
+      members: members.map(member => member.replica),
+    }
     group.configurations.set(index, { text, voters: sets })
     if (index < group.lastConfiguration) return
     const before = group.configurations.get(group.lastConfiguration)?.voters
@@ -467,7 +544,10 @@ export class Invariants {
     }
     const lead = [...group.leaders.values()].at(-1) ?? 0
     if (before.voters.includes(lead) && !sets.voters.includes(lead)) this.sightings.see('leaderRemoved')
-    if (votersOutgoing.length > 0) this.sightings.see('jointEntered')
+    if (votersOutgoing.length > 0) {
+      this.sightings.see('jointEntered')
+      this.onJoint?.(group.id)
+    }
     const leader = (at: number) => group.leaders.get(group.committedTerms[at] ?? -1)
     if (before.votersOutgoing.length > 0 && votersOutgoing.length === 0) {
       const entered = [...group.configurations.keys()].filter(at => at < index).sort((a, b) => b - a)[0]!

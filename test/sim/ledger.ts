@@ -34,6 +34,7 @@ export class ReplicaLedger {
   /** What the journal was last handed, durable or not. */
   term = 0
   vote = 0
+  commit = 0
   /** What the journal has confirmed. Entries up to `durableLast` must survive whatever happens. */
   durableTerm = 0
   durableVote = 0
@@ -50,6 +51,8 @@ export class ReplicaLedger {
   seenTerm = -1
   seenVote = 0
   seenCommit = -1
+  /** … without what a snapshot says that is not installed yet. */
+  shownCommit = -1
   seenApplied = -1
   seenConfiguration = -1
   seenRole = ''
@@ -99,6 +102,7 @@ export class ReplicaLedger {
   forgetProcess(): void {
     this.seenTerm = -1
     this.seenCommit = -1
+    this.shownCommit = -1
     this.seenApplied = -1
     this.seenConfiguration = -1
     this.seenRole = ''

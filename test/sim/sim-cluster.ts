@@ -5,7 +5,12 @@ import { silentLogger } from '../../src/lib/logger.ts'
 import { Node, type NodeOptions } from '../../src/node/node.ts'
 import type { Identity } from '../../src/node/ports.ts'
 import type { HostLimits } from '../../src/shard/host.ts'
-import { defaultRaftSettings, type RaftLimits, type Replica } from '../../src/shard/replica.ts'
+import {
+  defaultRaftSettings,
+  type RaftLimits,
+  type RaftSettings,
+  type Replica,
+} from '../../src/shard/replica.ts'
 import { Journal, type OpenedJournal } from '../../src/storage/journal.ts'
 import { MemoryStateStore, StatePlatter } from '../../src/storage/memory-state.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
@@ -27,6 +32,8 @@ export interface SimSettings {
   /** 0: never. */
   readonly verifyIntervalMs: number
   readonly raftLimits: RaftLimits
+  /** Shorter timeouts: more elections in as much simulated time. */
+  readonly raftTicks: Pick<RaftSettings, 'electionTicks' | 'heartbeatTicks'>
   readonly hostLimits: Partial<HostLimits>
   readonly snapshotPartBytes: number
   readonly rebalanceBytesPerSecond: number
@@ -42,6 +49,7 @@ export const defaultSimSettings: SimSettings = {
   nodeDownAfterMs: 0,
   verifyIntervalMs: 0,
   raftLimits: {},
+  raftTicks: defaultRaftSettings,
   hostLimits: {},
   snapshotPartBytes: 64 * 1024 * 1024,
   rebalanceBytesPerSecond: 64 * 1024 * 1024,
@@ -57,6 +65,8 @@ export class SimMachine {
   readonly address: string
   disk: SimDisk
   readonly endpoint: Endpoint
+  /** Its disk has lost or changed what it had confirmed. */
+  isDamaged = false
   node: Node | null = null
   clock: ProcessClock
   /** Set when a life ended by itself. */
@@ -163,7 +173,7 @@ export class SimMachine {
         replicationFactor: settings.replicationFactor,
         vNodeCount: 32,
       },
-      raft: { ...defaultRaftSettings, limits: settings.raftLimits },
+      raft: { ...settings.raftTicks, limits: settings.raftLimits },
       hostLimits: settings.hostLimits,
       tickMs: 50,
       heartbeatIntervalMs: 1000,
@@ -293,6 +303,7 @@ export class SimCluster {
           () => this.world.nowMs,
           node =>
             this.machines.some(each => each.nodeId === node && each.node === null && each.ended !== 'left'),
+          node => this.machines.some(each => each.nodeId === node && each.isDamaged),
         )
       : null
     const { invariants } = this

@@ -15,6 +15,8 @@ export const eventKinds = [
   'restart',
   'pause',
   'isolate',
+  'crash-leader',
+  'isolate-leader',
   'partition',
   'one-way',
   'clog',
@@ -44,6 +46,7 @@ export const weatherKinds = [
   'late-ticks',
   'stalls',
   'slow-disk',
+  'joint-trouble',
 ] as const
 
 export type FaultKind = (typeof eventKinds)[number] | (typeof weatherKinds)[number]
@@ -70,6 +73,8 @@ export interface Swarm {
   readonly thinkMs: number
   readonly chaosMs: number
   readonly faults: readonly Fault[]
+  /** Whether the run ends with two logs that fork (fork.ts). */
+  readonly isForked: boolean
 }
 
 const stepMs = 250
@@ -81,6 +86,8 @@ const kinds: Readonly<Record<(typeof eventKinds)[number], readonly [perSecond: n
   restart: [0.2, 1_000],
   pause: [0.5, 6_000],
   isolate: [0.6, 4_000],
+  'crash-leader': [0.5, 3_000],
+  'isolate-leader': [0.6, 4_000],
   partition: [0.4, 4_000],
   'one-way': [0.6, 4_000],
   clog: [0.6, 3_000],
@@ -120,7 +127,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     journalBudgetBytes: Math.max(256 * 1024, segmentBytes * oneOf(6, 16)),
     nodeDownAfterMs: chance(0.3) ? oneOf(4_000, 8_000) : 0,
     snapshotPartBytes: oneOf(512, 4096, 64 * 1024 * 1024),
-    rebalanceBytesPerSecond: chance(0.2) ? 64 * 1024 : 64 * 1024 * 1024,
+    rebalanceBytesPerSecond: chance(0.3) ? oneOf(4, 64) * 1024 : 64 * 1024 * 1024,
     raftLimits: {
       ...(few(0.5) ? { maxInflightMsgs: oneOf(1, 1, 2, 4) } : {}),
       ...(few(0.5) ? { maxSizePerMsg: oneOf(1, 1, 512) } : {}),
@@ -142,17 +149,24 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
   const thinkMs = oneOf(15, 30, 80)
   const drawnMs = oneOf(6_000, 10_000, 15_000)
   const lengthMs = chaosMs ?? (nodes > 4 ? Math.min(10_000, drawnMs) : drawnMs)
+  const faults = drawFaults(random.fork(), lengthMs, only)
+  // Where elections are counted they must not be made frequent.
+  const isQuick = chance(0.5) && !faults.every(({ kind }) => kind === 'one-way')
   return {
     nodes,
-    settings,
+    settings: isQuick ? { ...settings, raftTicks: quickTicks } : settings,
     sessionSequencesMax,
     clients,
     keys,
     thinkMs,
     chaosMs: lengthMs,
-    faults: drawFaults(random.fork(), lengthMs, only),
+    faults,
+    isForked: chance(0.5),
   }
 }
+
+/** Elections within a third of a second: as many in a run as production has in weeks. */
+const quickTicks = { electionTicks: 6, heartbeatTicks: 2 }
 
 function drawFaults(random: Prng, chaosMs: number, only: readonly FaultKind[] | null): Fault[] {
   const isWanted = (kind: FaultKind) => only === null || only.includes(kind)

@@ -3,6 +3,8 @@
  * ever hits one machine a run, and only while every group that it votes in has two other voters: never more copies of an
  * entry are hurt than the protocol can mend.
  */
+import type { Prng } from '../../src/lib/prng.ts'
+import { metaGroup } from '../../src/node/meta-register.ts'
 import type { Node } from '../../src/node/node.ts'
 import { goodNetwork } from './network.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
@@ -47,6 +49,25 @@ export class Trouble {
     this.supervise()
   }
 
+  /** From the boot on: whoever leads a group that has just entered a joint configuration crashes or is cut off. */
+  disturbJoints(random: Prng): void {
+    const { invariants, network, world } = this.cluster
+    if (invariants === null) return
+    invariants.onJoint = group => {
+      if (random.next() < 0.5) return
+      const forMs = 500 + random.next() * 3_000
+      world.at(random.next() * 4, () => {
+        const leader = this.leaderOf(group)
+        if (this.isOver || leader === null) return
+        if (random.next() < 0.5) this.crash(leader, forMs)
+        else {
+          network.isolate(leader.address)
+          this.later(forMs, () => network.mend([leader.address]))
+        }
+      })
+    }
+  }
+
   begin(faults: readonly Fault[]): void {
     for (const fault of faults) this.cluster.world.at(fault.atMs, () => this.happen(fault))
   }
@@ -67,6 +88,11 @@ export class Trouble {
     }
     // What is slow or late in a running process stays so until it starts again: that is no fault to wait for.
     world.note('healed')
+  }
+
+  /** It need not wait any longer to come back. */
+  letUp(machine: SimMachine): void {
+    this.downUntilMs.delete(machine)
   }
 
   get isMending(): boolean {
@@ -205,6 +231,9 @@ export class Trouble {
         for (const each of machines) if (draw.next() < 0.6) each.diskDelay.meanMs = 1 + 40 * amount
         return true
 
+      case 'joint-trouble':
+        return this.cluster.invariants?.onJoint != null
+
       // Processes.
       case 'crash':
         return this.crash(machine, forMs)
@@ -236,6 +265,17 @@ export class Trouble {
         network.isolate(machine.address)
         this.later(forMs, () => network.mend([machine.address]))
         return true
+      case 'crash-leader': {
+        const leader = this.leader(pick)
+        return leader !== null && this.crash(leader, forMs)
+      }
+      case 'isolate-leader': {
+        const leader = this.leader(pick)
+        if (leader === null) return false
+        network.isolate(leader.address)
+        this.later(forMs, () => network.mend([leader.address]))
+        return true
+      }
       case 'partition': {
         const side = machines.filter((_, i) => ((pick >> i) & 1) === 1).map(each => each.address)
         if (side.length === 0 || side.length === machines.length) return false
@@ -315,7 +355,18 @@ export class Trouble {
     }
   }
 
-  private crash(machine: SimMachine, downMs: number): boolean {
+  /** The machine that leads a group; null where nobody does. */
+  private leader(pick: number): SimMachine | null {
+    const groups = [metaGroup, ...Array(this.cluster.settings.shardCount).keys()]
+    return this.leaderOf(groups[Math.floor(pick / 64) % groups.length]!)
+  }
+
+  private leaderOf(group: number): SimMachine | null {
+    return this.cluster.machines.find(({ node }) => node?.host.group(group)?.isLeader === true) ?? null
+  }
+
+  /** False where it does not run, or must not crash now. It comes back after `downMs`. */
+  crash(machine: SimMachine, downMs: number): boolean {
     const { world } = this.cluster
     if (machine.node === null || (this.sparedUntilMs.get(machine) ?? 0) > world.nowMs) return false
     machine.crash()
@@ -381,6 +432,7 @@ export class Trouble {
     const written = bytes.findLastIndex(byte => byte !== 0)
     if (written < 1_024) return false
     this.victim = machine
+    machine.isDamaged = true
     if (kind === 'rot') {
       for (let i = 0; i <= where % 3; i++)
         machine.disk.flipBit(path, Math.floor(written * ((amount + i * 0.37) % 1)), where % 8)
@@ -403,6 +455,7 @@ export class Trouble {
   private wipe(machine: SimMachine, pick: number): boolean {
     if (this.emptied.has(machine) || !this.canLose(machine)) return false
     this.victim = machine
+    machine.isDamaged = true
     this.mendDisk(machine)
     machine.wipe()
     this.emptied.add(machine)

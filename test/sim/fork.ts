@@ -1,0 +1,105 @@
+/**
+ * The case that Raft §5.4.1 is about, made on purpose when all is well: an old leader, cut off, writes a long tail that
+ * nobody else has; the others elect another one, which commits in its term and dies. Of the two that are left the one
+ * with the shorter log must win, and one of them must win soon: its log ends in the later term.
+ */
+import type { Prng } from '../../src/lib/prng.ts'
+import type { Replica } from '../../src/shard/replica.ts'
+import type { SimCluster, SimMachine } from './sim-cluster.ts'
+import type { Trouble } from './trouble.ts'
+
+/** A process may be late for seconds where the seed has drawn that. */
+const electMs = 20_000
+const tailMax = 12
+
+function writeTail(machine: SimMachine, replica: Replica, random: Prng): void {
+  for (let i = random.below(tailMax); i >= 0; i--) {
+    const args = [Buffer.from(`{x}${i % 3}`), Buffer.from(`tail ${i}`)]
+    const operations = [{ command: 'SET', args }]
+    const deadline = machine.clock.now() + 1_000
+    replica.enqueueWrite({
+      operations,
+      session: null,
+      deadline,
+      settle: () => {},
+    })
+  }
+  machine.node?.host.touch(replica)
+}
+
+/** What went wrong, or null; nothing is wrong where there are too few voters to play it. */
+export async function forkLogs(cluster: SimCluster, trouble: Trouble, random: Prng): Promise<string | null> {
+  const { world, network, machines } = cluster
+  const group = random.below(cluster.settings.shardCount)
+  const of = (machine: SimMachine) => machine.node?.host.group(group)
+  const leads = (machine: SimMachine) => of(machine)?.isLeader === true
+  const old = machines.find(leads)
+  const replica = old === undefined ? undefined : of(old)
+  if (old === undefined || replica === undefined) return null
+  const { confState, members } = replica.configuration
+  if (confState.votersOutgoing.length > 0 || confState.voters.length < 3) return null
+  const { term } = replica.raft
+  network.isolate(old.address)
+  writeTail(old, replica, random)
+  const second = () =>
+    machines.find(each => {
+      const its = of(each)
+      return leads(each) && its !== undefined && its.raft.term > term && its.appliedTerm === its.raft.term
+    })
+  if (!(await world.run(world.nowMs + electMs, () => second() !== undefined)))
+    return `no leader of group ${group} ${electMs} ms after ${old.nodeId} was cut off`
+  const next = second()!
+  await world.run(world.nowMs + random.below(50))
+  const isLeft = (id: number) => members.find(member => member.replica === id)?.node !== next.nodeId
+  const left = confState.voters.filter(isLeft).length
+  trouble.crash(next, electMs + 1_000)
+  network.mend([old.address])
+  const hasLeader = () => machines.some(each => leads(each) && of(each)!.raft.term > term)
+  const isDone = await world.run(world.nowMs + electMs, hasLeader)
+  trouble.letUp(next)
+  if (isDone || left * 2 <= confState.voters.length) return null
+  return `no leader of group ${group} ${electMs} ms after ${next.nodeId} crashed, though a majority runs`
+}
+
+/**
+ * Writes that are under way when they are replaced: the disk of a follower hangs with entries of a leader that dies and
+ * loses them; another leader puts its own in their places, and commits them. Then the disk comes back, and the first
+ * acknowledgement speaks of entries that are no more.
+ */
+export async function stallFollower(
+  cluster: SimCluster,
+  trouble: Trouble,
+  random: Prng,
+): Promise<string | null> {
+  const { world, network, machines } = cluster
+  const group = random.below(cluster.settings.shardCount)
+  const of = (machine: SimMachine) => machine.node?.host.group(group)
+  const leads = (machine: SimMachine) => of(machine)?.isLeader === true
+  const old = machines.find(leads)
+  const replica = old === undefined ? undefined : of(old)
+  if (old === undefined || replica === undefined) return null
+  const { confState, members } = replica.configuration
+  if (confState.votersOutgoing.length > 0 || confState.voters.length < 3) return null
+  const machineOf = (id: number) =>
+    machines.find(each => each.nodeId === members.find(member => member.replica === id)?.node)
+  const [stalled, ...others] = confState.voters.map(machineOf).filter(each => each !== old)
+  if (stalled?.node == null) return null
+  const { term } = replica.raft
+  stalled.disk.stall()
+  old.disk.stall()
+  for (const other of others) if (other !== undefined) network.cut(old.address, other.address)
+  writeTail(old, replica, random)
+  await world.run(world.nowMs + 20 + random.below(80))
+  trouble.crash(old, 300)
+  for (const other of others) if (other !== undefined) network.uncut(old.address, other.address)
+  const hasCommitted = () =>
+    machines.some(each => {
+      const its = of(each)
+      return leads(each) && its !== undefined && its.raft.term > term && its.appliedTerm === its.raft.term
+    })
+  const isDone = await world.run(world.nowMs + electMs, hasCommitted)
+  await world.run(world.nowMs + random.below(500))
+  stalled.disk.unstall()
+  trouble.letUp(old)
+  return isDone ? null : `no leader of group ${group} while the disk of ${stalled.nodeId} hangs`
+}
