@@ -56,13 +56,6 @@ export const mutations: readonly Mutation[] = [
     replace: "} else if (message.term !== 0 && message.term < this.term && message.kind !== 'MsgApp') {",
   },
   {
-    name: 'campaign-before-applied-change',
-    why: 'A candidate counts by a configuration that is no more: two majorities of one term need not meet.',
-    file: 'src/raft/raft.ts',
-    find: 'if (this.hasUnappliedConfChange()) return\n',
-    replace: '\n',
-  },
-  {
     name: 'joint-vote-by-half',
     why: 'In a joint configuration the incoming voters elect alone (§6).',
     file: 'src/raft/quorum.ts',
@@ -152,10 +145,10 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'configuration-applied-twice',
-    why: 'A step that another leader has taken already, or that a newer wish overtook, is taken again.',
+    why: 'One committed change counts two times: a joint configuration is entered from itself.',
     file: 'src/shard/replica.ts',
-    find: 'if (context !== null && (context.expectedIndex !== index || context.operation < operation)) {',
-    replace: 'if (context !== null && context.operation < 0) {',
+    find: 'const confState = this.raft.applyConfChange(change)',
+    replace: 'this.raft.applyConfChange(change); const confState = this.raft.applyConfChange(change)',
   },
   {
     name: 'old-configuration-after-restart',

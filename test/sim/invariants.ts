@@ -26,6 +26,9 @@ import { rowsDigestOf } from './watched.ts'
 /** A clock entry or a sweep takes less. */
 const ownEntryBytesMax = 64
 
+/** A group's log may be this long while one who votes has nothing of it: it is being born. */
+const emptyLogMax = 16
+
 /** A violation that is told once is enough: what follows from it is noise. */
 const violationsMax = 20
 
@@ -537,6 +540,11 @@ export class Invariants {
       )
     for (const id of sets.members)
       if (group.removed.has(id)) this.violated(`replica ${id} is back in group ${group.id}`)
+    for (const id of sets.voters) {
+      const isNew = !before.voters.includes(id) && !before.votersOutgoing.includes(id)
+      if (isNew && group.commit > emptyLogMax && (this.ledgers.get(id)?.last ?? 0) <= 1)
+        this.violated(`replica ${id} votes in group ${group.id} with an empty log`)
+    }
     for (const id of before.members) {
       if (sets.members.includes(id)) continue
       group.removed.add(id)
@@ -561,6 +569,12 @@ export class Invariants {
       this.violated(`${node}: the applied index of replica ${replica.id} went back to ${appliedIndex}`)
     if (appliedIndex > raft.raft.log.committed)
       this.violated(`${node}: replica ${replica.id} applied ${appliedIndex}, which is not committed`)
+    // A state machine ahead of its own log would remember, after a crash, what its log does not.
+    const isOfSnapshot = (state.checkpointed?.index ?? 0) >= appliedIndex
+    if (!isOfSnapshot && appliedIndex > ledger.durableLast && appliedIndex > ledger.base)
+      this.violated(
+        `${node}: replica ${replica.id} applied ${appliedIndex}, durable are ${ledger.durableLast}`,
+      )
     const digest = replica.isInstalling ? undefined : rowsDigestOf(state)
     if (digest === undefined) return
     if (ledger.seenApplied === -1 && appliedIndex < group.commit && appliedIndex > 1)

@@ -8,7 +8,7 @@ const seeds = Array.from({ length: Number(process.env.SIM_SEEDS ?? 12) }, (_, i)
 describe('a simulated cluster', () => {
   for (const seed of seeds) {
     it(`keeps its promises under the faults of seed ${seed}`, async () => {
-      const { violations, workload } = await runSeed({ seed, chaosMs: 8_000 })
+      const { violations, workload } = await runSeed({ seed, chaosMs: 5_000 })
       assert.deepEqual(violations, [])
       assert.ok(workload.acknowledged > 0, 'no call was answered')
     })
