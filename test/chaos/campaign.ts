@@ -92,6 +92,11 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
       mistakes.push(`${what}: ${(error as Error).message}`)
     }
   }
+  // However it ends: a run that is ended from outside is one to look at.
+  const writeLogs = () => {
+    for (const { id, process: its } of members.all) writeFileSync(join(directory, `${id}.log`), its.output)
+  }
+  process.once('exit', writeLogs)
   let workload: Workload | null = null
   let nemesis: Nemesis | null = null
   const stop = () => nemesis?.stop()
@@ -124,7 +129,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     await nemesis.run(now() + options.minutes * 60_000)
     const healedMs = now()
     tell('all is healed')
-    await attempt('background', () => nemesis!.finished())
+    await attempt('background', () => nemesis!.finished(settleMsMax))
     await attempt('the workload', () => workload!.stop())
     let settledMs: number | null = null
     await attempt('after the faults', async () => {
@@ -161,8 +166,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   } finally {
     process.removeListener('SIGINT', stop)
     nemesis?.stop()
-    for (const member of members.all)
-      writeFileSync(join(directory, `${member.id}.log`), member.process.output)
+    writeLogs()
+    process.removeListener('exit', writeLogs)
     await members.close()
     script.end()
     history.end()

@@ -17,6 +17,8 @@ const preload = pathToFileURL(join(import.meta.dirname, 'disk-faults.mjs')).href
 const wheelBytes = 32
 /** A process that ended by itself is started again after so long, ms. */
 const restartMs = 500
+/** Between two looks at a cluster with a hurt disk, ms. */
+const lookAgainMs = 1_000
 /** After so many that no fault explains they are left alone: the run has failed. */
 const deathsMax = 10
 
@@ -32,8 +34,8 @@ export interface Member {
   /** up: shall run. down: somebody ended it and will start it again. left: out of the cluster, for good. */
   wish: 'up' | 'down' | 'left'
   isLeaving: boolean
-  /** Bits of its files were flipped: some of its replicas may be gone. */
-  isHurt: boolean
+  /** What was damaged or lost, as long as its replicas may not be whole; null: nothing. */
+  hurt: 'journal' | 'state' | 'all' | null
 }
 
 export interface MembersOptions {
@@ -117,7 +119,7 @@ export class Members {
       wheelPath,
       wish: 'down',
       isLeaving: false,
-      isHurt: false,
+      hurt: null,
     }
     this.all.push(member)
     this.up(member)
@@ -198,18 +200,21 @@ export class Members {
     })
   }
 
-  /** Settled, and whatever was hurt has been read from its beginning to its end since. */
+  /** Settled, and a state that was hurt has been read from its beginning to its end since. */
   async whole(withinMs: number): Promise<void> {
-    const hurt = this.members.filter(each => each.isHurt)
+    const hurt = this.members.filter(each => each.hurt !== null)
     await eventually('hurt disks are read again', withinMs, async () => {
-      for (const { id, process } of hurt) {
+      for (const { id, process } of hurt.filter(each => each.hurt === 'state')) {
         const { counters } = await this.client.stats(process.address)
         if ((counters.scrub_rounds ?? 1) < 1) throw new Error(`${id} has not read all of its state yet`)
       }
       return true
     })
     await this.settled(withinMs)
-    for (const each of hurt) each.isHurt = false
+    // What a start finds broken is told to the others a moment later.
+    if (hurt.length > 0) await new Promise(resolve => setTimeout(resolve, lookAgainMs))
+    await this.settled(withinMs)
+    for (const each of hurt) each.hurt = null
   }
 
   async close(): Promise<void> {

@@ -161,9 +161,16 @@ export class Nemesis {
     this.wakeUp()
   }
 
-  /** Waits for disks that are made anew and nodes that leave. */
-  async finished(): Promise<void> {
-    await Promise.all(this.background)
+  /** Waits for disks that are made anew and nodes that leave, but not for ever. */
+  async finished(withinMs: number): Promise<void> {
+    const untilMs = this.options.now() + withinMs
+    while (this.background.size > 0 && this.options.now() < untilMs)
+      await new Promise(resolve => setTimeout(resolve, checkMs))
+    if (this.background.size > 0)
+      this.mistakes.push(
+        `after ${withinMs / 1000} s disks are not made anew: ${await this.options.members.trouble()}`,
+      )
+    this.stop()
   }
 
   private get tell(): NemesisOptions['tell'] {
@@ -304,10 +311,10 @@ export class Nemesis {
       case 'failed-sync':
         return async () => this.onDisk(victim, 'failSync', 1, note)
       case 'flipped-bits':
-        if (members.members.some(each => each.isHurt)) return null
+        if (members.members.some(each => each.hurt !== null)) return null
         return async () => await this.flip(victim, how < 0.6 ? 'journal' : 'state', new Prng(much * 2 ** 32))
       case 'lost-disk':
-        if (members.members.some(each => each.isHurt || each.isLeaving) || free.length < 3) return null
+        if (members.members.some(each => each.hurt !== null || each.isLeaving) || free.length < 3) return null
         return async () => await this.loseDisk(victim)
       case 'join':
         if (members.members.length > this.options.nodes) return null
@@ -317,7 +324,7 @@ export class Nemesis {
           return () => {}
         }
       case 'leave':
-        if (members.members.some(each => each.isLeaving || each.isHurt)) return null
+        if (members.members.some(each => each.isLeaving || each.hurt !== null)) return null
         if (members.members.length <= this.options.replicationFactor) return null
         return async () => {
           this.tell(kind, { node: victim.id })
@@ -346,16 +353,19 @@ export class Nemesis {
   private async flip(victim: Member, folder: 'journal' | 'state', random: Random): Promise<() => void> {
     const { members } = this.options
     this.busy.add(victim)
+    victim.hurt = folder
     const exit = await members.down(victim, folder === 'journal' ? 'stop' : 'kill')
     if (folder === 'state' || exit.code === 0) {
-      victim.isHurt = true
       const flips = flipBits(victim.process.dataDir, folder, random)
       this.tell('flipped-bits', { node: victim.id, flips })
-    } else this.tell('flipped-bits: left out, for the stop was not clean', { node: victim.id, ...exit })
+    } else {
+      victim.hurt = null
+      this.tell('flipped-bits: left out, for the stop was not clean', { node: victim.id, ...exit })
+    }
     return () => {
       members.up(victim)
       this.busy.delete(victim)
-      if (victim.isHurt) this.inBackground(this.wholeAgain())
+      if (victim.hurt !== null) this.inBackground(this.wholeAgain())
     }
   }
 
@@ -363,7 +373,7 @@ export class Nemesis {
   private async loseDisk(victim: Member): Promise<() => void> {
     const { members } = this.options
     this.busy.add(victim)
-    victim.isHurt = true
+    victim.hurt = 'all'
     this.tell('lost-disk', { node: victim.id })
     await members.down(victim, 'kill')
     members.removeData(victim)
@@ -371,12 +381,16 @@ export class Nemesis {
       this.inBackground(
         (async () => {
           const untilMs = Date.now() + joinedMsMax
+          let told = ''
           for (;;) {
             try {
               await members.client.replace(members.pick(), victim.id, victim.id)
               break
             } catch (error) {
               // It must be known as dead first, and somebody must lead.
+              const why = (error as Error).message
+              if (why !== told) this.tell('replace is refused', { node: victim.id, why })
+              told = why
               if (Date.now() > untilMs) {
                 this.mistakes.push(`${victim.id} can't be replaced: ${(error as Error).message}`)
                 return
@@ -384,6 +398,7 @@ export class Nemesis {
               await new Promise(resolve => setTimeout(resolve, 500))
             }
           }
+          this.tell('replaced', { node: victim.id })
           members.up(victim)
           this.busy.delete(victim)
           await this.wholeAgain()
@@ -395,8 +410,12 @@ export class Nemesis {
   /** Looks from time to time; with faults going on it may not come about before the run's end. */
   private async wholeAgain(): Promise<void> {
     const { members } = this.options
-    while (!this.isStopping && members.members.some(each => each.isHurt)) {
-      await members.whole(2_000).catch(() => {})
+    let told = ''
+    while (!this.isStopping && members.members.some(each => each.hurt !== null)) {
+      await members.whole(2_000).catch((error: Error) => {
+        if (error.message !== told) this.tell('not whole yet', { why: error.message })
+        told = error.message
+      })
       await this.sleep(500)
     }
   }
