@@ -114,9 +114,15 @@ function parse(args: readonly string[], verbs: readonly Verb[], columns: number)
     })
   }
   let failure: Error | null = null as Error | null
-  parser.parse([...args], {}, error => {
-    failure = error ?? null
-  })
+  try {
+    parser.parse([...args], {}, error => {
+      failure = error ?? null
+    })
+  } catch {
+    // yargs itself stumbles over some: `--constructor`, which it finds in its own tables, or `----`.
+    const odd = args.find(isOdd) ?? args.join(' ')
+    throw new UsageError([`not an option: ${JSON.stringify(odd.slice(0, 100))}`])
+  }
   if (failure !== null) {
     throw new UsageError([
       failure.message.replace(/^Not enough arguments following: (.*)$/, '--$1 needs a value'),
@@ -132,6 +138,12 @@ function parse(args: readonly string[], verbs: readonly Verb[], columns: number)
     return { kind: 'help', text: topicHelp([topic[0]!.toUpperCase()], verbs, columns) }
   if (topic.length > 0 && offers === 'topics') return { kind: 'help', text: topicHelp(topic, verbs, columns) }
   return { kind: 'help', text: verbHelp(verb, columns) }
+}
+
+/** Dashes and no name, or the name of a property of every object. */
+function isOdd(arg: string): boolean {
+  const name = arg.split('=', 1)[0]!.trim().replace(/^-+/, '')
+  return arg.startsWith('-') && (name === '' ? arg.trim().length > 2 : name in Object.prototype)
 }
 
 function groupsOf(verbs: readonly Verb[]): Set<string> {

@@ -1,7 +1,6 @@
 import { type FactsOf, isErrorCode, RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
-import { assert } from '../lib/assert.ts'
-import { ByteReader } from '../lib/byte-reader.ts'
+import { ByteReader, Malformed } from '../lib/byte-reader.ts'
 import { ByteWriter } from '../lib/byte-writer.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Reply } from './command.ts'
@@ -49,20 +48,30 @@ export function encodeAnswer(answer: Answer): Bytes {
   return applied.finish()
 }
 
-/** A reply that was not kept comes back as `success`. */
+/** A reply that was not kept comes back as `success`. Throws CORRUPT. */
 export function decodeAnswer(bytes: Bytes): Answer {
-  const reader = new ByteReader(bytes)
+  try {
+    return readAnswer(new ByteReader(bytes))
+  } catch (error) {
+    // Whatever it is: facts that are not those of the code are found where its text is made from them.
+    throw new RoundhouseError('CORRUPT', { where: 'kept answer', what: (error as Error).message })
+  }
+}
+
+function readAnswer(reader: ByteReader): Answer {
   const revision = reader.varint()
   const kind = reader.byte()
-  assert(kind <= 2, `kept answer of kind ${kind}`)
+  if (kind > 2) throw new Malformed(`kind ${kind}`)
   if (kind === 1) {
     const operation = reader.varint()
     const code = toUtf8(reader.sized())
-    assert(isErrorCode(code), `kept answer with error ${code}`)
+    if (!isErrorCode(code)) throw new Malformed(`error ${code}`)
     const facts = JSON.parse(toUtf8(reader.sized())) as FactsOf<typeof code>
+    reader.end()
     return { kind: 'refused', revision, operation, error: new RoundhouseError(code, facts) }
   }
   const count = reader.varint()
+  if (count > limits.operationsMax) throw new Malformed(`${count} replies`)
   const replies = Array.from(
     { length: count },
     (): Reply => (kind === 2 ? { kind: 'success', success: true } : readReply(reader)),

@@ -426,7 +426,7 @@ export class Controller {
         const reply = result.replies[0]
         resolve(JSON.parse(reply?.kind === 'value' ? toUtf8(reply.value) : '{}') as Answer)
       }
-      const operations = [{ command, args: [fromUtf8(JSON.stringify(request))] }]
+      const operations = [{ command, args: [fromUtf8(JSON.stringify(request ?? null))] }]
       const deadline = this.options.clock.now() + metaTimeoutMs
       replica.enqueueWrite({ operations, session: null, deadline, settle })
       this.options.host.touch(replica)

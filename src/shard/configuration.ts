@@ -140,10 +140,10 @@ function parse(bytes: Bytes, where: string): unknown {
 
 function isConfiguration(value: unknown): value is Configuration {
   if (typeof value !== 'object' || value === null) return false
-  const { group, index, operation, members, confState, forced } = value as Configuration
+  const { group, index, operation, members, confState, forced, quarantined } = value as Configuration
   return (
-    (forced === undefined ||
-      (Number.isSafeInteger(forced.at) && Number.isSafeInteger(forced.applied.index))) &&
+    (forced === undefined || isForced(forced)) &&
+    (quarantined === undefined || typeof quarantined === 'string') &&
     Number.isSafeInteger(group) &&
     Number.isSafeInteger(index) &&
     Number.isSafeInteger(operation) &&
@@ -151,6 +151,14 @@ function isConfiguration(value: unknown): value is Configuration {
     typeof confState === 'object' &&
     confState !== null &&
     [confState.voters, confState.votersOutgoing, confState.learners, confState.learnersNext].every(isIds)
+  )
+}
+
+function isForced(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  const { at, applied } = value as Partial<NonNullable<Configuration['forced']>>
+  return (
+    Number.isSafeInteger(at) && Number.isSafeInteger(applied?.index) && Number.isSafeInteger(applied?.term)
   )
 }
 

@@ -85,7 +85,6 @@ const answers: Family = {
   name: 'answer',
   refuses: 'CORRUPT',
   share: 1,
-  awaits: 'a count of replies is believed, whatever it is (commands/answer.ts)',
   open: async random => {
     const error = new RoundhouseError('NOT_INTEGER', { what: 'x' })
     const all: Answer[] = [
@@ -102,7 +101,6 @@ const configurations: Family = {
   name: 'configuration',
   refuses: 'CORRUPT',
   share: 1,
-  awaits: '`forced` is looked into before it is known to be an object (shard/configuration.ts)',
   open: async () => {
     const first = birthConfiguration(3, { replica: 7, node: 'node1' })
     const forced = { ...first, quarantined: 'rot', forced: { at: 5, applied: { index: 3, term: 2 } } }
@@ -239,7 +237,6 @@ const peerQuestions: Family = {
   name: 'peer-ask',
   refuses: 'one of our codes',
   share: 0.05,
-  awaits: 'a question to the register without a request throws (node/node.ts)',
   isStateful: true,
   open: async () => {
     const cluster = new SimCluster(1, { shardCount: 4 })

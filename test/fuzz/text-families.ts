@@ -105,7 +105,6 @@ const argv: Family = {
   name: 'argv',
   refuses: `exit status ${exitCodes.usage}`,
   share: 0.01,
-  awaits: 'an option called like a property of every object throws inside yargs (cli/cli.ts)',
   open: async () => {
     const verbs = inertVerbs()
     const flags = entries.map(([name]) => `--${flagOf(name)}`)
