@@ -1,7 +1,7 @@
 import type { Reply } from '../../src/commands/command.ts'
 import { RemoteError, RoundhouseError } from '../../src/errors.ts'
 import type { Operation, Value } from '../../src/history/operation.ts'
-import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { type Bytes, emptyBytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import type { Call, CallResult } from '../../src/node/ports.ts'
 import type { SimCluster } from './sim-cluster.ts'
@@ -55,6 +55,17 @@ export class History {
   }
 }
 
+/** A write that was done. */
+interface Written {
+  readonly command: string
+  readonly args: readonly string[]
+  readonly session: NonNullable<Call['session']>
+  readonly outcome: Outcome & { kind: 'done' }
+}
+
+/** Of those a client remembers so many, to send them again. */
+const recentMax = 6
+
 /** Sends one call after the other, each through a random node, and again through others with the same sequence. */
 export class Client {
   readonly name: string
@@ -69,6 +80,7 @@ export class Client {
   private epoch = 0
   /** What the last try that failed was told. */
   lastTrouble = ''
+  private readonly recent: Written[] = []
   /** The only node to ask; null: any. */
   through: string | null = null
 
@@ -123,17 +135,20 @@ export class Client {
       this.session = this.newSession()
     }
     // A copy of a write that was answered, as a network that repeats itself would bring it.
-    if (outcome.kind === 'done' && this.random.next() < 0.05)
-      await this.repeat(command, args, session, outcome)
+    if (outcome.kind === 'done') {
+      this.recent.push({ command, args, session, outcome })
+      if (this.recent.length > recentMax) this.recent.shift()
+      // The last one most often, but one before it as well: a session remembers a window of sequences.
+      if (this.random.next() < 0.07) {
+        const early = this.recent[this.random.below(this.recent.length)]!
+        const again = this.random.next() < 0.5 ? early : this.recent.at(-1)!
+        if (again.session.id === this.session) await this.repeat(again)
+      }
+    }
     return outcome
   }
 
-  private async repeat(
-    command: string,
-    args: readonly string[],
-    session: NonNullable<Call['session']>,
-    first: Outcome & { kind: 'done' },
-  ): Promise<void> {
+  private async repeat({ command, args, session, outcome: first }: Written): Promise<void> {
     const { sightings } = this.cluster
     const isAcked = this.random.next() < 0.3
     const again = isAcked ? { ...session, ackedBelow: session.sequence + 1 } : session
@@ -175,7 +190,20 @@ export class Client {
     }
     // A process that dies never settles its promises: the client's own patience ends the wait.
     return new Promise((resolve, reject) => {
-      node.execute(call).then(resolve, reject)
+      const served = servedBy(machine)
+      const key = toUtf8(args[0] ?? emptyBytes)
+      const before = served.get(key) ?? 0
+      node.execute(call).then(result => {
+        if (read === 'stale') {
+          // However old, never older than what this node has answered before, also before its last start.
+          if (result.revision < before)
+            this.violations.push(
+              `${machine.nodeId} answers a stale read of ${key} as of ${result.revision}, after one as of ${before}`,
+            )
+          served.set(key, Math.max(result.revision, served.get(key) ?? 0))
+        }
+        resolve(result)
+      }, reject)
       world.at(Math.min(timeoutMs, attemptMsMax), () => reject(noAnswer))
     })
   }
@@ -200,6 +228,7 @@ export class Client {
         } catch (error) {
           if (!(error instanceof RoundhouseError) && !(error instanceof RemoteError)) throw error
           this.lastTrouble = error.message
+          if (read === 'stale' && error.code === 'NOT_READY') sightings.see('staleRefused')
           if (error.code === 'OVERLOADED') sightings.see('uncommittedFull')
           if (error.kind === 'outcome_unknown') mayBeApplied = true
           else if (!isPassing(error)) return mayBeApplied ? this.gaveUp(true) : { kind: 'refused', error }
@@ -219,6 +248,15 @@ export class Client {
     this.cluster.sightings.see('outcomeUnknown')
     return { kind: 'unknown' }
   }
+}
+
+/** By machine and key: the latest revision that a stale read answered. */
+const revisionsServed = new WeakMap<object, Map<string, number>>()
+
+function servedBy(machine: object): Map<string, number> {
+  const known = revisionsServed.get(machine) ?? new Map<string, number>()
+  revisionsServed.set(machine, known)
+  return known
 }
 
 /** Another node, or the same one later, may answer otherwise. */

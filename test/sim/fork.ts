@@ -10,6 +10,8 @@ import type { Trouble } from './trouble.ts'
 
 /** A process may be late for seconds where the seed has drawn that. */
 const electMs = 20_000
+/** Longer: a follower may be pulling a snapshot from the one that is gone, and gives up after 45 s. */
+const commitMs = 60_000
 const tailMax = 12
 
 function writeTail(machine: SimMachine, replica: Replica, random: Prng): void {
@@ -46,8 +48,10 @@ export async function forkLogs(cluster: SimCluster, trouble: Trouble, random: Pr
       const its = of(each)
       return leads(each) && its !== undefined && its.raft.term > term && its.appliedTerm === its.raft.term
     })
-  if (!(await world.run(world.nowMs + electMs, () => second() !== undefined)))
-    return `no leader of group ${group} ${electMs} ms after ${old.nodeId} was cut off`
+  if (!(await world.run(world.nowMs + commitMs, () => second() !== undefined))) {
+    network.mend([old.address])
+    return `nothing committed in group ${group} ${commitMs} ms after ${old.nodeId} was cut off`
+  }
   const next = second()!
   await world.run(world.nowMs + random.below(50))
   const isLeft = (id: number) => members.find(member => member.replica === id)?.node !== next.nodeId
@@ -97,7 +101,7 @@ export async function stallFollower(
       const its = of(each)
       return leads(each) && its !== undefined && its.raft.term > term && its.appliedTerm === its.raft.term
     })
-  const isDone = await world.run(world.nowMs + electMs, hasCommitted)
+  const isDone = await world.run(world.nowMs + commitMs, hasCommitted)
   await world.run(world.nowMs + random.below(500))
   stalled.disk.unstall()
   trouble.letUp(old)

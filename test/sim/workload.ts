@@ -20,6 +20,9 @@ export interface LoadOptions {
   readonly thinkMs: number
 }
 
+/** Of values of no meaning, chars. */
+const longestWord = 4_096
+
 /** Steps of the checker's search of all keys together; after that it says nothing. */
 const searchStepsMax = 20_000
 
@@ -181,7 +184,6 @@ export class Workload {
 
   private async staleRead(client: Client, key: string): Promise<void> {
     const outcome = await client.read('GET', [key], 'stale')
-    if (outcome.kind === 'refused') this.cluster.sightings.see('staleRefused')
     if (outcome.kind !== 'done') return
     this.cluster.sightings.see('staleServed')
     if (outcome.text !== null && this.begun.get(key)?.has(outcome.text) !== true)
@@ -331,6 +333,13 @@ export class Workload {
     // A write of unknown outcome may take effect later: then its client goes on with another key.
     const key = `e-${client.process}`
     const lease = this.leases.get(key)
+    if (lease?.state === 'gone' && client.random.next() < 0.5) {
+      // Gone is gone, under whatever leader and by whatever clock.
+      const outcome = await this.run(client, 'GET', [key], true)
+      if (outcome.kind === 'done' && outcome.text !== null && this.leases.get(key) === lease)
+        this.violated(`${key} is back with ${outcome.text}, it had expired`)
+      return
+    }
     if (lease === undefined || lease.state === 'gone' || client.random.next() < 0.2) {
       const ttlMs = 300 + client.random.below(6_000)
       const value = this.token(client)
@@ -408,8 +417,10 @@ export class Workload {
     const command = this.names[random.below(this.names.length)]!
     const { min, max } = command.arity
     const count = Math.min(max, min + random.below(4))
+    // Now and then one that fills sectors: what is torn by a crash is torn inside of it.
+    const long = random.next() < 0.1 ? 'y'.repeat(random.below(longestWord)) : null
     const word = () =>
-      [String(random.below(20)), `w${random.below(4)}`, '0', '-1', '1', 'x'][random.below(6)]!
+      long ?? [String(random.below(20)), `w${random.below(4)}`, '0', '-1', '1', 'x'][random.below(6)]!
     const args = Array.from({ length: count }, (_, i) => {
       const isKey =
         command.keys !== 'none' && command.keys !== 'every-shard' && (i === 0 || command.keys !== 'first')
