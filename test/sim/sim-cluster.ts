@@ -151,6 +151,7 @@ export class SimMachine {
       watchJournal(journal, {
         writing: batch => invariants.writing(nodeId, batch),
         written: batch => invariants.written(batch),
+        removing: replica => invariants.removing(replica),
         removed: replica => invariants.removed(replica),
       })
       watchStates(this.state)
@@ -418,6 +419,7 @@ export class SimCluster {
       const { journalSegmentBytes, journalBudgetBytes } = this.settings
       if (stats !== null && stats.usedBytes > 4 * journalBudgetBytes + 4 * journalSegmentBytes)
         invariants.violated(`${nodeId}: the journal takes ${stats.usedBytes} bytes`)
+      if (stats !== null && stats.bytesCopied > 0) sightings.see('entriesCopied')
       if (stats !== null) {
         const heldBytes = (stats.segments + stats.freeSegments) * journalSegmentBytes
         if (stats.bytesWritten > heldBytes) sightings.see('segmentRecycled')
@@ -466,7 +468,7 @@ export class SimCluster {
 /** Events of a simulation that wait; a few hundred a node is usual, and each client's call leaves a timer. */
 const waitingMax = 100_000
 /** What the workload proposes at once, at most. */
-const proposalBytesMax = 4_096
+const proposalBytesMax = 20_000
 
 /** What a log says of a state that is not to be seen from outside. */
 const sightingsByLine: ReadonlyMap<string, Sometimes> = new Map([

@@ -82,7 +82,7 @@ const stepMs = 250
 const kinds: Readonly<Record<(typeof eventKinds)[number], readonly [perSecond: number, forMsMax: number]>> = {
   crash: [0.8, 4_000],
   'crash-in-recovery': [0.3, 2_000],
-  'long-crash': [0.05, 60_000],
+  'long-crash': [0.1, 60_000],
   restart: [0.2, 1_000],
   pause: [0.5, 6_000],
   isolate: [0.6, 4_000],
@@ -125,7 +125,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     replicationFactor: nodes >= 5 && chance(0.3) ? 5 : 3,
     journalSegmentBytes: segmentBytes,
     journalBudgetBytes: Math.max(256 * 1024, segmentBytes * oneOf(6, 16)),
-    nodeDownAfterMs: chance(0.3) ? oneOf(4_000, 8_000) : 0,
+    nodeDownAfterMs: chance(0.4) ? oneOf(4_000, 8_000) : 0,
     snapshotPartBytes: oneOf(512, 4096, 64 * 1024 * 1024),
     rebalanceBytesPerSecond: chance(0.3) ? oneOf(4, 64) * 1024 : 64 * 1024 * 1024,
     raftLimits: {
@@ -151,10 +151,15 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
   const lengthMs = chaosMs ?? (nodes > 4 ? Math.min(10_000, drawnMs) : drawnMs)
   const faults = drawFaults(random.fork(), lengthMs, only)
   // Where elections are counted they must not be made frequent.
+  const isCramped = chance(0.2)
   const isQuick = chance(0.5) && !faults.every(({ kind }) => kind === 'one-way')
   return {
     nodes,
-    settings: isQuick ? { ...settings, raftTicks: quickTicks } : settings,
+    settings: {
+      ...settings,
+      ...(isQuick ? { raftTicks: quickTicks } : {}),
+      ...(isCramped ? crampedJournal : {}),
+    },
     sessionSequencesMax,
     clients,
     keys,
@@ -164,6 +169,9 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     isForked: chance(0.5),
   }
 }
+
+/** So small that entries are carried forward before a checkpoint lets them go. */
+const crampedJournal = { journalSegmentBytes: 8_192, journalBudgetBytes: 56 * 1024 }
 
 /** Elections within a third of a second: as many in a run as production has in weeks. */
 const quickTicks = { electionTicks: 6, heartbeatTicks: 2 }

@@ -56,6 +56,13 @@ export class Trouble {
     invariants.onJoint = group => {
       if (random.next() < 0.5) return
       const forMs = 500 + random.next() * 3_000
+      const slow = random.next() < 0.3 ? this.leaderOf(group) : null
+      if (slow !== null && !this.isOver) {
+        // The others may be a majority of those that come; of those that go they are none.
+        slow.disk.stall()
+        this.later(forMs / 8, () => slow.disk.unstall())
+        return
+      }
       world.at(random.next() * 4, () => {
         const leader = this.leaderOf(group)
         if (this.isOver || leader === null) return
@@ -447,7 +454,9 @@ export class Trouble {
           if (((change >> bit) & 1) === 1) machine.disk.flipBit(path, to + i, bit)
       }
     }
-    this.sparedUntilMs.set(machine, world.nowMs + sealedMs)
+    // The timer of the seal may be late.
+    const { lateMeanMs, stallMsMax } = machine.clockFaults
+    this.sparedUntilMs.set(machine, world.nowMs + sealedMs + 10 * lateMeanMs + stallMsMax)
     if (where % 4 > 0) this.later(sealedMs + amount * 1_000, () => this.crash(machine, 500 * amount))
     return true
   }
