@@ -198,6 +198,8 @@ function short(text: string): string {
   return text.length > 140 ? `${text.slice(0, 139)}…` : text
 }
 
+// Before hours of work: all of them fit the source.
+for (const mutation of wanted) applyMutation(mutation, readFileSync(join(copy, mutation.file), 'utf8'))
 const seedsFailed: { seed: number; failure: string }[] = []
 for (let first = from; first < from + controlSeeds; ) {
   const { seed, failure } = await hunt(first, from + controlSeeds - first)
