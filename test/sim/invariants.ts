@@ -179,6 +179,11 @@ export class Invariants {
     }
   }
 
+  removing(replica: number): void {
+    const ledger = this.ledgers.get(replica)
+    if (ledger !== undefined) ledger.isRemoving = true
+  }
+
   removed(replica: number): void {
     const ledger = this.ledgers.get(replica)
     if (ledger === undefined) return
@@ -237,7 +242,7 @@ export class Invariants {
       ledger.durableLast = ledger.last
     }
     for (const ledger of this.byNode.get(node) ?? []) {
-      if (found.has(ledger.id) || ledger.isRemoved || ledger.isLost) continue
+      if (found.has(ledger.id) || ledger.isRemoved || ledger.isRemoving || ledger.isLost) continue
       if (ledger.durableTerm > 0 && damage.length === 0)
         this.violated(`replica ${ledger.id} did not come back on ${node}`)
       ledger.isLost = true
@@ -550,8 +555,6 @@ export class Invariants {
       group.removed.add(id)
       if (this.isDown(this.ledgers.get(id)?.node ?? '')) this.sightings.see('lostNodeReplaced')
     }
-    const lead = [...group.leaders.values()].at(-1) ?? 0
-    if (before.voters.includes(lead) && !sets.voters.includes(lead)) this.sightings.see('leaderRemoved')
     if (votersOutgoing.length > 0) {
       this.sightings.see('jointEntered')
       this.onJoint?.(group.id)

@@ -45,6 +45,8 @@ export class ReplicaLedger {
   /** How much of it was durable before that: an acknowledgement may be on its way still. */
   lostLast = 0
   isRemoved = false
+  /** … or may be: its tombstone is on its way. */
+  isRemoving = false
   /** Its node keeps it mute. */
   isQuarantined = false
   /** As the process showed it last; -1 where it has shown nothing since its start. */

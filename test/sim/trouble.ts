@@ -14,7 +14,7 @@ import { goodClock } from './world.ts'
 const machinesMax = 7
 const dayMs = 86_400_000
 /** Rot needs so long until it can't be mistaken for a torn write any more (the journal seals after 50 ms). */
-const sealedMs = 250
+const sealedMs = 400
 const supervisorMs = 1_000
 /** Raft messages whose loss hurts most by itself. */
 const lossKinds = [
@@ -36,6 +36,7 @@ export class Trouble {
   private leaver: SimMachine | null = null
   /** Machines that only a `replace` brings back. */
   private readonly emptied = new Set<SimMachine>()
+  private readonly stalledUntilMs = new Map<SimMachine, number>()
   /** Not to be crashed before then. */
   private readonly sparedUntilMs = new Map<SimMachine, number>()
   /** Down by a plan, not by themselves: the supervisor leaves them alone until then. */
@@ -59,8 +60,7 @@ export class Trouble {
       const slow = random.next() < 0.3 ? this.leaderOf(group) : null
       if (slow !== null && !this.isOver) {
         // The others may be a majority of those that come; of those that go they are none.
-        slow.disk.stall()
-        this.later(forMs / 8, () => slow.disk.unstall())
+        this.stall(slow, forMs / 8)
         return
       }
       world.at(random.next() * 4, () => {
@@ -312,10 +312,8 @@ export class Trouble {
 
       // Disks.
       case 'disk-stall':
-        if (machine.node === null) return false
-        machine.disk.stall()
+        if (machine.node === null || !this.stall(machine, forMs)) return false
         if (forMs > 2_000) cluster.sightings.see('diskStalled')
-        this.later(forMs, () => machine.disk.unstall())
         return true
       case 'disk-full':
         if (this.fullDisks.has(machine)) return false
@@ -396,6 +394,16 @@ export class Trouble {
     return true
   }
 
+  /** A journal that can't write can't seal what may have rotted either: such a disk is spared for a moment. */
+  private stall(machine: SimMachine, forMs: number): boolean {
+    const { nowMs } = this.cluster.world
+    if ((this.sparedUntilMs.get(machine) ?? 0) > nowMs) return false
+    this.stalledUntilMs.set(machine, nowMs + forMs + sealedMs)
+    machine.disk.stall()
+    this.later(forMs, () => machine.disk.unstall())
+    return true
+  }
+
   private makeRoom(machine: SimMachine): void {
     this.fullDisks.get(machine)?.()
     this.fullDisks.delete(machine)
@@ -429,6 +437,7 @@ export class Trouble {
   private damage(kind: FaultKind, machine: SimMachine, where: number, amount: number): boolean {
     const { world } = this.cluster
     if (machine.clock.isPaused || this.emptied.has(machine) || !this.canLose(machine)) return false
+    if ((this.stalledUntilMs.get(machine) ?? 0) > world.nowMs) return false
     const names = machine.disk.list('journal').map(name => `journal/${name}`)
     const path = names[where % Math.max(1, names.length)]
     if (path === undefined) return false

@@ -14,6 +14,9 @@ export interface JournalWatcher {
   writing(batch: readonly JournalRecord[]): void
   /** … and is durable. */
   written(batch: readonly JournalRecord[]): void
+  /** From here on nothing need be left of it … */
+  removing(replica: number): void
+  /** … and from here on nothing is. */
   removed(replica: number): void
 }
 
@@ -27,11 +30,13 @@ export function watchJournal(journal: Journal, watcher: JournalWatcher): void {
       done(error)
     })
   }
-  journal.remove = (replica, done) =>
+  journal.remove = (replica, done) => {
+    watcher.removing(replica)
     remove(replica, error => {
       if (error === null) watcher.removed(replica)
       done(error)
     })
+  }
 }
 
 const watched = new WeakMap<ReplicaState, RowsWatch>()
