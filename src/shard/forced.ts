@@ -82,7 +82,10 @@ export function forceConfiguration(
   if (others.length > 0 && !wins) return { kind: 'others', nodes: others }
   return {
     kind: 'forced',
-    lost: voters.filter(id => !isLeft(id)).map(nodeOf),
+    lost: voters
+      .filter(id => !isLeft(id))
+      .map(nodeOf)
+      .sort(),
     configuration: {
       group: configuration.group,
       // Past everything in its log: no configuration entry there was made for this configuration, so none is applied.

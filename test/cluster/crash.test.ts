@@ -64,7 +64,8 @@ describe('three nodes', () => {
   })
 
   it('answer a pipeline in its order, errors in their place', async () => {
-    await Cluster.with({}, async cluster => {
+    // Time enough for each: what is looked at is their order.
+    await Cluster.with({ flags: [...fastFlags, '--message-timeout', '60s'] }, async cluster => {
       const stream = cluster.client.stream(cluster.node(2).address)
       const answers: CommandResponse[] = []
       const ended = new Promise((resolve, reject) => {
