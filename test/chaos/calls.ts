@@ -13,6 +13,8 @@ import type { Random } from '../../src/lib/prng.ts'
 export interface Store {
   /** Where a try may go. */
   pick(): string
+  /** All there are. */
+  addresses(): readonly string[]
   /** One try; rejects with a CallError. */
   run(address: string, request: CommandRequest, timeoutMs: number): Promise<CommandResponse>
 }
@@ -39,6 +41,8 @@ export interface CallerOptions {
 }
 
 const attemptMs = 2_000
+/** Of the calls, before how many a client changes to another node. */
+const movesShare = 0.05
 const pauseMs = { min: 10, max: 150 } as const
 
 export interface Patience {
@@ -52,12 +56,15 @@ export class Caller {
   private readonly options: CallerOptions
   private session: Uint8Array
   private sequence = 0
+  /** A client has its node, until that fails it: so there is somebody who asks a leader that is cut off, and no one else. */
+  private home: string
   /** Calls that were sent more than once. */
   retried = 0
 
   constructor(options: CallerOptions) {
     this.options = options
     this.session = this.newSession()
+    this.home = options.store.pick()
   }
 
   read(command: string, key: string, args: readonly string[], patience: Patience): Promise<Answer> {
@@ -89,9 +96,9 @@ export class Caller {
     for (let tries = 1; ; tries++) {
       if (tries === 2) this.retried += 1
       const isDoubled = tries === 1 && patience.isDoubled === true
-      const attempts = Array.from({ length: isDoubled ? 2 : 1 }, () =>
-        store.run(store.pick(), request, timeoutMs),
-      )
+      if (tries > 1 || random.next() < movesShare) this.home = store.pick()
+      const addresses = isDoubled ? [this.home, store.pick()] : [this.home]
+      const attempts = addresses.map(address => store.run(address, request, timeoutMs))
       const { response, errors } = await firstReply(attempts)
       for (const error of errors) {
         if (error.kind === undefined) throw error

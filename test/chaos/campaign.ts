@@ -113,6 +113,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     workload = new Workload({
       store: {
         pick: members.pick,
+        addresses: () => members.members.map(each => each.process.address),
         run: (address, request, timeoutMs) => members.client.send(address, request, timeoutMs),
       },
       ...{ recorder, random: random.fork(), now, wall: Date.now, shardCount: options.shardCount },

@@ -78,14 +78,11 @@ export class Members {
     return this.all.filter(each => each.wish !== 'left')
   }
 
-  get awake(): Member[] {
-    return this.all.filter(each => each.process.isAwake)
-  }
-
-  /** The address for clients of one that can answer; of any when there is none. */
+  /** An address for clients: of a node that runs, where one does; clients can't see which are frozen or cut off. */
   readonly pick = (): string => {
-    const { awake, members } = this
-    const from = awake.length > 0 ? awake : members
+    const { members } = this
+    const running = members.filter(each => each.process.isRunning)
+    const from = running.length > 0 ? running : members
     return from[this.options.random.below(from.length)]!.process.address
   }
 

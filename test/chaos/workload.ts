@@ -41,6 +41,13 @@ const deck = (Object.keys(weights) as Kind[]).flatMap(kind =>
 /** Used at the same time, of each kind. */
 const seriesAtOnce: Readonly<Record<SeriesKind, number>> = { register: 12, counter: 6, list: 6 }
 const seriesCallsMax = 150
+/** Registers that the watchers use; the first so many of the watchers write. */
+const hotRegisters = 3
+const watchersAtOnce = 9
+const writersAtOnce = 3
+/** Steps of a watcher in a second, and how long it waits for a read. */
+const watcherRate = 15
+const watchMs = 6_000
 const doubledShare = 0.03
 const impatientShare = 0.03
 const impatientMs = 300
@@ -80,7 +87,12 @@ export class Workload {
       { length: this.options.clients },
       (_, number) => new WorkloadClient(this, number),
     )
-    this.running = Promise.all(clients.map(client => this.drive(client)))
+    const { rate } = this.options
+    const watchers = Array.from({ length: watchersAtOnce }, (_, number) => new Watcher(this, number))
+    this.running = Promise.all([
+      ...clients.map(client => this.drive(client, rate / clients.length)),
+      ...watchers.map(watcher => this.drive(watcher, watcherRate)),
+    ])
   }
 
   /** No more calls begin; those under way are settled. Rejects with what no client should meet. */
@@ -97,10 +109,18 @@ export class Workload {
 
   series(kind: SeriesKind): Series {
     const { random } = this.options
-    const place = random.below(seriesAtOnce[kind])
+    // Some are hot: a stale read can only be seen of what has just been changed.
+    const place = Math.floor(seriesAtOnce[kind] * random.next() ** 2)
     const series = this.current[kind][place]!
     series.calls += 1
     if (series.calls >= seriesCallsMax) this.current[kind][place] = this.books.newSeries(kind)
+    return series
+  }
+
+  /** One of those that change most. */
+  hot(): Series {
+    const series = this.current.register[this.options.random.below(hotRegisters)]!
+    series.calls += 1
     return series
   }
 
@@ -133,7 +153,11 @@ export class Workload {
   caller(pick: () => string = () => this.options.store.pick()): Caller {
     const { store } = this.options
     const run: Store['run'] = (address, request, timeoutMs) => store.run(address, request, timeoutMs)
-    return new Caller({ ...this.options, store: { pick, run }, onTrouble: code => this.books.trouble(code) })
+    return new Caller({
+      ...this.options,
+      store: { pick, run, addresses: () => store.addresses() },
+      onTrouble: code => this.books.trouble(code),
+    })
   }
 
   get settings(): WorkloadOptions {
@@ -149,15 +173,62 @@ export class Workload {
     gaps.shard = shard
   }
 
-  private async drive(client: WorkloadClient): Promise<void> {
-    const { random, after, rate, clients, now } = this.options
+  /** `rate`: steps that begin in a second. */
+  private async drive(client: { step(): Promise<void> }, rate: number): Promise<void> {
+    const { random, after, now } = this.options
     while (!this.isStopping) {
       const begunMs = now()
       await client.step()
       // Poisson arrivals, less what the call took.
-      const restMs = (-Math.log(1 - random.next()) * clients * 1000) / rate - (now() - begunMs)
+      const restMs = (-Math.log(1 - random.next()) * 1000) / rate - (now() - begunMs)
       if (restMs > 0) await after(restMs)
     }
+  }
+}
+
+/**
+ * Reads hot registers through one node and writes them through any, by turns of two clients: a leader that was cut off or
+ * frozen and does not know it yet is asked for what others have just changed.
+ */
+class Watcher {
+  private readonly workload: Workload
+  private readonly name: string
+  private readonly number: number
+  private readonly caller: Caller
+  private made = 0
+
+  constructor(workload: Workload, number: number) {
+    this.workload = workload
+    this.number = number
+    this.name = `w${number}`
+    const { store } = workload.settings
+    const readsFrom = () => {
+      const addresses = store.addresses()
+      return addresses[(number - writersAtOnce) % addresses.length] ?? store.pick()
+    }
+    this.caller = workload.caller(number < writersAtOnce ? () => store.pick() : readsFrom)
+  }
+
+  async step(): Promise<void> {
+    const { workload, name, caller } = this
+    const { recorder, patienceMs } = workload.settings
+    const series = workload.hot()
+    const isWriter = this.number < writersAtOnce
+    if (!isWriter) {
+      const patience = { totalMs: 0, attemptMs: watchMs }
+      const { answer } = await recordedRead(recorder, name, series.key, 'register', caller, patience)
+      workload.books.count('get', outcomeOf(answer))
+      return
+    }
+    this.made += 1
+    const value = `${name}.${this.made}`
+    const call = recorder.invoke(name, 'set', series.key, [value])
+    const answer = await caller.write('SET', series.key, [value], { totalMs: patienceMs })
+    workload.books.count('set', outcomeOf(answer))
+    if (answer.kind === 'reply') {
+      call.ok()
+      workload.acknowledged(series.key)
+    } else call[answer.kind === 'unknown' ? 'unknown' : 'fail'](answer.code)
   }
 }
 
