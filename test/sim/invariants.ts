@@ -36,6 +36,8 @@ export class Invariants {
   readonly violations: string[] = []
   /** A group has just entered a joint configuration. */
   onJoint: ((group: number) => void) | null = null
+  /** A leader on that node writes a change of configuration; its appends are on their way. */
+  onChange: ((node: string) => void) | null = null
   /** When the first was seen, ms of simulated time. */
   firstViolationMs: number | null = null
   readonly groups = new Map<number, GroupTruth>()
@@ -143,6 +145,7 @@ export class Invariants {
     ledger.truncate(first - 1)
     ledger.durableLast = Math.min(ledger.durableLast, first - 1)
     for (const [i, entry] of entries.entries()) {
+      if (entry.kind === 'confChange' && ledger.seenRole === 'leader') this.onChange?.(ledger.node)
       if (entry.data.byteLength < ownEntryBytesMax) this.noteOwn(entry.data)
       const hash = ledger.append(entry)
       if (group === null) continue

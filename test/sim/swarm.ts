@@ -99,8 +99,8 @@ const kinds: Readonly<Record<(typeof eventKinds)[number], readonly [perSecond: n
   rot: [0.4, 1_500],
   misdirected: [0.2, 1_500],
   wipe: [0.06, 5_000],
-  join: [0.12, 0],
-  leave: [0.1, 0],
+  join: [0.2, 0],
+  leave: [0.4, 0],
   transfer: [0.5, 0],
   'hold-moves': [0.1, 3_000],
 }

@@ -54,6 +54,13 @@ export class Trouble {
   disturbJoints(random: Prng): void {
     const { invariants, network, world } = this.cluster
     if (invariants === null) return
+    // Who hears of a change, but not that it is committed, has to finish it under another leader.
+    invariants.onChange = node => {
+      const leader = this.cluster.machines.find(each => each.nodeId === node)
+      if (this.isOver || leader === undefined || random.next() < 0.8) return
+      network.isolate(leader.address)
+      this.later(500 + random.next() * 3_000, () => network.mend([leader.address]))
+    }
     invariants.onJoint = group => {
       if (random.next() < 0.5) return
       const forMs = 500 + random.next() * 3_000
