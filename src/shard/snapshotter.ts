@@ -253,7 +253,11 @@ export class Snapshotter {
     const { snapshot } = message
     if (snapshot === null || snapshot === undefined) return
     const running = this.incoming.get(replica.id)
-    if (running !== undefined) return
+    if (running !== undefined) {
+      // Raft would not take the first any more, and whoever offered it may be gone: a later leader's comes instead.
+      if (message.term <= running.message.term) return
+      this.drop(replica, running)
+    }
     if (this.incoming.size >= incomingMax || snapshot.meta.index <= replica.appliedIndex) {
       // Too many at once: the sender asks again. Too old: Raft answers with what this replica has.
       if (snapshot.meta.index <= replica.appliedIndex) replica.step(message)
@@ -328,6 +332,7 @@ export class Snapshotter {
           snapshot: staged.manifest.id,
           ...next,
         })
+        if (incoming.isCancelled) return
         staged.write(next.part, next.position, bytes)
         this.counters.bytesReceived += bytes.byteLength
         failures = 0

@@ -215,7 +215,7 @@ export class ReplicaLog {
     else this.index.pushHole(term)
   }
 
-  /** Makes the log reach to `first` - 1, whose term is `previousTerm`, and judges by it what stands before. */
+  /** Makes the log reach to `first` - 1, whose term is `previousTerm` (0: nobody knew), and judges by it what stands before. */
   private closeGap(first: number, previousTerm: number): void {
     if (first > this.lastIndex + 1) {
       if (this.doubt.log) this.loseEntries()
@@ -223,7 +223,7 @@ export class ReplicaLog {
       return
     }
     const known = this.term(first - 1)
-    if (known === undefined) return
+    if (known === undefined || (previousTerm === 0 && known !== 0)) return
     if (known !== previousTerm) this.loseEntries(first)
     else this.doubt.log = false
   }

@@ -375,13 +375,17 @@ export class Journal {
       assert(entries[i]!.index === first + i, `journal: replica ${replica} leaves out ${first + i}`)
     }
     const previousTerm = first - 1 === begins.index ? begins.term : log!.term(first - 1)
-    assert(previousTerm !== undefined, `journal: replica ${replica} appends behind damage at ${first - 1}`)
+    // A record without entries (a quarantine is noted) says nothing of those before it: their damage must not hinder it.
+    assert(
+      previousTerm !== undefined || entries.length === 0,
+      `journal: replica ${replica} appends behind damage at ${first - 1}`,
+    )
     return {
       kind: 'append',
       replica,
       hardState: record.hardState ?? log?.hardState ?? { term: 0, vote: 0, commit: 0 },
       first,
-      previousTerm,
+      previousTerm: previousTerm ?? 0,
       entries,
       configurationSequence: (log?.configurationSequence ?? 0) + (configuration === null ? 0 : 1),
       configuration,

@@ -56,6 +56,33 @@ function find(harness: Harness, needle: Uint8Array, from = 0): number {
   return Buffer.from(file.read(0, file.size())).indexOf(needle, from)
 }
 
+describe('a replica whose last entry is damaged', () => {
+  it('takes a note of it, which is there at the next start, as the damage is', () => {
+    const harness = new Harness(7)
+    harness.open()
+    harness.settle()
+    const hardState = { term: 1, vote: 1, commit: 3 }
+    const entries = harness.entriesOf(1, 3, 1)
+    harness.write(record(1, { hardState, entries }))
+    harness.advance(sealAfterMs)
+    const last = find(harness, entries[2]!.data)
+    assert.ok(last > 0)
+    harness.close()
+    harness.disk.flipBit(path, last)
+    const note = new Uint8Array([4, 2])
+    for (let start = 0; start < 3; start++) {
+      const { recovered } = harness.open()
+      const [found] = recovered
+      assert.equal(found!.damaged?.from, 3)
+      assert.equal(found!.lastIndex >= 3, true)
+      if (start > 0) assert.deepEqual(found!.configuration, note)
+      harness.settle()
+      harness.write(record(1, { configuration: note }))
+      harness.close()
+    }
+  })
+})
+
 describe('a flipped bit in what the journal synced and sealed', () => {
   it('is found wherever it is, never served, never silently cut', () => {
     const { harness, models, frameEnds } = sealed()

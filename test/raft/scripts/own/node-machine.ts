@@ -59,6 +59,7 @@ class WatchedHost extends LoneHost {
     watchJournal(life.journal, {
       writing: batch => this.tell('write', ...batch.map(record => `  ${describeRecord(record)}`)),
       written: () => this.tell('synced'),
+      removing: () => {},
       removed: replica => this.tell(`tombstone of ${replica} synced`),
     })
     // In place, so that what leaves stands between what was written before and after it.
