@@ -195,7 +195,7 @@ export class Host {
     const applied = checkpoint ?? configuration.forced?.applied ?? bornAt(configuration)
     const { damaged, snapshotPoint, lastIndex, hardState } = recovery
     if (damaged !== null && damaged.to > applied.index + 1)
-      return damaged.to > lastIndex
+      return damaged.to > lastIndex + 1
         ? `its log is damaged from entry ${damaged.from} on`
         : `entries ${damaged.from} to ${damaged.to - 1} of its log are damaged`
     // The commit index is written with the entries it covers: a log that ends before it has lost what it promised.
