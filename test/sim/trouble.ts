@@ -143,9 +143,11 @@ export class Trouble {
     const seeds = this.cluster.machines.map(each => each.address)
     const started = machine.start({ seeds })
     const { node } = machine
-    // A program that is refused ends; the supervisor tries again.
-    started.catch((error: Error) => {
-      if (node !== null && machine.node === node && machine.ended === null) machine.end(error.message)
+    // A program that is refused ends, and the supervisor tries again; but for one that is told that it was let go before
+    // it had quite come.
+    started.catch((error: Error & { readonly code?: string }) => {
+      if (node === null || machine.node !== node || machine.ended !== null) return
+      machine.end(error.code === 'NOT_MEMBER' ? 'left' : error.message)
     })
   }
 
