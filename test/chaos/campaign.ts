@@ -64,6 +64,9 @@ const patienceMs = 15_000
 const settleMsMax = 180_000
 const checkMsMax = 120_000
 const replicationFactor = 3
+/** Exit status of a verb that may succeed later. */
+const tryAgain = 75
+const verifyTriesMax = 3
 
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const { seed, directory, onProgress } = options
@@ -175,20 +178,22 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   }
 }
 
-/** Throws unless all replicas of all shards are equal. */
+/** Throws unless all replicas of all shards are equal. "Try again" is an answer of a busy machine, and is taken at its word. */
 async function verify(address: string): Promise<void> {
   const args = [programPath(), 'verify', '-o', 'json', '--node', address]
-  const child = spawn(process.execPath, args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env.PATH ?? '' },
-  })
-  let text = ''
-  for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (chunk: Buffer) => {
-      text += chunk.toString()
-    })
-  const code = await new Promise<number | null>(resolve => child.once('close', resolve))
-  if (code !== 0) throw new Error(`roundhouse verify ended with ${code}: ${text.slice(0, 2_000)}`)
+  for (let tries = 1; ; tries++) {
+    const env = { PATH: process.env.PATH ?? '' }
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env })
+    let text = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk: Buffer) => {
+        text += chunk.toString()
+      })
+    const code = await new Promise<number | null>(resolve => child.once('close', resolve))
+    if (code === 0) return
+    if (code !== tryAgain || tries === verifyTriesMax)
+      throw new Error(`roundhouse verify ended with ${code}: ${text.slice(0, 2_000)}`)
+  }
 }
 
 function verdictText(verdict: Exclude<Verdict, { kind: 'linearizable' }>): string {

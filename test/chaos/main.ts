@@ -76,7 +76,7 @@ process.exit(isGood ? 0 : 1)
 
 function textOf(run: ChaosResult): string {
   const row = (name: string, ...cells: (string | number)[]) =>
-    `${name.padEnd(22)}${cells.map(each => String(each).padStart(10)).join('')}`
+    `${name.padEnd(22)}${cells.map(each => ` ${each}`.padStart(11)).join('')}`
   const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`
   const operations = Object.entries(run.operations).map(([kind, { ok, refused, unknown }]) =>
     row(`  ${kind}`, ok, refused, unknown),
