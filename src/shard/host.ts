@@ -539,7 +539,9 @@ export class Host {
    * follows, votes and confirms reads as before.
    */
   private brings({ kind, entries }: Message, replica: Replica): boolean {
-    const isMore = kind === 'MsgSnap' || (kind === 'MsgApp' && entries.length > 0)
+    // A new leader's empty entry passes: without it committed nobody could read.
+    const isMore =
+      kind === 'MsgSnap' || (kind === 'MsgApp' && entries.some(entry => entry.data.byteLength > 0))
     return isMore && this.options.room?.isOfUsers(replica.group) === true
   }
 
