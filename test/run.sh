@@ -6,5 +6,5 @@ set -eu
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ]; then set -- $(find test -name '*.test.ts' | sort); fi
 [ $# -gt 0 ] || { echo 'no test files found' >&2; exit 1; }
-# Two files at a time: half of them wait for processes and clocks most of their time.
-exec node --import tsx --test --test-concurrency="${TEST_CONCURRENCY:-2}" --test-timeout="${TEST_TIMEOUT_MS:-420000}" "$@"
+# Three files at a time: many wait for processes and clocks most of their time.
+exec node --import tsx --test --test-concurrency="${TEST_CONCURRENCY:-3}" --test-timeout="${TEST_TIMEOUT_MS:-420000}" "$@"

@@ -7,7 +7,10 @@
  */
 import type { CommandResponse } from '../../src/gen/clusterpb/cluster.ts'
 import type { Client, Session } from './cluster-client.ts'
+import { scale } from './scale.ts'
 
+/** Between two calls of a client: the machine has other tests to run at the same time. */
+const thinkMs = scale(30, 0)
 /** A client gives up after this: far more than any failure may last. */
 const patienceMs = 60_000
 /** Of the mistakes found, so many are told. */
@@ -71,7 +74,10 @@ export class Load {
     const { writers, readers, incrementers = 0 } = this.options
     const forever = async (work: () => Promise<void>) => {
       try {
-        while (!this.isStopping && this.failure === null) await work()
+        while (!this.isStopping && this.failure === null) {
+          await work()
+          if (thinkMs > 0) await new Promise(resolve => setTimeout(resolve, thinkMs))
+        }
       } catch (error) {
         this.failure ??= error as Error
       }
