@@ -6,5 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ]; then set -- $(find test -name '*.test.ts' | sort); fi
 [ $# -gt 0 ] || { echo 'no test files found' >&2; exit 1; }
-# Three files at a time: many wait for processes and clocks most of their time.
-exec node --import tsx --test --test-concurrency="${TEST_CONCURRENCY:-3}" --test-timeout="${TEST_TIMEOUT_MS:-420000}" "$@"
+# Three files at a time: many wait for processes and clocks most of their time. What failed is told again at the end.
+exec node --import tsx --test --test-concurrency="${TEST_CONCURRENCY:-3}" --test-timeout="${TEST_TIMEOUT_MS:-420000}" \
+  --test-reporter=tap --test-reporter-destination=stdout \
+  --test-reporter=./test/failures.mjs --test-reporter-destination=stderr "$@"
