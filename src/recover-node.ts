@@ -4,7 +4,7 @@ import { systemClock } from './lib/clock.ts'
 import { systemRandom } from './lib/prng.ts'
 import { FileDisk } from './log/file-disk.ts'
 import { metaGroup } from './node/meta-register.ts'
-import { bornAt, decodeConfiguration, encodeConfiguration } from './shard/configuration.ts'
+import { decodeConfiguration, encodeConfiguration, startOf } from './shard/configuration.ts'
 import { configurationAtEnd, forceConfiguration } from './shard/forced.ts'
 import { openDataDirectory } from './storage/data-directory.ts'
 import { Journal } from './storage/journal.ts'
@@ -42,18 +42,13 @@ export const openSurvivors: OpenSurvivors = async (path, lost, wins) => {
       continue
     }
     const noted = decodeConfiguration(recovery.configuration)
-    const checkpoint = state.open(replica).checkpointed
-    const saved = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
-    const isForced = noted.forced !== undefined && noted.forced.at !== saved.forced?.at
     const named = { ...facts, group: noted.group, isMeta: noted.group === metaGroup }
     const damaged = noted.quarantined ?? (recovery.damaged === null ? null : 'its log is damaged')
     if (damaged !== null) {
       groups.push({ ...named, kind: 'unusable', why: damaged })
       continue
     }
-    const initial = isForced ? noted : saved
-    const applied = checkpoint ?? initial.forced?.applied ?? bornAt(initial)
-    const start = { replica, configuration: initial, applied, lastIndex, hardState }
+    const start = { replica, lastIndex, hardState, ...startOf(noted, state.open(replica).checkpointed) }
     const configuration = configurationAtEnd(journal, start, systemRandom)
     for (const member of configuration.members) known.add(member.node)
     const verdict = forceConfiguration({ ...start, configuration }, lost, wins, at)

@@ -2,10 +2,10 @@
  * What became of one attempt that brought no reply, and what that means for the call. A node's own refusal carries its
  * code; a status that gRPC made itself says that a call broke off, and then nobody knows how far it had come.
  */
-import { BinaryReader } from '@bufbuild/protobuf/wire'
 import { type ServiceError, status } from '@grpc/grpc-js'
 import { isErrorCode, kindOf } from '../errors.ts'
 import type { CommandResponse } from '../gen/clusterpb/cluster.ts'
+import { errorInfoOf } from '../lib/error-info.ts'
 import type { CallErrorCode } from './call-error.ts'
 
 export interface Failure {
@@ -56,7 +56,7 @@ export function inBandFailure({ code, error, leader }: CommandResponse): Failure
 }
 
 export function statusFailure(error: ServiceError, address: string): Failure {
-  const info = errorInfoOf(error)
+  const info = errorInfoOf(error.metadata)
   if (info !== null) return refusal(info.reason, error.details, info.leader)
   switch (error.code) {
     case status.UNIMPLEMENTED:
@@ -110,46 +110,4 @@ function refusal(code: string, text: string, leader: string): Failure {
       return { ...failure, outcome: 'refused', retry: 'never', isAnswer }
     }
   }
-}
-
-interface ErrorInfo {
-  readonly reason: string
-  readonly leader: string
-}
-
-/**
- * The first ErrorInfo in `grpc-status-details-bin`:
- * Status { 3 details: Any { 1 type_url · 2 value: ErrorInfo { 1 reason · 3 metadata: { 1 key · 2 value } } } }
- */
-function errorInfoOf({ metadata }: ServiceError): ErrorInfo | null {
-  const [raw] = metadata?.get('grpc-status-details-bin') ?? []
-  if (!(raw instanceof Uint8Array)) return null
-  try {
-    for (const detail of fieldsOf(raw, 3)) {
-      if (!textOf(detail, 1).endsWith('/google.rpc.ErrorInfo')) continue
-      const [info] = fieldsOf(detail, 2)
-      if (info === undefined) continue
-      const leader = fieldsOf(info, 3).find(pair => textOf(pair, 1) === 'leader')
-      return { reason: textOf(info, 1), leader: leader === undefined ? '' : textOf(leader, 2) }
-    }
-  } catch {
-    // Not a Status: the other side is no Roundhouse node, and its gRPC status says all there is.
-  }
-  return null
-}
-
-function fieldsOf(message: Uint8Array, wanted: number): Uint8Array[] {
-  const lengthDelimited = 2
-  const reader = new BinaryReader(message)
-  const found: Uint8Array[] = []
-  while (reader.pos < reader.len) {
-    const [field, wireType] = reader.tag()
-    if (field === wanted && wireType === lengthDelimited) found.push(reader.bytes())
-    else reader.skip(wireType, field)
-  }
-  return found
-}
-
-function textOf(message: Uint8Array, field: number): string {
-  return Buffer.from(fieldsOf(message, field)[0] ?? []).toString('utf8')
 }

@@ -4,7 +4,8 @@
  */
 import { Metadata, type ServiceError, status } from '@grpc/grpc-js'
 import { type ErrorKind, isError, isErrorCode, RemoteError, RoundhouseError } from '../errors.ts'
-import { decodeErrorInfo, encodeRichStatus, errorDomain, statusDetailsKey } from './rich-status.ts'
+import { errorInfoOf, statusDetailsKey } from '../lib/error-info.ts'
+import { encodeRichStatus } from './rich-status.ts'
 
 const codeOfKind = {
   invalid: status.INVALID_ARGUMENT,
@@ -62,11 +63,7 @@ export function statusOf(error: unknown): GrpcStatus {
   const facts = factsOf(error)
   const metadata = new Metadata()
   if (facts.code !== '') {
-    const info = {
-      reason: facts.code,
-      domain: errorDomain,
-      metadata: facts.leader === '' ? {} : { leader: facts.leader },
-    }
+    const info = { reason: facts.code, leader: facts.leader }
     metadata.set(statusDetailsKey, encodeRichStatus(facts.status, facts.text, info))
   }
   return { code: facts.status, details: facts.text, metadata }
@@ -85,8 +82,7 @@ function wellFormed(text: string): string {
 
 /** What the callee itself said; null where the status was made on the way or comes from a version that knows more codes. */
 export function remoteErrorOf(error: ServiceError): RemoteError | null {
-  const [details] = error.metadata?.get(statusDetailsKey) ?? []
-  const info = Buffer.isBuffer(details) ? decodeErrorInfo(details) : null
-  if (info === null || info.domain !== errorDomain || !isErrorCode(info.reason)) return null
-  return new RemoteError(info.reason, error.details, info.metadata.leader ?? null)
+  const info = errorInfoOf(error.metadata)
+  if (info === null || !isErrorCode(info.reason)) return null
+  return new RemoteError(info.reason, error.details, info.leader === '' ? null : info.leader)
 }

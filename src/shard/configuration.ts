@@ -92,6 +92,32 @@ export function bornAt({ index }: Configuration): { readonly index: number; read
   return index === birthIndex ? { index: birthIndex, term: 1 } : { index: 0, term: 0 }
 }
 
+interface Checkpointed {
+  readonly index: number
+  readonly term: number
+  readonly configuration: Bytes
+}
+
+interface Start {
+  readonly configuration: Configuration
+  readonly applied: { readonly index: number; readonly term: number }
+}
+
+/**
+ * What a replica starts from: the configuration that counts, and where its state ends. That is its checkpoint's, unless an
+ * operator forced another one since (`noted`: the journal's); null: nobody knows it. Throws CORRUPT.
+ */
+export function startOf(noted: Configuration, checkpoint: Checkpointed | null): Start
+export function startOf(noted: Configuration | null, checkpoint: Checkpointed | null): Start | null
+export function startOf(noted: Configuration | null, checkpoint: Checkpointed | null): Start | null {
+  const saved = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
+  const isForced = noted?.forced !== undefined && noted.forced.at !== saved?.forced?.at
+  const configuration = isForced ? noted : saved
+  if (configuration === null) return null
+  const { index, term } = checkpoint ?? configuration.forced?.applied ?? bornAt(configuration)
+  return { configuration, applied: { index, term } }
+}
+
 export function isJoint(configuration: Configuration): boolean {
   return configuration.confState.votersOutgoing.length > 0
 }

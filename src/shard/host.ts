@@ -14,6 +14,7 @@ import {
   decodeConfiguration,
   encodeConfiguration,
   type Member,
+  startOf,
 } from './configuration.ts'
 import { JournalBatch } from './journal-batch.ts'
 import type {
@@ -187,12 +188,9 @@ export class Host {
     const id = recovery.replica
     const noted = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
     if (noted?.quarantined !== undefined) return noted.quarantined
-    const checkpoint = state.open(id).checkpointed
-    const saved = checkpoint === null ? noted : decodeConfiguration(checkpoint.configuration)
-    const isForced = noted?.forced !== undefined && noted.forced.at !== saved?.forced?.at
-    const configuration = isForced ? noted : saved
-    if (configuration === null) return 'nobody knows its configuration'
-    const applied = checkpoint ?? configuration.forced?.applied ?? bornAt(configuration)
+    const start = startOf(noted, state.open(id).checkpointed)
+    if (start === null) return 'nobody knows its configuration'
+    const { configuration, applied } = start
     const { damaged, snapshotPoint, lastIndex, hardState } = recovery
     if (damaged !== null && damaged.to > applied.index + 1)
       return damaged.to > lastIndex + 1

@@ -3,7 +3,6 @@ import { type Answer, decodeAnswer, encodeAnswer } from '../../src/commands/answ
 import type { Reply } from '../../src/commands/command.ts'
 import { decodeEnvelope, encodeEnvelope } from '../../src/commands/envelope.ts'
 import { StateMachine } from '../../src/commands/machine.ts'
-import { decodeError, decodeReply, encodeError, encodeReply } from '../../src/commands/reply-codec.ts'
 import { RoundhouseError } from '../../src/errors.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { fromUtf8 } from '../../src/lib/bytes.ts'
@@ -52,32 +51,6 @@ function replies(random: Prng): Reply[] {
     { kind: 'count', count: -(2n ** 63n) },
     { kind: 'list', items: [{ key: fromUtf8('f') }, { value: random.bytes(9) }, {}], cursor: fromUtf8('4') },
   ]
-}
-
-const replyBytes: Family = {
-  name: 'reply',
-  refuses: 'CORRUPT',
-  share: 1,
-  open: async random => {
-    const mutator = new Mutator(replies(random).map(encodeReply))
-    return { run: each => decodes(['CORRUPT'], () => decodeReply(mutator.next(each))) }
-  },
-}
-
-const errorBytes: Family = {
-  name: 'error',
-  refuses: 'CORRUPT',
-  share: 1,
-  open: async () => {
-    const notLeader = new RoundhouseError('NOT_LEADER', {
-      shard: 3,
-      leader: 'node2',
-      address: '10.0.0.1:8080',
-    })
-    const stale = new RoundhouseError('SESSION_STALE', { sequence: 3, ackedBelow: 9 })
-    const mutator = new Mutator([encodeError(notLeader), encodeError(stale)], { isText: true })
-    return { run: each => decodes(['CORRUPT'], () => decodeError(mutator.next(each))) }
-  },
 }
 
 /** Of a session's row. The row has a checksum of its own, so bad bytes here are a fault of the one who wrote them. */
@@ -281,8 +254,6 @@ const peerQuestions: Family = {
 
 export const stateFamilies: readonly Family[] = [
   envelopes,
-  replyBytes,
-  errorBytes,
   answers,
   configurations,
   metaRequests,

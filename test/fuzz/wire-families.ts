@@ -20,6 +20,7 @@ import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import type { Bytes } from '../../src/lib/bytes.ts'
 import type { Clock } from '../../src/lib/clock.ts'
 import { crc32 } from '../../src/lib/crc.ts'
+import { statusDetailsKey } from '../../src/lib/error-info.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import type { Call, CallResult } from '../../src/node/ports.ts'
 import { BulkStream } from '../../src/peer/bulk.ts'
@@ -35,7 +36,7 @@ import type { Channel } from '../../src/peer/channel.ts'
 import { decodeFrame, encodeFrames, encodeHandshake, readHandshake } from '../../src/peer/frames.ts'
 import { readMembers, writeMember } from '../../src/peer/member-codec.ts'
 import { decodeMessage, encodeMessage } from '../../src/peer/proto-io.ts'
-import { encodeRichStatus, errorDomain, statusDetailsKey } from '../../src/peer/rich-status.ts'
+import { encodeRichStatus } from '../../src/peer/rich-status.ts'
 import { PeerHandlers } from '../../src/peer/service.ts'
 import { remoteErrorOf, statusOf } from '../../src/peer/status.ts'
 import { draft, type Message } from '../../src/raft/types.ts'
@@ -649,7 +650,7 @@ const errorDetails: Family = {
   refuses: 'null: the status is told as it is',
   share: 1,
   open: async () => {
-    const info = { reason: 'NOT_LEADER', domain: errorDomain, metadata: { leader: '10.0.0.1:8080' } }
+    const info = { reason: 'NOT_LEADER', leader: '10.0.0.1:8080' }
     const mutator = new Mutator([encodeRichStatus(status.UNAVAILABLE, 'no leader here', info)])
     return {
       run: each => {

@@ -4,8 +4,8 @@ import { type ClientUnaryCall, Metadata, type ServiceError, status } from '@grpc
 import { RemoteError, RoundhouseError } from '../../../src/errors.ts'
 import { CommandRequest, type CommandResponse } from '../../../src/gen/clusterpb/cluster.ts'
 import { fromUtf8 } from '../../../src/lib/bytes.ts'
+import { errorInfoOf } from '../../../src/lib/error-info.ts'
 import type { CallResult } from '../../../src/node/ports.ts'
-import { decodeErrorInfo, statusDetailsKey } from '../../../src/peer/rich-status.ts'
 import { nothing, value } from './fake-service.ts'
 import { type Harness, startServer, until } from './harness.ts'
 
@@ -44,7 +44,7 @@ describe('RunCommand', () => {
     )
   }
 
-  const infoOf = (error: ServiceError) => decodeErrorInfo(error.metadata.get(statusDetailsKey)[0] as Buffer)
+  const infoOf = (error: ServiceError) => errorInfoOf(error.metadata)
 
   it('passes command, key and arguments as one list', async () => {
     h.service.onExecute = async () => nothing
@@ -184,7 +184,7 @@ describe('RunCommand', () => {
       const refused = await refusing(error)
       assert.equal(refused.code, code)
       assert.equal(refused.details, error.message)
-      assert.deepEqual(infoOf(refused), { reason: error.code, domain: 'roundhouse', metadata: {} })
+      assert.deepEqual(infoOf(refused), { reason: error.code, leader: '' })
     })
   }
 
@@ -194,7 +194,7 @@ describe('RunCommand', () => {
     for (const error of [own, remote]) {
       const refused = await refusing(error)
       assert.equal(refused.code, status.UNAVAILABLE)
-      assert.deepEqual(infoOf(refused)?.metadata, { leader: '10.0.0.2:8080' })
+      assert.equal(infoOf(refused)?.leader, '10.0.0.2:8080')
     }
   })
 
