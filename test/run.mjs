@@ -2,9 +2,9 @@
  * Runs the tests named on the command line, or all of them: `node --import tsx test/run.mjs [FILE…]`. Files are found by
  * name here, because Node 20's runner finds no TypeScript test in a folder and reports success.
  *
- * In two parts with one report. What runs in one process comes first, two files at a time. Then come the clusters of
- * real processes, one file at a time: they wait for elections, deadlines and promises in seconds, so they have the
- * machine to themselves. What failed is told again at the end, where it is found.
+ * In two parts with one report, two files at a time. What computes comes first; then come the clusters of real processes,
+ * which wait for elections, deadlines and promises in seconds, and had better not do so beside what takes all of the
+ * machine. What failed is told again at the end, where it is found.
  */
 import { readdirSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
@@ -14,8 +14,9 @@ import { tap } from 'node:test/reporters'
 const root = resolve(import.meta.dirname, '..')
 /** Tests have deadlines of their own. This one ends a file that hangs, and must not be met by a machine that is busy. */
 const timeout = Number(process.env.TEST_TIMEOUT_MS ?? 420_000)
-/** Folders whose tests start real nodes and measure them. */
-const alone = ['test/cluster/', 'test/client/', 'test/fuzz/connections']
+const concurrency = Number(process.env.TEST_CONCURRENCY ?? 2)
+/** Where tests start real nodes. */
+const withProcesses = ['test/cluster/', 'test/client/', 'test/fuzz/connections']
 
 const named = process.argv.slice(2)
 const all = readdirSync(join(root, 'test'), { recursive: true })
@@ -23,19 +24,16 @@ const all = readdirSync(join(root, 'test'), { recursive: true })
   .map(name => join(root, 'test', name))
   .sort()
 const files = named.length === 0 ? all : named.map(name => resolve(name))
-const isAlone = file => alone.some(part => relative(root, file).startsWith(part))
+const isOfProcesses = file => withProcesses.some(part => relative(root, file).startsWith(part))
 
 const totals = new Map()
 const failed = []
 
 /** The events of both parts as of one run: the runner's closing counts are added up. */
 async function* events() {
-  const parts = [
-    { files: files.filter(file => !isAlone(file)), concurrency: Number(process.env.TEST_CONCURRENCY ?? 2) },
-    { files: files.filter(isAlone), concurrency: 1 },
-  ].filter(part => part.files.length > 0)
-  for (const part of parts) {
-    for await (const event of run({ ...part, timeout })) {
+  const parts = [files.filter(file => !isOfProcesses(file)), files.filter(isOfProcesses)]
+  for (const files of parts.filter(part => part.length > 0)) {
+    for await (const event of run({ files, concurrency, timeout })) {
       const { data } = event
       const count = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ([\d.]+)$/.exec(data?.message ?? '')
       if (event.type === 'test:diagnostic' && data.nesting === 0 && count !== null) {

@@ -153,7 +153,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'old-configuration-after-restart',
     why: 'A restarted replica goes on with the configuration of its birth and not with that of its checkpoint.',
-    file: 'src/shard/host.ts',
+    file: 'src/shard/configuration.ts',
     find: 'const configuration = isForced ? noted : saved',
     replace: 'const configuration = noted',
   },
