@@ -71,6 +71,10 @@ const definitions = {
     'out_of_range',
     f => `ERR index out of range: the list has no element ${f.index}`,
   ),
+  OFFSET_OUT_OF_RANGE: define<{ what: string; offset: number; start: number; end: number }>(
+    'out_of_range',
+    f => `ERR offset out of range: ${f.offset}; ${f.what} holds ${f.start} to ${f.end - 1} (its end is ${f.end})`,
+  ),
   OVERFLOW: define<{ what: string }>(
     'precondition',
     f => `ERR increment or decrement would overflow: ${f.what}`,
@@ -142,6 +146,15 @@ const definitions = {
   NO_SPACE: define<{ what: string; why: string }>(
     'exhausted',
     f => `no space for ${f.what}: ${f.why}; it is tried again when there is some`,
+  ),
+  NO_SUCH_STREAM: define<{ stream: string }>('precondition', f => `ERR no such stream: ${f.stream}`),
+  NO_SUCH_PARTITION: define<{ stream: string; partition: number; partitions: number }>(
+    'invalid',
+    f => `ERR no such partition: ${f.partition}; ${f.stream} has 0 to ${f.partitions - 1}`,
+  ),
+  STREAM_EXISTS: define<{ stream: string }>(
+    'precondition',
+    f => `ERR stream exists: ${f.stream}; delete it first, or produce to it as it is`,
   ),
   CROSS_SHARD: define<{ first: string; firstSlot: number; other: string; otherSlot: number }>(
     'invalid',

@@ -1,8 +1,7 @@
-import type { Command, Reply } from '../commands/command.ts'
+import type { Command } from '../commands/command.ts'
 import type { CommandTable } from '../commands/machine.ts'
 import { RoundhouseError } from '../errors.ts'
-import type { Keyspace } from '../keyspace/keyspace.ts'
-import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import { type Bytes, equalBytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Member } from '../shard/configuration.ts'
 import {
   type ClusterSettings,
@@ -13,26 +12,37 @@ import {
   type RegisteredNode,
   type RegisteredState,
   type ShardRecord,
+  type StreamRecord,
   storeExpected,
 } from './meta-register.ts'
+import {
+  type ClusterRow,
+  clusterKey,
+  define,
+  fits,
+  flag,
+  id,
+  json,
+  list,
+  load,
+  loadCluster,
+  loadNodes,
+  nodesKey,
+  optional,
+  type Shape,
+  shardKey,
+  store,
+  storeCluster,
+  streamsKey,
+  text,
+} from './meta-rows.ts'
+import { nextStreamOf, streamCommands } from './meta-streams.ts'
 
 /**
  * The commands of the meta shard: its state machine is the same as any shard's, with this table instead of the clients'.
  * Each takes one JSON argument and answers JSON. They are decided where they are applied, on every replica alike, so two
  * that were proposed at once can't both get the same replica id or both open an operation on one shard.
- *
- * Rows: `cluster` (id, settings, counters), `nodes`, and `shard:<group>`.
  */
-
-interface ClusterRow {
-  readonly clusterId: string
-  readonly settings: ClusterSettings
-  readonly epoch: number
-  readonly isPaused: boolean
-  readonly nextReplica: number
-  readonly nextOperation: number
-  readonly movesDone: number
-}
 
 export interface FoundRequest {
   readonly clusterId: string
@@ -87,51 +97,6 @@ export interface CloseRequest {
   readonly index: number
 }
 
-const clusterKey = fromUtf8('cluster')
-const nodesKey = fromUtf8('nodes')
-const shardKey = (group: number) => fromUtf8(`shard:${group}`)
-
-function load<Row>(keyspace: Keyspace, key: Bytes): Row | undefined {
-  const bytes = keyspace.getString(key)
-  return bytes === undefined ? undefined : (JSON.parse(toUtf8(bytes)) as Row)
-}
-
-function store(keyspace: Keyspace, key: Bytes, row: unknown): void {
-  keyspace.putString(key, fromUtf8(JSON.stringify(row)), null)
-}
-
-function loadCluster(keyspace: Keyspace): ClusterRow {
-  const row = load<ClusterRow>(keyspace, clusterKey)
-  if (row === undefined) throw new RoundhouseError('NOT_READY', { why: 'the cluster is being founded' })
-  return row
-}
-
-const loadNodes = (keyspace: Keyspace) => load<RegisteredNode[]>(keyspace, nodesKey) ?? []
-
-function storeCluster(keyspace: Keyspace, row: ClusterRow): void {
-  store(keyspace, clusterKey, { ...row, epoch: row.epoch + 1 })
-}
-
-const json = (value: unknown): Reply => ({ kind: 'value', value: fromUtf8(JSON.stringify(value)) })
-
-/** What each field of a request must be. */
-type Shape<Request> = { readonly [Field in keyof Request]-?: (value: unknown) => boolean }
-
-const text = (value: unknown) => typeof value === 'string' && value.length <= textMax
-const id = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0
-const flag = (value: unknown) => typeof value === 'boolean'
-const optional = (check: (value: unknown) => boolean) => (value: unknown) =>
-  value === undefined || check(value)
-const fits =
-  <Value>(shape: Shape<Value>) =>
-  (value: unknown) =>
-    typeof value === 'object' &&
-    value !== null &&
-    (Object.entries(shape) as [keyof Value, (field: unknown) => boolean][]).every(([field, check]) =>
-      check((value as Value)[field]),
-    )
-const list = (check: (value: unknown) => boolean) => (value: unknown) =>
-  Array.isArray(value) && value.length <= listMax && value.every(check)
 const members = list(fits<Member>({ node: text, replica: id }))
 const wishes = list(
   fits<OpenRequest['voters'][number]>({ node: text, replica: value => value === null || id(value) }),
@@ -151,41 +116,6 @@ const joiner: Shape<JoinRequest> = {
     }),
   ),
 }
-const textMax = 300
-const listMax = 1_000
-
-/**
- * A request comes from another node, so it is checked, and here: an entry that is refused is refused by every replica
- * alike, while one that throws anything else ends every node of the cluster, at every restart again.
- */
-function define<Request>(
-  name: string,
-  shape: Shape<Request>,
-  run: (keyspace: Keyspace, request: Request) => Reply,
-): Command {
-  return {
-    name,
-    summary: 'Of the meta shard',
-    usage: 'json',
-    arity: { min: 1, max: 1 },
-    keys: 'none',
-    access: 'write',
-    isInternal: true,
-    run: (keyspace, args) => run(keyspace, parse(name, shape, args[0])),
-  }
-}
-
-function parse<Request>(name: string, shape: Shape<Request>, bytes: Bytes | undefined): Request {
-  try {
-    const value: unknown = JSON.parse(toUtf8(bytes ?? new Uint8Array(0)))
-    if (fits(shape)(value)) return value as Request
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error
-  }
-  const accepted = `a JSON object with ${Object.keys(shape).join(', ')}`
-  throw new RoundhouseError('INVALID_ARGUMENT', { what: `request ${name}`, accepted })
-}
-
 const foundShape: Shape<FoundRequest> = {
   clusterId: text,
   settings,
@@ -469,15 +399,18 @@ const read: Command = {
 }
 
 export const metaCommands: CommandTable = new Map(
-  [found, join, setState, open, close, report, unfit, replace, pause, read].map(command => [
-    command.name,
-    command,
-  ]),
+  [found, join, setState, open, close, report, unfit, replace, pause, ...streamCommands, read].map(
+    command => [command.name, command],
+  ),
 )
 
-/** Reads the register through `get`, which answers the bytes of a row. Shards whose bytes are the same keep their record. */
+/** Reads the register through `get`, which answers the bytes of a row. What stands in the same bytes as before keeps its object. */
 export class RegisterReader {
   private readonly seen = new Map<number, { readonly bytes: Bytes; readonly record: ShardRecord }>()
+  private streams: { readonly bytes: Bytes | undefined; readonly byName: Register['streams'] } = {
+    bytes: undefined,
+    byName: new Map(),
+  }
   private last: Register | null = null
 
   read(get: (key: Bytes) => Bytes | undefined): Register | null {
@@ -492,11 +425,23 @@ export class RegisterReader {
       const row = get(shardKey(group))
       if (row === undefined) continue
       const seen = this.seen.get(group)
-      const record = seen?.bytes === row ? seen.record : (JSON.parse(toUtf8(row)) as ShardRecord)
+      const record =
+        seen !== undefined && equalBytes(seen.bytes, row)
+          ? seen.record
+          : (JSON.parse(toUtf8(row)) as ShardRecord)
       this.seen.set(group, { bytes: row, record })
       shards.set(group, record)
     }
-    this.last = { ...cluster, nodes, shards }
+    const streams = this.readStreams(get(streamsKey))
+    this.last = { ...cluster, nextStream: nextStreamOf(cluster), nodes, shards, streams }
     return this.last
+  }
+
+  private readStreams(bytes: Bytes | undefined): Register['streams'] {
+    if (bytes === undefined) return this.streams.byName
+    if (this.streams.bytes !== undefined && equalBytes(bytes, this.streams.bytes)) return this.streams.byName
+    const records = JSON.parse(toUtf8(bytes)) as StreamRecord[]
+    this.streams = { bytes, byName: new Map(records.map(each => [each.name, each])) }
+    return this.streams.byName
   }
 }

@@ -100,6 +100,26 @@ export interface Register {
   readonly shards: ReadonlyMap<number, ShardRecord>
   /** Operations that brought a replica in, closed since the cluster was made. */
   readonly movesDone: number
+  /** By name. */
+  readonly streams: ReadonlyMap<string, StreamRecord>
+  /** Ids from here on were never given out: what this register says of them is nothing. */
+  readonly nextStream: number
+}
+
+/** A stream of the catalogue (meta-streams.ts). */
+export interface StreamRecord {
+  readonly name: string
+  /** Never used again, also when the name is. */
+  readonly id: number
+  readonly partitions: number
+  /** null: by age nothing goes. */
+  readonly retentionMs: number | null
+  /** Of one partition; null: by size nothing goes. */
+  readonly retentionBytes: number | null
+  /** By the log clock of the meta shard. */
+  readonly createdMs: number
+  /** Of the request that made it. */
+  readonly nonce: number
 }
 
 /** Whether the replica is out of its group for good, so that its data may go. */

@@ -29,6 +29,8 @@ describe('META.FOUND', () => {
       nextReplica: 4,
       nextOperation: 1,
       movesDone: 0,
+      nextStream: 1,
+      streams: new Map(),
       nodes: [{ ...joinRequest('node1'), metaReplica: 1, state: 'member' }],
       shards: new Map([
         [0, alone(2)],
