@@ -222,6 +222,34 @@ const definitions = {
   ),
   DATA_DIR: define<{ path: string; why: string }>('precondition', f => `data directory ${f.path}: ${f.why}`),
   PORT_IN_USE: define<{ address: string }>('precondition', f => `${f.address} is in use by another process`),
+  NO_SUCH_GROUP: define<{ group: string }>('precondition', f => `no such consumer group: ${f.group}`),
+  NO_SUCH_MEMBER: define<{ group: string; member: string }>(
+    'precondition',
+    f => `${f.member} is not, or not any more, a member of group ${f.group}: join again`,
+  ),
+  STALE_GENERATION: define<{
+    group: string
+    member: string
+    generation: number
+    current: number
+    why: string
+  }>(
+    'precondition',
+    f =>
+      `STALE_GENERATION generation ${f.generation} of member ${f.member} is not current in group ${f.group}, ${f.current} is: ${f.why}`,
+  ),
+  GROUP_STRATEGY: define<{ group: string; asked: string; strategy: string }>(
+    'precondition',
+    f => `group ${f.group} assigns by ${f.strategy}, not by ${f.asked}, while it has members`,
+  ),
+  GROUP_ACTIVE: define<{ group: string; members: number }>(
+    'precondition',
+    f => `group ${f.group} has members that this would take by surprise (${f.members}): stop them, or force it`,
+  ),
+  GROUP_FULL: define<{ what: string; max: number }>(
+    'exhausted',
+    f => `GROUP_FULL ${f.what}: at most ${f.max} are kept`,
+  ),
   STORAGE_FAILED: define<{ what: string; why: string }>(
     'unavailable',
     f =>

@@ -77,14 +77,14 @@ export class StateMachine {
   }
 
   /**
-   * Applies the entry at `index`, which is above all applied before it; no bytes (Raft's own no-op) are an entry
+   * Applies the entry at `index` of `term`, which is above all applied before it; no bytes (Raft's own no-op) are an entry
    * without operations. Throws UNSUPPORTED_ENTRY or CORRUPT, and then has changed nothing.
    */
-  apply(index: number, bytes: Bytes): Applied {
+  apply(index: number, bytes: Bytes, term = 0): Applied {
     assert(index > this.lastRevision, `entry ${index} applied after ${this.lastRevision}`)
     const envelope = bytes.byteLength === 0 ? null : decodeEnvelope(bytes)
     const nowMs = Math.max(this.clockMs, envelope?.timestampMs ?? 0)
-    this.keyspace.beginEntry(index, nowMs)
+    this.keyspace.beginEntry(index, nowMs, term)
     const applied: Applied =
       envelope === null
         ? { kind: 'replies', replies: [], revision: index, isDuplicate: false }

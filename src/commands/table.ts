@@ -57,6 +57,14 @@ import { sismember } from './sismember.ts'
 import { smembers } from './smembers.ts'
 import { srem } from './srem.ts'
 import { sscan } from './sscan.ts'
+import { streamAppend } from './stream-append.ts'
+import { streamDrop } from './stream-drop.ts'
+import { streamInfo } from './stream-info.ts'
+import { streamPartitions } from './stream-partitions.ts'
+import { streamRead } from './stream-read.ts'
+import { streamRetain } from './stream-retain.ts'
+import { streamSeek } from './stream-seek.ts'
+import { streamTrim } from './stream-trim.ts'
 import { strlen } from './strlen.ts'
 import { ttl } from './ttl.ts'
 import { type } from './type.ts'
@@ -78,6 +86,16 @@ export const commands: CommandTable = new Map(
     ...[hset, hsetnx, hget, hmget, hdel, hgetall, hkeys, hvals, hlen, hexists, hincrby, hscan],
     ...[lpush, rpush, lpop, rpop, llen, lrange, lindex, lset, ltrim, lrem],
     ...[sadd, srem, smembers, sismember, scard, sscan],
+    ...[
+      streamAppend,
+      streamRead,
+      streamSeek,
+      streamInfo,
+      streamTrim,
+      streamDrop,
+      streamRetain,
+      streamPartitions,
+    ],
     ...[zadd, zrem, zscore, zrange, zcard, zincrby, zrank, zscan],
   ].map(command => [command.name, command]),
 )

@@ -41,6 +41,8 @@ export class Keys {
   clockWanted = false
   /** Raft index of the entry that is being applied; for a read, of the last one applied. */
   revision = 0
+  /** Raft term of the entry that is being applied. */
+  term = 0
   /** Collections born in the entry that is being applied. */
   private births = 0
 
@@ -48,8 +50,9 @@ export class Keys {
     this.rows = rows
   }
 
-  beginEntry(revision: number, logNowMs: number): void {
+  beginEntry(revision: number, logNowMs: number, term: number): void {
     this.beginRead(revision, logNowMs, null)
+    this.term = term
     this.births = 0
   }
 

@@ -1,7 +1,9 @@
 import { type Bytes, toLatin1 } from '../lib/bytes.ts'
+import { Groups } from './groups.ts'
 import { Hashes } from './hashes.ts'
 import { Keys, type ValueType } from './keys.ts'
 import { Lists } from './lists.ts'
+import { Partitions } from './partitions.ts'
 import type { RowStore } from './row-store.ts'
 import type { Header, StringHeader } from './rows.ts'
 import {
@@ -32,6 +34,8 @@ export class Keyspace {
   readonly lists: Lists
   readonly sets: Sets
   readonly sortedSets: SortedSets
+  readonly groups: Groups
+  readonly partitions: Partitions
   private readonly keys: Keys
   private readonly sweeper: Sweeper
 
@@ -43,12 +47,14 @@ export class Keyspace {
     this.lists = new Lists(this.keys)
     this.sets = new Sets(this.keys)
     this.sortedSets = new SortedSets(this.keys)
-    this.sweeper = new Sweeper(this.keys, this.hashes, this.sessions)
+    this.partitions = new Partitions(this.keys)
+    this.groups = new Groups(this.keys)
+    this.sweeper = new Sweeper(this.keys, this.hashes, this.sessions, this.groups)
   }
 
-  /** `revision` is the Raft index of the entry, `logNowMs` the log clock with the entry's stamp in it. */
-  beginEntry(revision: number, logNowMs: number): void {
-    this.keys.beginEntry(revision, logNowMs)
+  /** `revision` is the Raft index of the entry, `term` its term, `logNowMs` the log clock with the entry's stamp in it. */
+  beginEntry(revision: number, logNowMs: number, term = 0): void {
+    this.keys.beginEntry(revision, logNowMs, term)
   }
 
   /** `wallNowMs` is the leader's wall clock for a linearizable read, null for a stale one. */

@@ -1,5 +1,5 @@
 import type { Bytes } from '../lib/bytes.ts'
-import type { RowStore } from './row-store.ts'
+import type { RecordStore, RowStore } from './row-store.ts'
 
 /**
  * Writes that are not yet made, over rows that are: an entry's operations run against it, see each other's writes, and
@@ -9,9 +9,22 @@ export class Overlay implements RowStore {
   private readonly base: RowStore
   /** null = deleted. */
   private readonly writes = new Map<string, Bytes | null>()
+  /** What is to be done to the logs of records, in order. */
+  private readonly recordWrites: ((records: RecordStore) => void)[] = []
+  /** An entry that writes records reads none, so reads go to the logs as they are. */
+  readonly records: RecordStore
 
   constructor(base: RowStore) {
     this.base = base
+    const later = (write: (records: RecordStore) => void) => void this.recordWrites.push(write)
+    this.records = {
+      append: (log, first, added) => later(records => records.append(log, first, added)),
+      trim: (log, start) => later(records => records.trim(log, start)),
+      drop: log => later(records => records.drop(log)),
+      read: (log, from, to, bytesMax) => base.records.read(log, from, to, bytesMax),
+      bytesOf: log => base.records.bytesOf(log),
+      cutFor: (log, bytesMax) => base.records.cutFor(log, bytesMax),
+    }
   }
 
   get(key: string): Bytes | undefined {
@@ -59,9 +72,12 @@ export class Overlay implements RowStore {
       else this.base.put(key, value)
     }
     this.writes.clear()
+    for (const write of this.recordWrites) write(this.base.records)
+    this.recordWrites.length = 0
   }
 
   discard(): void {
     this.writes.clear()
+    this.recordWrites.length = 0
   }
 }

@@ -9,9 +9,31 @@ import type { Bytes } from '../lib/bytes.ts'
  * never changed in place by either side.
  */
 export interface RowStore {
+  /** Where streams' records lie: rows say where each log starts and ends, the logs hold what is between. */
+  readonly records: RecordStore
   get(key: string): Bytes | undefined
   put(key: string, value: Bytes): void
   delete(key: string): void
   /** Rows with from ≤ key < to in key order, read lazily. The store is not written while an iteration is open. */
   range(from: string, to: string): Iterable<readonly [key: string, value: Bytes]>
+}
+
+/**
+ * A replica's logs of records, by name, each with dense offsets. Like rows, what is appended is read at once and durable
+ * with the next checkpoint (until then the journal has the entry that brought it). A log that was never appended to is
+ * empty at 0.
+ */
+export interface RecordStore {
+  /** The first of `records` gets the offset `first`, which is where the log ends. */
+  append(log: string, first: number, records: readonly Bytes[]): void
+  /** The records [from, to) or fewer: at least one, then up to `bytesMax`. All of them are in the log. Throws CORRUPT. */
+  read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[]
+  /** What is before `start` is never read again. */
+  trim(log: string, start: number): void
+  /** The log is empty at 0 again. */
+  drop(log: string): void
+  /** About what the log takes on this node's disk: replicas differ. */
+  bytesOf(log: string): number
+  /** Where to cut so that what is left fits `bytesMax`, by whole files; the log's start when it fits. */
+  cutFor(log: string, bytesMax: number): number
 }

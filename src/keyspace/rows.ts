@@ -10,12 +10,15 @@ import type { RowStore } from './row-store.ts'
  * ```
  *  row key                         value
  *  'c' clock                       log clock ms(8) revision(8)
- *  'c' keys | sessions             how many there are (8)
+ *  'c' keys | sessions | groups    how many there are (8)
+ *  'c' groupGeneration             the highest generation of a consumer group that is gone (8)
  *  'e' due(8) 'f' key              –   the hash's earliest field expiry, or earlier
  *  'e' due(8) 'k' key              –   the key's expiry
+ *  'e' due(8) 'o' group            –   see group-rows.ts
  *  'e' due(8) 's' session(16)      –   see sessions.ts
  *  'f' generation(12) element      of a hash: flags(1) [expiry ms(8)] value
  *                                  of a set: –   of a sorted set: score(8, a double)
+ *                                  of a consumer group: a committed offset
  *  'g' generation(12)              –   a collection that is gone: all its rows are swept
  *                                  a key: of that list only the rows outside head … tail, which a trim left
  *  'k' key                         header: type(1) flags(1) revision(8) [expiry ms(8)], then by type
@@ -27,6 +30,8 @@ import type { RowStore } from './row-store.ts'
  *  'l' generation(12) position(8)  an element of a list
  *  'm' …                           the meta shard's register
  *  'n' generation(12) node(8)      a node of a sorted set's tree, see counted-tree.ts
+ *  'o' …                           consumer groups, see group-rows.ts
+ *  'p' stream(8) partition(8)      start(8) end(8) timestamp ms(8) …, see partitions.ts
  *  's' …                           sessions, see sessions.ts
  *  'x' generation(12) due(8) field –   a field's own expiry, in order within its hash
  * ```
@@ -44,10 +49,12 @@ export const prefixes = {
   due: 'e',
   field: 'f',
   garbage: 'g',
+  group: 'o',
   header: 'k',
   element: 'l',
   meta: 'm',
   node: 'n',
+  partition: 'p',
   session: 's',
   fieldDue: 'x',
 } as const
@@ -56,6 +63,8 @@ export const systemRows = {
   clock: prefixes.clock + 'clock',
   keys: prefixes.clock + 'keys',
   sessions: prefixes.clock + 'sessions',
+  groups: prefixes.clock + 'groups',
+  groupGeneration: prefixes.clock + 'groupGeneration',
 } as const
 
 /** The types of values, by the byte in the header. 6 is kept for streams. */
@@ -82,14 +91,14 @@ export function readNumberKey(key: string, position: number): number {
   return value
 }
 
-function writeUint32(bytes: Uint8Array, position: number, value: number): void {
+export function writeUint32(bytes: Uint8Array, position: number, value: number): void {
   bytes[position] = value >>> 24
   bytes[position + 1] = value >>> 16
   bytes[position + 2] = value >>> 8
   bytes[position + 3] = value
 }
 
-function readUint32(bytes: Bytes, position: number): number {
+export function readUint32(bytes: Bytes, position: number): number {
   return (
     bytes[position]! * 2 ** 24 +
     ((bytes[position + 1]! << 16) | (bytes[position + 2]! << 8) | bytes[position + 3]!)
@@ -121,8 +130,8 @@ export function writeCount(rows: RowStore, key: string, count: number): void {
 
 // --- Keys -------------------------------------------------------------------------------------------------------------
 
-export type DueKind = 'fields' | 'key' | 'session'
-const dueChars = { fields: 'f', key: 'k', session: 's' } as const
+export type DueKind = 'fields' | 'group' | 'key' | 'session'
+const dueChars = { fields: 'f', group: 'o', key: 'k', session: 's' } as const
 
 export function dueKey(dueMs: number, kind: DueKind, name: string): string {
   return prefixes.due + numberKey(dueMs) + dueChars[kind] + name
@@ -135,7 +144,7 @@ export function dueRange(nowMs: number): readonly [from: string, to: string] {
 
 export function parseDueKey(row: string): { dueMs: number; kind: DueKind; name: string } {
   const char = row[9]
-  const kind = char === 'k' ? 'key' : char === 'f' ? 'fields' : 'session'
+  const kind = char === 'k' ? 'key' : char === 'f' ? 'fields' : char === 'o' ? 'group' : 'session'
   assert(dueChars[kind] === char, `due row of kind ${JSON.stringify(char)}`)
   return { dueMs: readNumberKey(row, 1), kind, name: row.slice(10) }
 }

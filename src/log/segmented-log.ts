@@ -318,6 +318,15 @@ export class SegmentedLog {
       })
   }
 
+  /** All files that this process has filled or opened, trimmed ones that wait to be unlinked among them. */
+  allFiles(): LogFile[] {
+    return this.allSegments
+      .filter(segment => segment.bytes > 0)
+      .map(({ storePath, baseOffset, nextOffset, bytes }) => ({
+        ...{ path: storePath, from: baseOffset, to: nextOffset, bytes },
+      }))
+  }
+
   /**
    * Makes what is in the log now durable: file contents off the main thread, then the directory's names if there are
    * new ones. Appends may go on meanwhile. One at a time; where nothing is to do, `done` is called before this returns.

@@ -190,6 +190,8 @@ export class Host {
     if (noted?.quarantined !== undefined) return noted.quarantined
     const start = startOf(noted, state.open(id).checkpointed)
     if (start === null) return 'nobody knows its configuration'
+    // Throws CORRUPT where records are missing, which is a reason as good as any.
+    state.open(id).openRecords()
     const { configuration, applied } = start
     const { damaged, snapshotPoint, lastIndex, hardState } = recovery
     if (damaged !== null && damaged.to > applied.index + 1)

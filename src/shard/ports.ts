@@ -87,6 +87,8 @@ export interface ReplicaState extends RowStore {
   readonly checkpointDigest: RowsDigest | null
   readonly memtableBytes: number
   readonly rowCount: number
+  /** Opens the logs of records that the checkpoint names, if that has not happened yet. Throws CORRUPT where some are missing. */
+  openRecords(): void
   /**
    * Freezes the memtable and makes all rows put so far durable, together with `meta`, off the main thread. Rows put
    * meanwhile belong to the next one. At most one at a time a replica. Rejects with NO_SPACE when there is no room: all is

@@ -540,7 +540,8 @@ export class Replica {
     const waiting = this.proposed.get(entry.index)
     let settled: Settled | null = null
     try {
-      if (entry.kind === 'normal') settled = settledOf(this.machine.apply(entry.index, entry.data))
+      if (entry.kind === 'normal')
+        settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term))
       else this.applyChange(entry)
     } catch (error) {
       if (!isError(error)) throw error

@@ -6,6 +6,10 @@ import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promi
 import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
+import { systemRandom } from '../lib/prng.ts'
+import { FileDisk } from '../log/file-disk.ts'
+import { heapMapper, memoryMapper } from '../log/mapped-file.ts'
+import { WarmSegments } from '../log/warm-segments.ts'
 import type { CheckpointMeta, Snapshot, SnapshotManifest, SnapshotPart } from '../shard/ports.ts'
 import { type CheckpointRecord, decodeRecord } from './checkpoint-record.ts'
 import {
@@ -24,6 +28,13 @@ import {
   rowsName,
 } from './lmdb-env.ts'
 import type { Memtable } from './memtable.ts'
+import {
+  directoryOf,
+  generationDirectory,
+  type RecordFile,
+  type RecordHome,
+  recordPartName,
+} from './record-logs.ts'
 import { keyBytesMax, packedBytes, packRow } from './row-codec.ts'
 import { FileSnapshot } from './snapshot-files.ts'
 import { partBytesDefault } from './snapshot-format.ts'
@@ -48,6 +59,8 @@ export interface LmdbStateOptions {
   /** Most replicas of this node. Room costs nothing measurable (16,384: none); an opened database 48 B a transaction. */
   readonly replicasMax?: number
   readonly snapshotPartBytes?: number
+  /** Of a stream's partition: a file of records is sealed when it would grow beyond. */
+  readonly streamSegmentBytes?: number
 }
 
 /** Rows are packed for the worker in slices of this size, one a turn of the event loop. */
@@ -69,6 +82,8 @@ interface Handle {
 
 class LmdbBase implements StateBase {
   failure: Error | null = null
+  readonly recordHome: RecordHome
+  private readonly home: string
   private isClosing = false
   private readonly root: Root
   private readonly directory: Rows
@@ -100,6 +115,13 @@ class LmdbBase implements StateBase {
     this.partBytes = options.snapshotPartBytes ?? partBytesDefault
     mkdirSync(this.snapshots, { recursive: true })
     mkdirSync(this.staging, { recursive: true })
+    const disk = new FileDisk(options.directory)
+    this.home = options.directory
+    this.recordHome = {
+      ...{ disk, map: memoryMapper(options.directory, heapMapper(disk)), random: systemRandom },
+      warm: new WarmSegments(),
+      ...(options.streamSegmentBytes === undefined ? {} : { segmentBytesMax: options.streamSegmentBytes }),
+    }
     const onFatal = (why: string) => this.fail(why)
     this.writer = new StateWorker(path, replicasMax, onFatal)
     this.bulk = new StateWorker(path, replicasMax, onFatal)
@@ -275,9 +297,10 @@ class LmdbBase implements StateBase {
     )
     for (const staged of this.stages) if (staged.replica === replica) await this.leave(staged)
     await rm(join(this.staging, String(replica)), { recursive: true, force: true })
+    await rm(join(this.home, directoryOf(replica)), { recursive: true, force: true })
   }
 
-  async snapshot(replica: number): Promise<Snapshot> {
+  async snapshot(replica: number, recordFiles: () => readonly RecordFile[]): Promise<Snapshot> {
     await this.ready()
     const id = randomBytes(16).toString('hex')
     const directory = join(this.snapshots, id)
@@ -291,8 +314,15 @@ class LmdbBase implements StateBase {
       if (isError(error, 'CORRUPT')) this.condemn(replica)
       throw error
     })
+    const files = recordFiles().map(file => ({
+      ...{ name: recordPartName(file), path: join(this.home, file.path), bytes: file.bytes },
+    }))
+    const linked = await this.during(
+      replica,
+      this.bulk.request<SnapshotPart[]>({ kind: 'link', directory, files }),
+    )
     const { index, term, configuration } = copied.record
-    const manifest = { id, index, term, configuration, parts: copied.parts }
+    const manifest = { id, index, term, configuration, parts: [...copied.parts, ...linked] }
     return new FileSnapshot(manifest, directory, () => this.removeLater(directory))
   }
 
@@ -356,7 +386,11 @@ class LmdbBase implements StateBase {
     try {
       await this.during(
         replica,
-        this.bulk.request({ kind: 'install', replica, generation, meta, files: parts }),
+        this.bulk.request({
+          ...{ kind: 'install', replica, generation, meta, files: parts },
+          home: this.home,
+          records: generationDirectory(replica, generation),
+        }),
       )
     } catch (error) {
       // What was loaded so far is of no use to a next try, which takes the next generation.

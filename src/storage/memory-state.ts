@@ -5,9 +5,18 @@ import type { Bytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import { type Deferred, deferred } from '../lib/deferred.ts'
 import type { Random } from '../lib/prng.ts'
+import { segmentName, storeSuffix } from '../log/segment-home.ts'
 import type { CheckpointMeta, Snapshot, SnapshotManifest } from '../shard/ports.ts'
 import type { CheckpointRecord } from './checkpoint-record.ts'
 import { compareKeys, type Memtable } from './memtable.ts'
+import {
+  directoryOf,
+  generationDirectory,
+  type RecordFile,
+  type RecordHome,
+  recordPartName,
+  recordPartPlace,
+} from './record-logs.ts'
 import { RowDigest, rowChecksum, unpackRows } from './row-codec.ts'
 import {
   isRowsPart,
@@ -53,6 +62,8 @@ export interface MemoryStateOptions {
   readonly schedule: (run: () => void) => void
   readonly random: Random
   readonly snapshotPartBytes?: number
+  /** Where logs of records are kept; absent: nowhere. A crash of that disk is the caller's to play. */
+  readonly recordHome?: RecordHome
   /** Asked when a transaction is to become durable; false: the disk has no room for it. Absent: there always is. */
   readonly hasRoom?: () => boolean
 }
@@ -64,6 +75,7 @@ interface Step {
 
 class MemoryBase implements StateBase {
   failure: Error | null = null
+  readonly recordHome: RecordHome | null
   private readonly platter: StatePlatter
   private readonly schedule: (run: () => void) => void
   private readonly random: Random
@@ -77,6 +89,7 @@ class MemoryBase implements StateBase {
     this.schedule = options.schedule
     this.random = options.random
     this.partBytes = options.snapshotPartBytes ?? partBytesDefault
+    this.recordHome = options.recordHome ?? null
     this.hasRoom = options.hasRoom ?? (() => true)
   }
 
@@ -131,16 +144,47 @@ class MemoryBase implements StateBase {
     return this.step(() => {
       this.platter.tables.delete(replica)
       this.platter.staged.delete(replica)
+      this.recordHome?.disk.removeTree(directoryOf(replica))
     })
   }
 
-  async snapshot(replica: number): Promise<Snapshot> {
+  async snapshot(replica: number, recordFiles: () => readonly RecordFile[]): Promise<Snapshot> {
     let taken: Snapshot | undefined
     await this.step(() => {
       const table = this.platter.tables.get(replica)!
-      taken = copyTable(table, hex(this.random.bytes(16)), this.partBytes)
+      const logs = recordFiles().map(file => ({ name: recordPartName(file), body: this.readFile(file) }))
+      taken = copyTable(table, hex(this.random.bytes(16)), this.partBytes, logs)
     })
     return taken!
+  }
+
+  private readFile({ path, bytes }: RecordFile): Uint8Array {
+    const file = this.recordHome!.disk.open(path)
+    try {
+      return new Uint8Array(file.read(0, bytes))
+    } finally {
+      file.close()
+    }
+  }
+
+  /** The received files of records, durable in the directory of their generation, which nothing names yet. */
+  private placeRecords(directory: string, manifest: SnapshotManifest, parts: readonly Uint8Array[]): void {
+    if (this.recordHome === null) return
+    const { disk } = this.recordHome
+    disk.removeTree(directory)
+    for (const [i, { name }] of manifest.parts.entries()) {
+      const place = recordPartPlace(name)
+      if (place === null) continue
+      const home = `${directory}/${place.log}`
+      disk.makeDirectory(home)
+      const file = disk.open(`${home}/${segmentName(place.baseOffset)}${storeSuffix}`, { create: true })
+      file.write(0, parts[i]!)
+      file.sync()
+      file.close()
+      for (let path = home; path !== ''; path = path.slice(0, Math.max(0, path.lastIndexOf('/'))))
+        disk.syncDirectory(path)
+    }
+    disk.syncDirectory('')
   }
 
   stage(replica: number, manifest: SnapshotManifest): BaseStaged {
@@ -197,6 +241,7 @@ class MemoryBase implements StateBase {
         return this.step(() => {
           this.needRoom()
           const generation = (this.platter.tables.get(replica)?.record.generation ?? 0) + 1
+          this.placeRecords(generationDirectory(replica, generation), manifest, parts)
           this.platter.tables.set(replica, loadTable(manifest, parts, generation))
           forget()
           flipped()
@@ -269,7 +314,12 @@ function hex(bytes: Bytes): string {
   return [...bytes].map(byte => byte.toString(16).padStart(2, '0')).join('')
 }
 
-function copyTable(table: Table, id: string, partBytes: number): Snapshot {
+function copyTable(
+  table: Table,
+  id: string,
+  partBytes: number,
+  logs: readonly { readonly name: string; readonly body: Uint8Array }[],
+): Snapshot {
   const chunks: { name: string; pieces: Bytes[] }[] = []
   const sink = {
     begin: (name: string) => void chunks.push({ name, pieces: [] }),
@@ -288,6 +338,7 @@ function copyTable(table: Table, id: string, partBytes: number): Snapshot {
     }
     bodies.set(name, body)
   }
+  for (const { name, body } of logs) bodies.set(name, body)
   const { index, term, configuration } = table.record
   return {
     manifest: {

@@ -11,6 +11,8 @@ export type WorkerRequest =
   /** null = of all replicas. */
   | { kind: 'sweep'; replica: number | null }
   | { kind: 'snapshot'; replica: number; directory: string; partBytes: number }
+  /** Files of records beside a copied checkpoint, as parts of the same snapshot: their first `bytes` bytes each. */
+  | { kind: 'link'; directory: string; files: readonly (StagedFile & { readonly bytes: number })[] }
   /** Answers the name of a part that does not fit, or null. */
   | { kind: 'verify'; files: readonly (StagedFile & SnapshotPart)[] }
   | {
@@ -19,6 +21,9 @@ export type WorkerRequest =
       generation: number
       meta: CheckpointMeta
       files: readonly StagedFile[]
+      /** The node's data directory, and where in it the logs of records of this generation go. */
+      home: string
+      records: string
     }
   | { kind: 'close' }
 

@@ -2,6 +2,7 @@ import {
   closeSync,
   fdatasyncSync,
   fsyncSync,
+  linkSync,
   mkdirSync,
   openSync,
   readSync,
@@ -12,13 +13,20 @@ import {
 import { dirname, join } from 'node:path'
 import { parentPort, workerData } from 'node:worker_threads'
 import { isError, RoundhouseError } from '../errors.ts'
+import { endOf, prefixes } from '../keyspace/rows.ts'
 import { crc32 } from '../lib/crc.ts'
 import { isNoSpace } from '../lib/no-space.ts'
+import { systemRandom } from '../lib/prng.ts'
+import { FileDisk } from '../log/file-disk.ts'
+import { heapMapper } from '../log/mapped-file.ts'
+import { segmentName, storeSuffix } from '../log/segment-home.ts'
+import { WarmSegments } from '../log/warm-segments.ts'
 import type { CheckpointMeta, SnapshotPart } from '../shard/ports.ts'
 import { readCheckpoint } from './checked-rows.ts'
 import { type CheckpointRecord, decodeRecord, encodeRecord } from './checkpoint-record.ts'
 import {
   abandoned,
+  checkedValue,
   databaseNames,
   directoryKey,
   directoryName,
@@ -31,6 +39,7 @@ import {
   rowSalt,
   rowsName,
 } from './lmdb-env.ts'
+import { openLogs, recordPartPlace } from './record-logs.ts'
 import { RowDigest, rowChecksum, unpackRows } from './row-codec.ts'
 import {
   isRowsPart,
@@ -49,6 +58,8 @@ import type { StagedFile, WorkerReply, WorkerRequest } from './state-worker-port
 
 /** A snapshot is loaded in transactions of about this size, so that checkpoints of other replicas get between. */
 const installBytes = 4 * 1024 * 1024
+/** Files are read in pieces of this size. */
+const readBytes = 1024 * 1024
 
 class Writer {
   private readonly root: Root
@@ -168,7 +179,8 @@ class Writer {
     }
   }
 
-  install(replica: number, generation: number, meta: CheckpointMeta, files: readonly StagedFile[]): void {
+  install(request: Extract<WorkerRequest, { kind: 'install' }>): void {
+    const { replica, generation, meta, files } = request
     const fail = (what: string) =>
       new RoundhouseError('CORRUPT', { where: `a snapshot for replica ${replica}`, what })
     const salt = rowSalt(replica, generation)
@@ -202,12 +214,75 @@ class Writer {
     }
     load()
     if (!digest.equals(totals)) throw fail('rows are missing')
+    placeRecords(request.home, request.records, files, this.partitions(replica, generation, salt))
     this.root.transactionSync(() => this.flip(replica, meta, generation, digest))
+  }
+
+  private partitions(replica: number, generation: number, salt: number): [row: string, value: Uint8Array][] {
+    this.root.resetReadTxn()
+    const rows = openRows(this.root, rowsName(replica, generation))
+    const found: [string, Uint8Array][] = []
+    for (const { key, value } of rows.getRange({
+      ...{ start: prefixes.partition, end: endOf(prefixes.partition) },
+    }))
+      found.push([key, Uint8Array.from(checkedValue(value, key, replica, salt))])
+    return found
   }
 
   async close(): Promise<void> {
     await this.root.close()
   }
+}
+
+/** Names the files a second time, in the snapshot's directory, and sums them up as far as they belong to it. */
+function link(
+  directory: string,
+  files: readonly (StagedFile & { readonly bytes: number })[],
+): SnapshotPart[] {
+  return files.map(({ name, path, bytes }) => {
+    linkSync(path, join(directory, name))
+    let crc = 0
+    withFile(path, read => {
+      for (let at = 0; at < bytes; ) {
+        const chunk = read(at, Math.min(readBytes, bytes - at))
+        if (chunk.byteLength === 0)
+          throw new RoundhouseError('CORRUPT', { where: path, what: `it ends before ${bytes} bytes` })
+        crc = crc32(chunk, crc)
+        at += chunk.byteLength
+      }
+    })
+    return { name, bytes, crc }
+  })
+}
+
+/**
+ * The received files of records become the logs of a generation that nothing names yet: each file under its name, with
+ * the indexes that the main thread would otherwise make when it opens them, and all names durable.
+ */
+function placeRecords(
+  home: string,
+  records: string,
+  files: readonly StagedFile[],
+  partitions: readonly (readonly [row: string, value: Uint8Array])[],
+): void {
+  const disk = new FileDisk(home)
+  // What an earlier attempt left under the same number.
+  disk.removeTree(records)
+  const places = files.flatMap(({ name, path }) => {
+    const place = recordPartPlace(name)
+    return place === null ? [] : [{ ...place, path }]
+  })
+  if (places.length === 0) return
+  for (const { log, baseOffset, path } of places) {
+    disk.makeDirectory(`${records}/${log}`)
+    linkSync(path, join(home, records, log, `${segmentName(baseOffset)}${storeSuffix}`))
+  }
+  const recordHome = { disk, map: heapMapper(disk), random: systemRandom, warm: new WarmSegments() }
+  openLogs(recordHome, records, partitions).close()
+  const directories = new Set<string>()
+  for (const { log } of places)
+    for (let path = `${records}/${log}`; path !== '.'; path = dirname(path)) directories.add(path)
+  for (const directory of [...directories, '']) disk.syncDirectory(directory)
 }
 
 /** Files of a snapshot being written. They are gone at the next start anyway: not synced. */
@@ -291,7 +366,7 @@ function verify(files: readonly (StagedFile & SnapshotPart)[]): string | null {
     let length = 0
     withFile(part.path, read => {
       for (;;) {
-        const bytes = read(length, 1024 * 1024)
+        const bytes = read(length, readBytes)
         if (bytes.byteLength === 0) break
         crc = crc32(bytes, crc)
         length += bytes.byteLength
@@ -329,10 +404,12 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
         rmSync(request.directory, { recursive: true, force: true })
         throw error
       }
+    case 'link':
+      return link(request.directory, request.files)
     case 'verify':
       return verify(request.files)
     case 'install':
-      return writer.install(request.replica, request.generation, request.meta, request.files)
+      return writer.install(request)
     case 'close':
       return await writer.close()
   }
@@ -340,7 +417,12 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
 
 /** A read that fails concerns one replica; a write that fails, the disk. */
 function isFatal(request: WorkerRequest, error: unknown): boolean {
-  return request.kind !== 'snapshot' && !isError(error, 'CORRUPT') && !lackedRoom(request, error)
+  return (
+    request.kind !== 'snapshot' &&
+    request.kind !== 'link' &&
+    !isError(error, 'CORRUPT') &&
+    !lackedRoom(request, error)
+  )
 }
 
 /**

@@ -1,4 +1,6 @@
 import { isError } from '../errors.ts'
+import type { RecordStore } from '../keyspace/row-store.ts'
+import { endOf, prefixes } from '../keyspace/rows.ts'
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type {
@@ -12,6 +14,16 @@ import type {
 } from '../shard/ports.ts'
 import type { CheckpointRecord } from './checkpoint-record.ts'
 import { Memtable, mergeLayers } from './memtable.ts'
+import {
+  type FrozenLogs,
+  generationDirectory,
+  openLogs,
+  type RecordFile,
+  type RecordHome,
+  type RecordLogs,
+  removeOlderLogs,
+  removeStrayLogs,
+} from './record-logs.ts'
 import { keyBytesMax } from './row-codec.ts'
 
 /**
@@ -26,6 +38,8 @@ import { keyBytesMax } from './row-codec.ts'
 
 /** What lies under the memtables of a node. */
 export interface StateBase {
+  /** Where the logs of records are; null: this base is for states without any. */
+  readonly recordHome: RecordHome | null
   /** Why every call is refused, once one commit was. */
   readonly failure: Error | null
   replicas(): readonly number[]
@@ -37,7 +51,8 @@ export interface StateBase {
   commit(replica: number, rows: Memtable, meta: CheckpointMeta): Promise<void>
   /** Everything of the replica goes, durably. */
   drop(replica: number): Promise<void>
-  snapshot(replica: number): Promise<Snapshot>
+  /** `recordFiles` is called once the rows are copied, and lists what belongs to them at least. */
+  snapshot(replica: number, recordFiles: () => readonly RecordFile[]): Promise<Snapshot>
   stage(replica: number, manifest: SnapshotManifest): BaseStaged
   close(): Promise<void>
 }
@@ -46,6 +61,9 @@ export interface BaseStaged extends Omit<StagedSnapshot, 'install'> {
   /** Calls `flipped` in the very moment in which the base begins to show the staged rows. */
   install(flipped: () => void): Promise<void>
 }
+
+/** Of the rows and logs of a replica before any snapshot was installed. */
+export const firstGeneration = 1
 
 class LayeredState implements ReplicaState {
   private readonly replica: number
@@ -59,6 +77,8 @@ class LayeredState implements ReplicaState {
   /** Why a checkpoint was refused: its rows stay in `frozen` and readable, and no other is begun. */
   private refused: Error | null = null
   private destroyed = false
+  /** Opened by the first who asks for them. */
+  private logs: RecordLogs | null = null
 
   constructor(replica: number, base: StateBase) {
     this.replica = replica
@@ -94,6 +114,31 @@ class LayeredState implements ReplicaState {
     return this.record === null ? undefined : this.base.get(this.replica, key)
   }
 
+  get records(): RecordStore {
+    return this.recordLogs
+  }
+
+  openRecords(): void {
+    if (this.base.recordHome !== null) void this.recordLogs
+  }
+
+  private get recordLogs(): RecordLogs {
+    this.logs ??= this.openLogs()
+    return this.logs
+  }
+
+  /** As of the last durable checkpoint: entries behind it come again. Throws CORRUPT where records are missing. */
+  private openLogs(): RecordLogs {
+    const home = this.base.recordHome
+    assert(home !== null, `replica ${this.replica}: this state keeps no records`)
+    const { replica, record, base } = this
+    const partitions =
+      record === null ? [] : base.range(replica, prefixes.partition, endOf(prefixes.partition))
+    const generation = record?.generation ?? firstGeneration
+    removeOlderLogs(home, replica, generation)
+    return openLogs(home, generationDirectory(replica, generation), partitions)
+  }
+
   put(key: string, value: Bytes): void {
     this.write(key, value)
   }
@@ -127,12 +172,20 @@ class LayeredState implements ReplicaState {
     )
     const refused = this.refused ?? this.base.failure
     if (refused !== null) return Promise.reject(refused)
+    let logs: FrozenLogs | null = null
+    try {
+      logs = this.logs?.freeze() ?? null
+    } catch (error) {
+      return Promise.reject(error)
+    }
     // Puts go on into the new memtable.
     const frozen = this.memtable
     this.frozen = frozen
     this.memtable = new Memtable()
     return this.run(async () => {
       try {
+        // First the records, then the rows that say they are there.
+        if (logs !== null) await this.recordLogs.sync()
         await this.base.commit(this.replica, frozen, meta)
       } catch (error) {
         if (isError(error, 'NO_SPACE')) this.thaw(frozen)
@@ -141,6 +194,7 @@ class LayeredState implements ReplicaState {
       }
       this.showRecord(meta)
       this.frozen = null
+      if (logs !== null) this.recordLogs.settle(logs)
     })
   }
 
@@ -151,12 +205,19 @@ class LayeredState implements ReplicaState {
     this.frozen = null
   }
 
-  takeSnapshot(): Promise<Snapshot> {
+  async takeSnapshot(): Promise<Snapshot> {
     assert(
       this.record !== null,
       `replica ${this.replica}: a snapshot is a copy of a checkpoint, and there is none`,
     )
-    return this.base.snapshot(this.replica)
+    // The files of the checkpoint that is copied now stay until they are linked, whatever later ones need.
+    const logs = this.base.recordHome === null ? null : this.recordLogs
+    logs?.pin()
+    try {
+      return await this.base.snapshot(this.replica, () => logs?.files() ?? [])
+    } finally {
+      logs?.unpin()
+    }
   }
 
   stage(manifest: SnapshotManifest): StagedSnapshot {
@@ -189,6 +250,9 @@ class LayeredState implements ReplicaState {
         this.frozen = null
         this.refused = null
         this.showRecord(manifest)
+        // Those of the generation before are read no more; the new ones are opened by the first who asks.
+        this.logs?.close()
+        this.logs = null
       }),
     )
   }
@@ -218,6 +282,17 @@ class LayeredState implements ReplicaState {
   async retire(): Promise<void> {
     this.destroyed = true
     while (this.running !== null) await this.running
+    this.logs?.close()
+    this.logs = null
+  }
+}
+
+function generationOf(base: StateBase, replica: number): number | null {
+  try {
+    return base.record(replica)?.generation ?? null
+  } catch (error) {
+    if (!isError(error, 'CORRUPT')) throw error
+    return null
   }
 }
 
@@ -228,6 +303,14 @@ export class LayeredStateStore implements StateStore {
 
   constructor(base: StateBase) {
     this.base = base
+    if (base.recordHome === null) return
+    const named = new Map<number, number>()
+    for (const replica of base.replicas()) {
+      // What can't be read is kept for who wants to look.
+      const generation = generationOf(base, replica)
+      if (generation !== null) named.set(replica, generation)
+    }
+    removeStrayLogs(base.recordHome, replica => named.get(replica) ?? null)
   }
 
   /** Set once a commit was refused: nothing is durable here any more, and the host ends the process. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { CountedTree, type Entry, type TreeRoot } from '../../src/keyspace/counted-tree.ts'
-import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
+import { MemoryRecords, MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { endOf, generationOf, numberKey, prefixes } from '../../src/keyspace/rows.ts'
 import { Prng } from '../../src/lib/prng.ts'
 
@@ -200,6 +200,7 @@ describe('a counting tree', () => {
     let [reads, writes] = [0, 0]
     const { rows } = fixture
     const counting = {
+      records: new MemoryRecords(),
       get: (key: string) => {
         reads++
         return rows.get(key)
@@ -225,6 +226,7 @@ describe('a counting tree', () => {
     const fixture = new Fixture()
     const store = new Map<string, Buffer>()
     const rows = {
+      records: new MemoryRecords(),
       get: (key: string) => store.get(key),
       put: (key: string, value: Uint8Array) => void store.set(key, Buffer.from(value)),
       delete: (key: string) => void store.delete(key),

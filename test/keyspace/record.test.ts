@@ -11,13 +11,11 @@ const records = fc.record({
   headers: fc.array(fc.record({ name: fc.string({ maxLength: 10 }), value: bytes }), { maxLength: 3 }),
   type: fc.nat(),
 })
-/** Names travel as UTF-8, which lone surrogates are not. */
-const whole = records.filter(({ headers }) => headers.every(({ name }) => name.isWellFormed()))
 
 describe('a record', () => {
   it('comes back from its bytes as it was, with its time and term', () =>
     fc.assert(
-      fc.property(whole, fc.maxSafeNat(), fc.nat(), (record, timestampMs, term) => {
+      fc.property(records, fc.maxSafeNat(), fc.nat(), (record, timestampMs, term) => {
         const encoded = encodeRecord(record)
         assert.deepEqual(plain(decodeRecord(encoded)), plain(record))
         const kept = keepRecord(encoded, timestampMs, term)
@@ -28,7 +26,7 @@ describe('a record', () => {
 
   it('is CORRUPT when one of its bits has flipped, or its end is missing', () =>
     fc.assert(
-      fc.property(whole, fc.nat(), fc.nat(7), (record, at, bit) => {
+      fc.property(records, fc.nat(), fc.nat(7), (record, at, bit) => {
         const encoded = encodeRecord(record)
         const broken = Uint8Array.from(encoded)
         broken[at % broken.length]! ^= 1 << bit

@@ -3,6 +3,8 @@ import { commands } from '../../src/commands/table.ts'
 import { type Bytes, fromUtf8 } from '../../src/lib/bytes.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
 import { Prng } from '../../src/lib/prng.ts'
+import { heapMapper } from '../../src/log/mapped-file.ts'
+import { WarmSegments } from '../../src/log/warm-segments.ts'
 import { Host } from '../../src/shard/host.ts'
 import type { JournalRecord, PeerMessage, ReplicaRecovery, Room } from '../../src/shard/ports.ts'
 import type { Settled } from '../../src/shard/proposal.ts'
@@ -73,6 +75,10 @@ export class LoneHost {
       platter: this.platter,
       schedule: run => clock.soon(1, run),
       random: random.fork(),
+      recordHome: {
+        ...{ disk: this.disk, map: heapMapper(this.disk), random: random.fork(), warm: new WarmSegments() },
+        segmentBytesMax: 1024,
+      },
     })
     const sent: Life['sent'] = []
     const fatal: Error[] = []

@@ -1,10 +1,15 @@
 import xxhash from 'xxhash-wasm'
+import { commands } from '../../src/commands/table.ts'
+import { RoundhouseError } from '../../src/errors.ts'
 import { assert } from '../../src/lib/assert.ts'
 import type { Logger } from '../../src/lib/logger.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
+import { heapMapper } from '../../src/log/mapped-file.ts'
+import { WarmSegments } from '../../src/log/warm-segments.ts'
+import { metaGroup } from '../../src/node/meta-register.ts'
 import { Node, type NodeOptions } from '../../src/node/node.ts'
 import type { Identity } from '../../src/node/ports.ts'
-import type { HostLimits } from '../../src/shard/host.ts'
+import type { HostLimits, HostOptions } from '../../src/shard/host.ts'
 import {
   defaultRaftSettings,
   type RaftLimits,
@@ -12,10 +17,11 @@ import {
   type Replica,
 } from '../../src/shard/replica.ts'
 import { Journal, type OpenedJournal } from '../../src/storage/journal.ts'
-import { MemoryStateStore, StatePlatter } from '../../src/storage/memory-state.ts'
+import { MemoryStateStore } from '../../src/storage/memory-state.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 import { Invariants } from './invariants.ts'
 import { type Endpoint, SimNetwork } from './network.ts'
+import { RottablePlatter } from './rotten-rows.ts'
 import { Sightings, type Sometimes } from './sometimes.ts'
 import { watchJournal, watchStates } from './watched.ts'
 import { type ClockFaults, goodClock, ProcessClock, World } from './world.ts'
@@ -27,6 +33,8 @@ export interface SimSettings {
   readonly replicationFactor: number
   readonly journalSegmentBytes: number
   readonly journalBudgetBytes: number
+  /** Entries that the journal keeps in memory; what is older is read from the disk. */
+  readonly journalCacheBytes: number
   /** 0: never. */
   readonly nodeDownAfterMs: number
   /** 0: never. */
@@ -36,6 +44,7 @@ export interface SimSettings {
   readonly raftTicks: Pick<RaftSettings, 'electionTicks' | 'heartbeatTicks'>
   readonly hostLimits: Partial<HostLimits>
   readonly snapshotPartBytes: number
+  readonly streamSegmentBytes: number
   readonly rebalanceBytesPerSecond: number
   /** Whether the invariants are looked at after each event. */
   readonly isWatched: boolean
@@ -46,12 +55,14 @@ export const defaultSimSettings: SimSettings = {
   replicationFactor: 3,
   journalSegmentBytes: 256 * 1024,
   journalBudgetBytes: 2 * 1024 * 1024,
+  journalCacheBytes: 64 * 1024 * 1024,
   nodeDownAfterMs: 0,
   verifyIntervalMs: 0,
   raftLimits: {},
   raftTicks: defaultRaftSettings,
   hostLimits: {},
   snapshotPartBytes: 64 * 1024 * 1024,
+  streamSegmentBytes: 4096,
   rebalanceBytesPerSecond: 64 * 1024 * 1024,
   isWatched: false,
 }
@@ -65,6 +76,9 @@ export class SimMachine {
   readonly address: string
   disk: SimDisk
   readonly endpoint: Endpoint
+  /** When the journal was last handed something, and when the process ended. */
+  wroteAtMs = 0
+  stoppedAtMs = 0
   /** Its disk has lost or changed what it had confirmed. */
   isDamaged = false
   node: Node | null = null
@@ -72,13 +86,16 @@ export class SimMachine {
   /** Set when a life ended by itself. */
   ended: string | null = null
   private readonly cluster: SimCluster
-  private platter = new StatePlatter()
+  private platter = new RottablePlatter()
+  /** A command that the release on this machine does not know yet; null: it is of the newest one. */
+  unknownCommand: string | null = null
   private state: MemoryStateStore | null = null
   private journal: Journal | null = null
   private storeId: string
   private clusterId: string | null = null
   private startCount = 0
   wallOffsetMs = 0
+  wasStepped = false
   /** Of the clock of each process to come. */
   readonly clockFaults: ClockFaults = { ...goodClock }
   /** How long the disk takes to sync, ms: at least, and the mean of what comes on top. */
@@ -130,6 +147,7 @@ export class SimMachine {
         random: random.fork(),
         segmentBytes: settings.journalSegmentBytes,
         budgetBytes: settings.journalBudgetBytes,
+        cacheBytes: settings.journalCacheBytes,
       })
     } catch (error) {
       this.clock.isAlive = false
@@ -141,20 +159,38 @@ export class SimMachine {
     this.journal = journal
     invariants?.recovered(this.nodeId, opened)
     this.state = new MemoryStateStore({
-      platter: this.platter,
+      platter: this.platter.platter,
       schedule: run => clock.soon(0.5 + 2 * world.random.next(), run),
       random: random.fork(),
       snapshotPartBytes: settings.snapshotPartBytes,
+      recordHome: {
+        ...{ disk: this.disk, map: heapMapper(this.disk), random: random.fork(), warm: new WarmSegments(4) },
+        segmentBytesMax: settings.streamSegmentBytes,
+      },
     })
     if (invariants !== null) {
       const { nodeId } = this
+      let copied = 0
+      const lookForCopies = () => {
+        if (invariants.onCopied === null) return
+        const { bytesCopied } = journal.stats()
+        if (bytesCopied > copied) invariants.onCopied(nodeId)
+        copied = bytesCopied
+      }
       watchJournal(journal, {
-        writing: batch => invariants.writing(nodeId, batch),
-        written: batch => invariants.written(batch),
+        writing: batch => {
+          this.wroteAtMs = world.nowMs
+          invariants.writing(nodeId, batch)
+        },
+        written: batch => {
+          invariants.written(batch)
+          lookForCopies()
+        },
         removing: replica => invariants.removing(replica),
         removed: replica => invariants.removed(replica),
       })
-      watchStates(this.state)
+      const { platter } = this
+      watchStates(this.state, read => platter.look(read))
     }
     const peers = network.peersOf(this.endpoint, node => this.node?.addressOf(node) ?? null)
     const node = new Node({
@@ -202,6 +238,8 @@ export class SimMachine {
     })
     this.node = node
     this.ended = null
+    if (this.unknownCommand !== null) makeOlder(node, this.unknownCommand)
+    if (this.cluster.invariants !== null) this.scrubLater(clock)
     void node.ended.then(end => {
       if (this.node !== node) return
       this.end(end.kind === 'left' ? 'left' : end.error.message)
@@ -252,7 +290,7 @@ export class SimMachine {
   wipe(): void {
     this.crash()
     this.disk = this.newDisk()
-    this.platter = new StatePlatter()
+    this.platter = new RottablePlatter()
     this.storeId = `store-${this.nodeId}-${this.cluster.world.random.uint32()}`
     this.clusterId = null
     this.startCount = 0
@@ -260,8 +298,39 @@ export class SimMachine {
     this.cluster.invariants?.lost(this.nodeId)
   }
 
+  // --- Rows that rot ----------------------------------------------------------------------------------------------------
+
+  /** The replica of which a row can't be read any more; null where none has rows. */
+  rotRow(): number | null {
+    return this.platter.rot(this.cluster.world.random)
+  }
+
+  /** Reads all rows, as the scrub beside a node does, and condemns the replicas whose rows are broken. */
+  scrub(): void {
+    const { node } = this
+    if (node === null) return
+    for (const replica of this.platter.broken()) {
+      if (node.host.replica(replica)?.halted !== null) continue
+      this.cluster.sightings.see('rowRotScrubbed')
+      node.host.condemn(replica, 'the scrub found broken rows')
+    }
+  }
+
+  private scrubLater(clock: ProcessClock): void {
+    clock.soon(scrubMs, () => {
+      this.scrub()
+      this.scrubLater(clock)
+    })
+  }
+
+  /** Runs what reads rows for the simulator's own sake. */
+  look<Seen>(run: () => Seen): Seen {
+    return this.platter.look(run)
+  }
+
   /** Steps the wall clock, of this process and of those to come. */
   setWall(offsetMs: number): void {
+    if (offsetMs !== 0) this.wasStepped = true
     this.wallOffsetMs = offsetMs
     this.clock.wallOffsetMs = offsetMs
   }
@@ -274,6 +343,7 @@ export class SimMachine {
   private stopProcess(): void {
     this.clock.isAlive = false
     this.node = null
+    this.stoppedAtMs = this.cluster.world.nowMs
   }
 }
 
@@ -305,6 +375,7 @@ export class SimCluster {
           node =>
             this.machines.some(each => each.nodeId === node && each.node === null && each.ended !== 'left'),
           node => this.machines.some(each => each.nodeId === node && each.isDamaged),
+          () => this.latestWallMs(),
         )
       : null
     const { invariants } = this
@@ -321,6 +392,12 @@ export class SimCluster {
       const machine = this.world.current
       if (machine instanceof SimMachine && machine.node !== null) invariants.look(machine.node)
     }
+  }
+
+  /** The latest time that a clock shows which nobody stepped; NaN while more than one was ever stepped. */
+  private latestWallMs(): number {
+    if (this.machines.filter(each => each.wasStepped).length > 1) return Number.NaN
+    return Math.max(...this.machines.map(({ clock }) => clock.wall() - clock.wallOffsetMs))
   }
 
   logOf(node: string): Logger {
@@ -350,9 +427,13 @@ export class SimCluster {
   }
 
   /** Starts `count` nodes, the first founding the cluster, and runs until all shards have their voters and leaders. */
-  async boot(count: number): Promise<boolean> {
+  async boot(
+    count: number,
+    beforeStart: (machine: SimMachine, i: number) => void = () => {},
+  ): Promise<boolean> {
     for (let i = 0; i < count; i++) {
       const machine = this.add()
+      beforeStart(machine, i)
       void machine
         .start(i === 0 ? { isBootstrap: true } : { seeds: [this.machines[0]!.address] })
         .catch(() => {})
@@ -391,12 +472,13 @@ export class SimCluster {
   /** Replicas of a group with the same applied index must hold the same rows (state machine safety, Raft figure 3). */
   compareReplicas(): void {
     const seen = new Map<string, { readonly text: string; readonly by: string }>()
-    for (const { nodeId, node } of this.machines) {
+    for (const machine of this.machines) {
+      const { nodeId, node } = machine
       if (node === null) continue
       for (const replica of node.host.all()) {
         if (replica.halted !== null || replica.isInstalling) continue
         const place = `group ${replica.group} at ${replica.appliedIndex}`
-        const rows = [...replica.state.range('', '\u00ff'.repeat(8))]
+        const rows = machine.look(() => [...replica.state.range('', '\u00ff'.repeat(8))])
         const text = rows.map(([key, value]) => `${key}=${Buffer.from(value).toString('latin1')}`).join('\n')
         const other = seen.get(place)
         if (other === undefined) seen.set(place, { text, by: nodeId })
@@ -463,6 +545,24 @@ export class SimCluster {
       status.shards.every(shard => shard.leader !== null && shard.voters.length === voterCount)
     )
   }
+}
+
+/** Between two scrubs of a node's rows. */
+const scrubMs = 2_500
+
+/** Makes a node that was built from this source one of an older release: it lacks a command. */
+function makeOlder(node: Node, unknown: string): void {
+  const older = new Map([...commands].filter(([name]) => name !== unknown))
+  const { options } = node.host as unknown as { options: HostOptions }
+  const { tableOf } = options
+  Object.assign(options, {
+    tableOf: (group: number) => (group === metaGroup ? tableOf(group) : older),
+  } satisfies Partial<HostOptions>)
+  const execute = node.execute.bind(node)
+  node.execute = call =>
+    call.command.toUpperCase() === unknown
+      ? Promise.reject(new RoundhouseError('UNKNOWN_COMMAND', { command: unknown }))
+      : execute(call)
 }
 
 /** Events of a simulation that wait; a few hundred a node is usual, and each client's call leaves a timer. */

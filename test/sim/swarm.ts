@@ -27,6 +27,8 @@ export const eventKinds = [
   'disk-dead',
   'rot',
   'misdirected',
+  'row-rot',
+  'read-errors',
   'wipe',
   'join',
   'leave',
@@ -47,6 +49,9 @@ export const weatherKinds = [
   'stalls',
   'slow-disk',
   'joint-trouble',
+  'slow-apply',
+  'copy-trouble',
+  'older-release',
 ] as const
 
 export type FaultKind = (typeof eventKinds)[number] | (typeof weatherKinds)[number]
@@ -73,6 +78,8 @@ export interface Swarm {
   readonly thinkMs: number
   readonly chaosMs: number
   readonly faults: readonly Fault[]
+  /** Commands that one node's release lacks, where a fault says that there is such a node. */
+  readonly newCommand: string
   /** Whether the run ends with two logs that fork (fork.ts). */
   readonly isForked: boolean
 }
@@ -98,6 +105,8 @@ const kinds: Readonly<Record<(typeof eventKinds)[number], readonly [perSecond: n
   'disk-dead': [0.05, 6_000],
   rot: [0.4, 1_500],
   misdirected: [0.2, 1_500],
+  'row-rot': [0.3, 0],
+  'read-errors': [0.2, 2_000],
   wipe: [0.06, 5_000],
   join: [0.2, 0],
   leave: [0.4, 0],
@@ -127,6 +136,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     journalBudgetBytes: Math.max(256 * 1024, segmentBytes * oneOf(6, 16)),
     nodeDownAfterMs: chance(0.4) ? oneOf(4_000, 8_000) : 0,
     snapshotPartBytes: oneOf(512, 4096, 64 * 1024 * 1024),
+    streamSegmentBytes: 4096,
     rebalanceBytesPerSecond: chance(0.3) ? oneOf(4, 64) * 1024 : 64 * 1024 * 1024,
     raftLimits: {
       ...(few(0.5) ? { maxInflightMsgs: oneOf(1, 1, 2, 4) } : {}),
@@ -151,7 +161,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
   const lengthMs = chaosMs ?? (nodes > 4 ? Math.min(10_000, drawnMs) : drawnMs)
   const faults = drawFaults(random.fork(), lengthMs, only)
   // Where elections are counted they must not be made frequent.
-  const isCramped = chance(0.2)
+  const isCramped = chance(0.2) || faults.some(({ kind }) => kind === 'copy-trouble')
   const isQuick = chance(0.5) && !faults.every(({ kind }) => kind === 'one-way')
   return {
     nodes,
@@ -159,6 +169,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
       ...settings,
       ...(isQuick ? { raftTicks: quickTicks } : {}),
       ...(isCramped ? crampedJournal : {}),
+      ...(chance(0.4) ? { journalCacheBytes: oneOf(0, 0, 4_000) } : {}),
     },
     sessionSequencesMax,
     clients,
@@ -167,6 +178,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     chaosMs: lengthMs,
     faults,
     isForked: chance(0.5),
+    newCommand: oneOf('INCR', 'APPEND', 'SADD', 'HINCRBY', 'RPUSH', 'DEL'),
   }
 }
 

@@ -1,0 +1,206 @@
+import { RoundhouseError } from '../errors.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import { crc32 } from '../lib/crc.ts'
+import type { Keys } from './keys.ts'
+import { keepRecord, timestampOf } from './record.ts'
+import {
+  endOf,
+  numberKey,
+  prefixes,
+  readNumber,
+  readNumberKey,
+  readUint32,
+  writeNumber,
+  writeUint32,
+} from './rows.ts'
+
+/**
+ * Partitions of streams: a row each, and a log of records beside the rows (row-store.ts). The row is the truth of where
+ * the log starts and ends, on every replica alike.
+ *
+ * ```
+ *  'p' stream id(8) partition(8)  →  start(8) end(8) timestamp ms(8) chain(4) birth(8) routing key
+ * ```
+ *
+ * Offsets are dense from 0 and never given twice: `end` never goes back. Timestamps never go back either, so a time is
+ * found by bisection. The *chain* is a checksum over the checksums of all records ever appended: replicas whose records
+ * differ have different rows, which `verify` compares. Everything hangs on the stream's id, which is never used again, so
+ * a stream that is made anew under its old name starts empty. *Birth* is the Raft index of the partition's first entry: it
+ * names the log, so one that comes back after it was dropped (by an append that came late) never meets the old files.
+ */
+export interface PartitionId {
+  readonly stream: number
+  readonly partition: number
+}
+
+export interface Partition {
+  readonly start: number
+  /** The offset that the next record will get. */
+  readonly end: number
+  /** Of the last record, ms since 1970; 0 before the first. */
+  readonly timestampMs: number
+  readonly chain: number
+  readonly birth: number
+  /** Whose slot it lives in: what a command for it names as its key. */
+  readonly key: Bytes
+}
+
+export interface Records {
+  readonly start: number
+  readonly end: number
+  /** Kept records (record.ts) from the offset that was asked for on. */
+  readonly records: readonly Bytes[]
+}
+
+const fixedBytes = 36
+/** A bisection reads single records: nothing else would be of use. */
+const oneRecord = 1
+
+export class Partitions {
+  private readonly keys: Keys
+
+  constructor(keys: Keys) {
+    this.keys = keys
+  }
+
+  /** null: nothing was ever appended to it here. */
+  find(id: PartitionId): Partition | null {
+    const bytes = this.keys.rows.get(rowOf(id))
+    return bytes === undefined ? null : decodePartition(bytes)
+  }
+
+  /** Appends all of `records` (record.ts) and answers the offset of the first. */
+  append(id: PartitionId, key: Bytes, records: readonly Bytes[]): number {
+    const { term, logNowMs, revision } = this.keys
+    const found = this.find(id) ?? { ...empty, birth: revision, key }
+    const kept = records.map(record => keepRecord(record, logNowMs, term))
+    this.keys.rows.records.append(partitionLog(id, found.birth), found.end, kept)
+    this.store(id, {
+      ...found,
+      end: found.end + records.length,
+      timestampMs: logNowMs,
+      chain: chained(found.chain, records),
+    })
+    return found.end
+  }
+
+  /** Records from `from` on, none at the end. Throws OFFSET_OUT_OF_RANGE, CORRUPT. */
+  read(id: PartitionId, from: number, countMax: number, bytesMax: number): Records {
+    const { start, end, birth } = this.find(id) ?? empty
+    if (from < start || from > end) throw outOfRange(id, from, start, end)
+    if (from === end) return { start, end, records: [] }
+    const to = Math.min(end, from + countMax)
+    const records = this.keys.rows.records.read(partitionLog(id, birth), from, to, bytesMax)
+    return { start, end, records }
+  }
+
+  /** The first offset whose record is of `timestampMs` or later; the end when there is none. Throws CORRUPT. */
+  seek(id: PartitionId, timestampMs: number): number {
+    const found = this.find(id) ?? empty
+    const log = partitionLog(id, found.birth)
+    let [low, high] = [found.start, found.end]
+    if (timestampMs > found.timestampMs) return high
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2)
+      const [kept] = this.keys.rows.records.read(log, middle, middle + 1, oneRecord)
+      if (timestampOf(kept!) < timestampMs) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  /** Records before `start` are gone; a start that has passed already changes nothing. Throws OFFSET_OUT_OF_RANGE. */
+  trim(id: PartitionId, start: number): number {
+    const found = this.find(id) ?? empty
+    if (start > found.end) throw outOfRange(id, start, found.start, found.end)
+    if (start <= found.start) return found.start
+    this.keys.rows.records.trim(partitionLog(id, found.birth), start)
+    this.store(id, { ...found, start })
+    return start
+  }
+
+  /** False: it was not there. */
+  drop(id: PartitionId): boolean {
+    const found = this.find(id)
+    if (found === null) return false
+    this.keys.rows.records.drop(partitionLog(id, found.birth))
+    this.keys.rows.delete(rowOf(id))
+    return true
+  }
+
+  /** About what it takes on this node's disk. */
+  bytesOf(id: PartitionId): number {
+    const found = this.find(id)
+    return found === null ? 0 : this.keys.rows.records.bytesOf(partitionLog(id, found.birth))
+  }
+
+  /**
+   * Where retention would cut on this node: whole files beyond `bytesMax`, and records before `expiredBeforeMs`. null: not
+   * asked for.
+   */
+  cutFor(id: PartitionId, bytesMax: number | null, expiredBeforeMs: number | null): number {
+    const found = this.find(id)
+    if (found === null) return 0
+    const { start, birth } = found
+    const { records } = this.keys.rows
+    const byBytes = bytesMax === null ? start : records.cutFor(partitionLog(id, birth), bytesMax)
+    const byAge = expiredBeforeMs === null ? start : this.seek(id, expiredBeforeMs)
+    return Math.max(start, byBytes, byAge)
+  }
+
+  /** All partitions of this shard, in the order of their ids. */
+  *all(): Generator<PartitionId & Partition> {
+    for (const [row, bytes] of this.keys.rows.range(prefixes.partition, endOf(prefixes.partition)))
+      yield { ...partitionIdOf(row), ...decodePartition(bytes) }
+  }
+
+  private store(id: PartitionId, partition: Partition): void {
+    const { start, end, timestampMs, chain, birth, key } = partition
+    const bytes = new Uint8Array(fixedBytes + key.byteLength)
+    writeNumber(bytes, 0, start)
+    writeNumber(bytes, 8, end)
+    writeNumber(bytes, 16, timestampMs)
+    writeUint32(bytes, 24, chain)
+    writeNumber(bytes, 28, birth)
+    bytes.set(key, fixedBytes)
+    this.keys.rows.put(rowOf(id), bytes)
+  }
+}
+
+const empty: Partition = { start: 0, end: 0, timestampMs: 0, chain: 0, birth: 0, key: new Uint8Array(0) }
+
+function rowOf({ stream, partition }: PartitionId): string {
+  return prefixes.partition + numberKey(stream) + numberKey(partition)
+}
+
+/** The partition that a row of this namespace is of. */
+export function partitionIdOf(row: string): PartitionId {
+  return { stream: readNumberKey(row, 1), partition: readNumberKey(row, 9) }
+}
+
+/** The name of its log: two directories of the replica's. */
+export function partitionLog({ stream, partition }: PartitionId, birth: number): string {
+  return `${stream}/${partition}-${birth}`
+}
+
+export function decodePartition(bytes: Bytes): Partition {
+  return {
+    start: readNumber(bytes, 0),
+    end: readNumber(bytes, 8),
+    timestampMs: readNumber(bytes, 16),
+    chain: readUint32(bytes, 24),
+    birth: readNumber(bytes, 28),
+    key: bytes.subarray(fixedBytes),
+  }
+}
+
+/** Records begin with their checksums: the chain goes over those, not over all bytes again. */
+function chained(chain: number, records: readonly Bytes[]): number {
+  const checksums = new Uint8Array(records.length * 4)
+  for (const [i, record] of records.entries()) checksums.set(record.subarray(0, 4), i * 4)
+  return crc32(checksums, chain)
+}
+
+function outOfRange(id: PartitionId, offset: number, start: number, end: number): RoundhouseError {
+  return new RoundhouseError('OFFSET_OUT_OF_RANGE', { what: `partition ${id.partition}`, offset, start, end })
+}

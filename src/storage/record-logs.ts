@@ -1,0 +1,323 @@
+import { RoundhouseError } from '../errors.ts'
+import { withinBytes } from '../keyspace/memory-rows.ts'
+import { decodePartition, partitionIdOf, partitionLog } from '../keyspace/partitions.ts'
+import type { RecordStore } from '../keyspace/row-store.ts'
+import { assert } from '../lib/assert.ts'
+import type { Bytes } from '../lib/bytes.ts'
+import { isNoSpace } from '../lib/no-space.ts'
+import type { Random } from '../lib/prng.ts'
+import type { MapFile } from '../log/mapped-file.ts'
+import type { Disk } from '../log/ports.ts'
+import { SegmentedLog } from '../log/segmented-log.ts'
+import type { WarmSegments } from '../log/warm-segments.ts'
+
+/**
+ * The logs of records of one replica: a segmented log each, in
+ *
+ *     streams/<replica>/<generation>/<stream>/<partition>-<birth>/
+ *
+ * The generation is that of the replica's rows (checkpoint-record.ts): a snapshot is installed beside what is there, and
+ * one flip of the checkpoint changes rows and records together.
+ *
+ * The rows are the truth of where a log starts and ends. What is appended waits in memory until there is enough for a
+ * write, until it is to be checkpointed, or until there is room on the disk; it can be read all the while, and no sync is
+ * made but for a checkpoint: the journal has the entries. At a start each log is cut to the end that the checkpoint's row
+ * names, and the entries behind it come again. A log that ends sooner has lost records: CORRUPT.
+ *
+ * No file is unlinked before a checkpoint that does not need it is durable, nor while a snapshot is being taken.
+ */
+export interface RecordHome {
+  readonly disk: Disk
+  readonly map: MapFile
+  readonly random: Random
+  /** The open files of all replicas of the node. */
+  readonly warm: WarmSegments
+  readonly segmentBytesMax?: number
+}
+
+/** Of a log: as many bytes wait for a write, at most, while there is room on the disk. */
+const unwrittenBytesMax = 256 * 1024
+const root = 'streams'
+
+/** A file of records as it is now, for a snapshot. */
+export interface RecordFile {
+  /** `<stream>/<partition>-<birth>` */
+  readonly log: string
+  readonly baseOffset: number
+  readonly path: string
+  readonly bytes: number
+}
+
+interface OpenLog {
+  /** null until the first write: then it holds nothing, and begins at `base`. */
+  segments: SegmentedLog | null
+  readonly base: number
+  /** Behind the end of `segments`, in order. */
+  unwritten: Bytes[]
+  unwrittenBytes: number
+  /** Where readers begin; the files follow when they can. */
+  start: number
+}
+
+/** As of the moment in which a checkpoint froze the rows. */
+export interface FrozenLogs {
+  readonly starts: ReadonlyMap<string, number>
+  readonly dropped: readonly string[]
+}
+
+export class RecordLogs implements RecordStore {
+  readonly directory: string
+  private readonly home: RecordHome
+  private readonly logs = new Map<string, OpenLog>()
+  /** Gone for readers; their files wait for a checkpoint. */
+  private readonly dropped = new Map<string, SegmentedLog>()
+  private pins = 0
+
+  constructor(home: RecordHome, directory: string) {
+    this.home = home
+    this.directory = directory
+  }
+
+  /** Opens a log as a durable checkpoint names it. Throws CORRUPT where records are missing. */
+  resume(log: string, start: number, end: number): void {
+    this.add(log, start === end ? null : this.openSegments(log, start, end), start)
+  }
+
+  private openSegments(log: string, start: number, end: number): SegmentedLog {
+    const { disk, map, random, warm, segmentBytesMax } = this.home
+    const opening = SegmentedLog.open({
+      ...{ disk, map, random, warm, noted: { start, end }, directory: `${this.directory}/${log}` },
+      ...(segmentBytesMax === undefined ? {} : { segmentBytesMax }),
+    })
+    if (opening.kind === 'data_loss') {
+      const { path, wantedOffset, foundOffset, why } = opening
+      this.close()
+      const what = `records ${foundOffset} to ${wantedOffset - 1} are missing: ${why}`
+      throw new RoundhouseError('CORRUPT', { where: path, what })
+    }
+    return opening.log
+  }
+
+  private add(log: string, segments: SegmentedLog | null, start: number): OpenLog {
+    const opened: OpenLog = { segments, base: start, unwritten: [], unwrittenBytes: 0, start }
+    this.logs.set(log, opened)
+    return opened
+  }
+
+  append(log: string, first: number, records: readonly Bytes[]): void {
+    const found = this.logs.get(log) ?? this.add(log, null, 0)
+    assert(first === endOf(found), `${this.directory}/${log}: append at ${first}, it ends at ${endOf(found)}`)
+    for (const record of records) {
+      found.unwritten.push(record)
+      found.unwrittenBytes += record.byteLength
+    }
+    if (found.unwrittenBytes >= unwrittenBytesMax) this.write(log, found)
+  }
+
+  /** False: there is no room now; all stays in memory. The journal keeps the entries, and takes no more of them either. */
+  private write(name: string, log: OpenLog): boolean {
+    if (log.unwritten.length === 0) return true
+    try {
+      log.segments ??= this.openSegments(name, log.base, log.base)
+      log.segments.appendBatch(log.unwritten)
+    } catch (error) {
+      if (isNoSpace(error)) return false
+      throw error
+    }
+    log.unwritten = []
+    log.unwrittenBytes = 0
+    return true
+  }
+
+  read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[] {
+    const found = this.logs.get(log)
+    assert(
+      found !== undefined && from >= found.start && to <= endOf(found),
+      `${this.directory}/${log}: read of [${from}, ${to})`,
+    )
+    const written = writtenTo(found)
+    if (found.segments === null || from >= written)
+      return withinBytes(found.unwritten, from - written, to - written, bytesMax)
+    const result = found.segments.range(from, Math.min(to, written), bytesMax)
+    assert(result.kind === 'records', `${this.directory}/${log}: read at ${from}, before its start`)
+    return result.records
+  }
+
+  trim(log: string, start: number): void {
+    const found = this.logs.get(log)
+    assert(found !== undefined, `${this.directory}/${log}: trimmed, and never made`)
+    found.start = start
+    this.cut(log, found)
+  }
+
+  /** What can't be cut for want of room is cut with a later checkpoint. */
+  private cut(name: string, log: OpenLog): void {
+    if ((log.segments?.lowestOffset ?? log.base) >= log.start) return
+    if (log.start > writtenTo(log) && !this.write(name, log)) return
+    try {
+      log.segments!.truncateBefore(log.start)
+    } catch (error) {
+      if (!isNoSpace(error)) throw error
+    }
+  }
+
+  drop(log: string): void {
+    const found = this.logs.get(log)
+    if (found === undefined) return
+    this.logs.delete(log)
+    if (found.segments !== null) this.dropped.set(log, found.segments)
+  }
+
+  bytesOf(log: string): number {
+    const found = this.logs.get(log)
+    return found === undefined ? 0 : (found.segments?.bytes ?? 0) + found.unwrittenBytes
+  }
+
+  cutFor(log: string, bytesMax: number): number {
+    const found = this.logs.get(log)
+    if (found === undefined) return 0
+    return Math.max(found.start, found.segments?.proposeStart({ bytesMax }) ?? 0)
+  }
+
+  /** To be called in the moment in which the rows are frozen. Throws NO_SPACE when what is in memory finds no room. */
+  freeze(): FrozenLogs {
+    for (const [name, log] of this.logs) {
+      if (!this.write(name, log))
+        throw new RoundhouseError('NO_SPACE', {
+          what: `${this.directory}/${name}`,
+          why: 'its records find no room',
+        })
+      this.cut(name, log)
+    }
+    return {
+      starts: new Map([...this.logs].map(([name, log]) => [name, log.segments?.lowestOffset ?? log.base])),
+      dropped: [...this.dropped.keys()],
+    }
+  }
+
+  /** What was frozen is durable when it resolves. */
+  async sync(): Promise<void> {
+    const unsynced = [...this.logs.values()].flatMap(({ segments }) =>
+      segments?.needsSync ? [segments] : [],
+    )
+    await Promise.all(
+      unsynced.map(
+        segments =>
+          new Promise<void>((resolve, reject) =>
+            segments.sync(error => (error === null ? resolve() : reject(error))),
+          ),
+      ),
+    )
+  }
+
+  /** The checkpoint that was frozen so is durable: what it does not need goes. */
+  settle(frozen: FrozenLogs): void {
+    if (this.pins > 0) return
+    for (const [name, start] of frozen.starts) this.logs.get(name)?.segments?.unlinkBefore(start)
+    for (const name of frozen.dropped) {
+      const segments = this.dropped.get(name)
+      if (segments === undefined) continue
+      this.dropped.delete(name)
+      segments.close()
+      this.home.disk.removeTree(`${this.directory}/${name}`)
+    }
+  }
+
+  /** Until `unpin`, every file that a durable checkpoint needs stays: at least what `files` lists now. */
+  pin(): void {
+    this.pins++
+  }
+
+  unpin(): void {
+    this.pins--
+  }
+
+  /** All that is in files, trimmed and dropped logs among them: never less than the last durable checkpoint names. */
+  files(): RecordFile[] {
+    const all = [...[...this.logs].map(([name, { segments }]) => [name, segments] as const), ...this.dropped]
+    return all.flatMap(([log, segments]) =>
+      (segments?.allFiles() ?? []).map(({ path, from, bytes }) => ({ log, baseOffset: from, path, bytes })),
+    )
+  }
+
+  /** Not a sync. What waits in memory is the journal's to bring back. */
+  close(): void {
+    for (const { segments } of this.logs.values()) segments?.close()
+    for (const segments of this.dropped.values()) segments.close()
+    this.logs.clear()
+    this.dropped.clear()
+  }
+}
+
+/** The logs in a generation's directory that these rows name, as they name them. Throws CORRUPT where records are missing. */
+export function openLogs(
+  home: RecordHome,
+  directory: string,
+  rows: Iterable<readonly [row: string, value: Bytes]>,
+): RecordLogs {
+  const logs = new RecordLogs(home, directory)
+  const named = new Set<string>()
+  for (const [row, value] of rows) {
+    const { start, end, birth } = decodePartition(value)
+    const log = partitionLog(partitionIdOf(row), birth)
+    logs.resume(log, start, end)
+    named.add(log)
+  }
+  const { disk } = home
+  for (const stream of disk.list(directory))
+    for (const log of disk.list(`${directory}/${stream}`))
+      if (!named.has(`${stream}/${log}`)) disk.removeTree(`${directory}/${stream}/${log}`)
+  return logs
+}
+
+/** Generations below this one are read no more. A higher one may be on its way in. */
+export function removeOlderLogs({ disk }: RecordHome, replica: number, generation: number): void {
+  const parent = directoryOf(replica)
+  for (const name of disk.list(parent)) if (Number(name) < generation) disk.removeTree(`${parent}/${name}`)
+}
+
+function writtenTo(log: OpenLog): number {
+  return log.segments?.nextOffset ?? log.base
+}
+
+function endOf(log: OpenLog): number {
+  return writtenTo(log) + log.unwritten.length
+}
+
+export function directoryOf(replica: number): string {
+  return `${root}/${replica}`
+}
+
+/**
+ * At a start: what no checkpoint names goes. It comes again from the journal, or it was a snapshot that was never installed.
+ * @param generationOf null for a replica without a checkpoint
+ */
+export function removeStrayLogs(
+  { disk }: RecordHome,
+  generationOf: (replica: number) => number | null,
+): void {
+  for (const replica of disk.list(root)) {
+    const named = generationOf(Number(replica))
+    for (const generation of disk.list(`${root}/${replica}`))
+      if (generation !== String(named)) disk.removeTree(`${root}/${replica}/${generation}`)
+  }
+}
+
+export function generationDirectory(replica: number, generation: number): string {
+  return `${directoryOf(replica)}/${generation}`
+}
+
+// --- In snapshots ---------------------------------------------------------------------------------------------------
+
+/** The part of a snapshot that carries a file of records: `log.<stream>.<partition>-<birth>.<base offset>`. */
+export function recordPartName({ log, baseOffset }: RecordFile): string {
+  return `log.${log.replace('/', '.')}.${baseOffset}`
+}
+
+const partName = /^log\.(\d+)\.(\d+-\d+)\.(\d+)$/
+
+/** Where in a generation's directory the part belongs; null for a part of another kind. */
+export function recordPartPlace(name: string): { readonly log: string; readonly baseOffset: number } | null {
+  const match = partName.exec(name)
+  return match === null ? null : { log: `${match[1]}/${match[2]}`, baseOffset: Number(match[3]) }
+}
