@@ -42,6 +42,9 @@ import { remoteErrorOf, statusOf } from '../../src/peer/status.ts'
 import { draft, type Message } from '../../src/raft/types.ts'
 import type { PeerMessage } from '../../src/shard/ports.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from '../../src/wire/grpc/cluster-node.ts'
+import { Connections } from '../../src/wire/grpc/connections.ts'
+import { connectionLimits } from '../../src/wire/grpc/options.ts'
+import { Refusals } from '../../src/wire/grpc/refusals.ts'
 import { FakePeerService, FakeService } from '../wire/grpc/fake-service.ts'
 import { decodes, type Family, type Outcome } from './family.ts'
 import { Mutator } from './mutate.ts'
@@ -261,7 +264,7 @@ const heartbeats: Family = {
       detector.tick(now)
       return { clusterId, view: detector.payload(), wallMs: 1 }
     }
-    const handlers = new ClusterNodeHandlers(gateOptions(service), nobodyIsChecked).handlers()
+    const handlers = new ClusterNodeHandlers(gateOptions(service), nobodyIsChecked, connections).handlers()
     return {
       run: each => {
         const answer = unaryNow(handlers.heartbeat, clusterNodeMethods.heartbeat, mutator.next(each))
@@ -327,6 +330,9 @@ function throwUnexpected(): void {
 }
 
 const frozenClock: Clock = { now: () => 0, wall: () => 1_700_000_000_000, after: () => () => {} }
+
+/** Of calls that come without a connection: they are not counted. */
+const connections = new Connections(connectionLimits, frozenClock, new Refusals(frozenClock, () => {}))
 
 /** A node of one shard without Raft: what gets through the gate is prepared, made an entry, decoded and applied. */
 class OneShard extends FakeService {
@@ -505,8 +511,11 @@ const unaryCommands: Family = {
     return {
       run: each => {
         if (inputs++ % inputsOfOneShard === 0)
-          handler = new ClusterNodeHandlers(gateOptions(new OneShard(random)), nobodyIsChecked).handlers()
-            .runCommand
+          handler = new ClusterNodeHandlers(
+            gateOptions(new OneShard(random)),
+            nobodyIsChecked,
+            connections,
+          ).handlers().runCommand
         const bytes = requestBytes(each, mutator)
         return new Promise<Outcome>((resolve, reject) => {
           ;(handler as UnaryHandler)(callOf(clusterNodeMethods.runCommand, bytes), (error, answer) => {
@@ -570,6 +579,7 @@ const streamedCommands: Family = {
           const handlers = new ClusterNodeHandlers(
             gateOptions(new OneShard(random)),
             nobodyIsChecked,
+            connections,
           ).handlers()
           open = handlers.streamCommand as unknown as typeof open
         }

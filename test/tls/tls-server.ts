@@ -7,7 +7,7 @@ import { type LogFields, type Logger, silentLogger } from '../../src/lib/logger.
 import { loadNodeCertificates, type NodeCertificates, pathsOf } from '../../src/lib/node-certificates.ts'
 import { TlsChannelCredentials } from '../../src/lib/tls-channel.ts'
 import { nodeCredentials } from '../../src/peer/tls.ts'
-import type { Refusal } from '../../src/wire/grpc/gate.ts'
+import type { Refusal } from '../../src/wire/grpc/refusals.ts'
 import { createServer } from '../../src/wire/grpc/server.ts'
 import { FakePeerService, FakeService } from '../wire/grpc/fake-service.ts'
 

@@ -22,6 +22,7 @@ import {
 } from '../../gen/roundhouse/v1/admin.ts'
 import type { RebalanceStatus, ShardStatus } from '../../node/ports.ts'
 import { encodeMessage } from '../../peer/proto-io.ts'
+import type { Connections } from './connections.ts'
 import { type Arrived, rawMethod, respond } from './method.ts'
 import type { GrpcServerOptions } from './options.ts'
 
@@ -37,11 +38,15 @@ export const adminMethods = {
 
 const rebalanceActions = ['show', 'pause', 'resume'] as const
 
-export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): UntypedServiceImplementation {
+export function adminHandlers(
+  { service, onUnexpected }: GrpcServerOptions,
+  connections: Connections,
+): UntypedServiceImplementation {
   const unary =
     <Message>(answer: (message: Message) => Promise<Buffer> | Buffer) =>
-    ({ request }: ServerUnaryCall<Arrived<Message>, Buffer>, callback: sendUnaryData<Buffer>) =>
-      respond(callback, onUnexpected, () => {
+    (call: ServerUnaryCall<Arrived<Message>, Buffer>, callback: sendUnaryData<Buffer>) =>
+      respond(callback, connections.memoryOf(call), onUnexpected, () => {
+        const { request } = call
         if (request.message === null) throw request.error
         return answer(request.message)
       })
@@ -77,7 +82,7 @@ export function adminHandlers({ service, onUnexpected }: GrpcServerOptions): Unt
         uptimeS: process.uptime(),
         cpuS: (cpu.user + cpu.system) / 1e6,
         rssBytes: BigInt(process.memoryUsage.rss()),
-        counters: { ...service.stats() },
+        counters: { ...service.stats(), ...connections.stats() },
       })
     }),
     leave: unary<LeaveRequest>(({ nodeId, allowUnderReplicated }) => {

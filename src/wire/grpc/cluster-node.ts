@@ -32,6 +32,7 @@ import { type Caller, type CallerOf, demandIdentity, demandNode } from '../../pe
 import { readMembers, writeMember } from '../../peer/member-codec.ts'
 import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
 import { factsOf, isExpected, statusOf } from '../../peer/status.ts'
+import type { Connections } from './connections.ts'
 import { type Arrived, fail, rawMethod, respond } from './method.ts'
 import { type GrpcServerOptions, grpcLimits } from './options.ts'
 import { OrderedWindow } from './ordered-window.ts'
@@ -51,11 +52,13 @@ type CommandStream = ServerDuplexStream<Arrived<CommandRequest>, Buffer>
 export class ClusterNodeHandlers {
   private readonly options: GrpcServerOptions
   private readonly callerOf: CallerOf
+  private readonly connections: Connections
   private readonly streams = new Set<OrderedWindow<Arrived<CommandRequest>>>()
 
-  constructor(options: GrpcServerOptions, callerOf: CallerOf) {
+  constructor(options: GrpcServerOptions, callerOf: CallerOf, connections: Connections) {
     this.options = options
     this.callerOf = callerOf
+    this.connections = connections
   }
 
   handlers(): UntypedServiceImplementation {
@@ -79,8 +82,9 @@ export class ClusterNodeHandlers {
     for (const window of this.streams) window.finish(status)
   }
 
-  private heartbeat({ request, metadata }: Unary<HeartbeatRequest>, callback: sendUnaryData<Buffer>): void {
-    respond(callback, this.options.onUnexpected, () => {
+  private heartbeat(call: Unary<HeartbeatRequest>, callback: sendUnaryData<Buffer>): void {
+    const { request, metadata } = call
+    respond(callback, this.connections.memoryOf(call), this.options.onUnexpected, () => {
       if (request.message === null) throw request.error
       const { self, peers, clusterId, wallMs } = request.message
       demandIdentity(this.callerOf(metadata), self?.nodeId ?? '')
@@ -101,21 +105,25 @@ export class ClusterNodeHandlers {
   private runCommand(grpcCall: Unary<CommandRequest>, callback: sendUnaryData<Buffer>): void {
     const { service, onUnexpected, isKeyed } = this.options
     const { message, error } = grpcCall.request
+    const memory = this.connections.memoryOf(grpcCall)
     if (message === null) {
-      fail(callback, error, onUnexpected)
+      fail(callback, memory, error, onUnexpected)
       return
     }
-    let call: UnaryCall | null = null
-    respond(callback, onUnexpected, () => {
-      if (message.transfer !== undefined) throw misplacedTransfer()
-      const requested = readRequest(message, isKeyed)
-      demandForwarder(this.callerOf(grpcCall.metadata), requested)
-      call = new UnaryCall(requested, this.timeoutMs(grpcCall), grpcCall)
-      return service.execute(call).then(result => {
-        call!.isAnswered = true
-        return encodeResult(result, message.id)
+    const run = () => {
+      let call: UnaryCall | null = null
+      respond(callback, memory, onUnexpected, () => {
+        if (message.transfer !== undefined) throw misplacedTransfer()
+        const requested = readRequest(message, isKeyed)
+        demandForwarder(this.callerOf(grpcCall.metadata), requested)
+        call = new UnaryCall(requested, this.timeoutMs(grpcCall), grpcCall)
+        return service.execute(call).then(result => {
+          call!.isAnswered = true
+          return encodeResult(result, message.id)
+        })
       })
-    })
+    }
+    memory.admit(this.timeoutMs(grpcCall), run, refusal => fail(callback, memory, refusal, onUnexpected))
   }
 
   private streamCommand(stream: CommandStream): void {
@@ -125,7 +133,8 @@ export class ClusterNodeHandlers {
     setMaxListeners(0, abort.signal)
     const order = new CallOrder()
     const caller = this.callerOf(stream.metadata)
-    const window = new OrderedWindow(stream, windowLimits, ({ message, error }) => {
+    const memory = this.connections.memoryOf(stream)
+    const window = new OrderedWindow(stream, windowLimits, memory, ({ message, error }) => {
       if (message === null) return this.inBand(0n, error)
       use ??= message.transfer === undefined ? 'commands' : 'bulk'
       return use === 'bulk'

@@ -15,6 +15,7 @@ import { nameOf, untimely } from '../../lib/certificates.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { type Caller, callerOfCertificate, demandAdmin, demandNode } from '../../peer/caller.ts'
 import { statusOf } from '../../peer/status.ts'
+import type { Refusals } from './refusals.ts'
 
 /** Who may call: any certificate of the CA, a node's, an admin's. */
 type Need = 'any' | 'node' | 'admin'
@@ -35,37 +36,19 @@ export function needOf(path: string): Need | undefined {
   return needOfMethod[path] ?? needOfService[path.split('/')[1] ?? '']
 }
 
-const reportLimits = {
-  /** Refusals that are reported within `windowMs`; the rest is counted. */
-  reportsMax: 10,
-  windowMs: 10_000,
-} as const
-
-export interface Refusal {
-  readonly method: string
-  /** host:port of the caller. */
-  readonly from: string
-  readonly why: string
-  /** Refusals before this one that were not reported. */
-  readonly unreported: number
-}
-
 type Judgement =
   | { readonly caller: Caller; readonly error: null }
   | { readonly caller: null; readonly error: RoundhouseError }
 
 export class Gate {
   private readonly clock: Clock
-  private readonly onRefused: (refusal: Refusal) => void
+  private readonly refusals: Refusals
   private readonly judgements = new WeakMap<object, Judgement>()
   private readonly callers = new WeakMap<Metadata, Caller>()
-  private windowFromMs = Number.NEGATIVE_INFINITY
-  private reports = 0
-  private unreported = 0
 
-  constructor(clock: Clock, onRefused: (refusal: Refusal) => void) {
+  constructor(clock: Clock, refusals: Refusals) {
     this.clock = clock
-    this.onRefused = onRefused
+    this.refusals = refusals
   }
 
   /** Who made the call that came with this metadata. */
@@ -84,7 +67,7 @@ export class Gate {
               this.callers.set(metadata, this.admit(path, connectionOf(call)))
             } catch (error) {
               const refusal = statusOf(error)
-              this.report(path, call.getPeer(), refusal.details)
+              this.refusals.report(path, call.getPeer(), refusal.details)
               call.sendStatus(refusal)
               return
             }
@@ -92,7 +75,8 @@ export class Gate {
           },
         }),
       sendStatus: (sent, next) => {
-        if (sent.code === status.PERMISSION_DENIED) this.report(path, call.getPeer(), sent.details ?? '')
+        if (sent.code === status.PERMISSION_DENIED)
+          this.refusals.report(path, call.getPeer(), sent.details ?? '')
         next(sent)
       },
     })
@@ -144,21 +128,6 @@ export class Gate {
     if (when !== null) return unauthenticated(`${who} ${when}`)
     if (socket.authorized) return null
     return unauthenticated(`${who} is not of this node's CA (${codeOf(socket.authorizationError)})`)
-  }
-
-  private report(method: string, from: string, why: string): void {
-    const nowMs = this.clock.now()
-    if (nowMs - this.windowFromMs > reportLimits.windowMs) {
-      this.windowFromMs = nowMs
-      this.reports = 0
-    }
-    if (this.reports >= reportLimits.reportsMax) {
-      this.unreported++
-      return
-    }
-    this.reports++
-    this.onRefused({ method, from, why, unreported: this.unreported })
-    this.unreported = 0
   }
 }
 

@@ -9,6 +9,7 @@ import type { Bytes } from '../../lib/bytes.ts'
 import { callLimits } from '../../peer/call-codec.ts'
 import { type Decoder, decodeMessage, hasMoreFields } from '../../peer/proto-io.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
+import type { CallMemory } from './connections.ts'
 import { grpcLimits } from './options.ts'
 import type { Sized } from './ordered-window.ts'
 
@@ -72,26 +73,34 @@ function arrive<Message>(
 export type OnUnexpected = (error: unknown) => void
 
 /** Ends a unary call with an error; what was not expected is reported and its text kept inside. */
-export function fail(callback: sendUnaryData<Buffer>, error: unknown, onUnexpected: OnUnexpected): void {
+export function fail(
+  callback: sendUnaryData<Buffer>,
+  memory: CallMemory,
+  error: unknown,
+  onUnexpected: OnUnexpected,
+): void {
   if (!isExpected(error)) onUnexpected(error)
-  callback(statusOf(error))
+  const status = statusOf(error)
+  memory.answered(status.details.length)
+  callback(status)
 }
 
 /** Runs `answer` and sends what it encodes, or its error. */
 export function respond(
   callback: sendUnaryData<Buffer>,
+  memory: CallMemory,
   onUnexpected: OnUnexpected,
   answer: () => Promise<Buffer> | Buffer,
 ): void {
+  const send = (bytes: Buffer) => {
+    memory.answered(bytes.byteLength)
+    callback(null, bytes)
+  }
   try {
     const answered = answer()
-    if (answered instanceof Promise) {
-      answered.then(
-        bytes => callback(null, bytes),
-        error => fail(callback, error, onUnexpected),
-      )
-    } else callback(null, answered)
+    if (answered instanceof Promise) answered.then(send, error => fail(callback, memory, error, onUnexpected))
+    else send(answered)
   } catch (error) {
-    fail(callback, error, onUnexpected)
+    fail(callback, memory, error, onUnexpected)
   }
 }

@@ -1,7 +1,7 @@
 import type { ServerCredentials } from '@grpc/grpc-js'
 import type { Clock } from '../../lib/clock.ts'
 import type { PeerService, Service } from '../../node/ports.ts'
-import type { Refusal } from './gate.ts'
+import type { Refusal } from './refusals.ts'
 
 export interface GrpcServerOptions {
   readonly service: Service
@@ -17,8 +17,32 @@ export interface GrpcServerOptions {
   readonly credentials?: ServerCredentials
   /** True: the credentials ask for certificates, and what a caller may do is judged by its own. */
   readonly areCallersChecked?: boolean
-  /** Called with calls that were refused for who made them: all of the first ones, some of a flood. */
+  /** Called with calls and connections that were refused for who made them or what they hold: the first ones of a flood. */
   readonly onRefused?: (refusal: Refusal) => void
+  /** Those of `connectionLimits` that are to be others. */
+  readonly limits?: Partial<ConnectionLimits>
+}
+
+/** What all that connects may take of this node; see connections.ts. */
+export interface ConnectionLimits {
+  /** Open at one time on an address that is listened on. Each that goes beyond it is closed at once. */
+  readonly connectionsMax: number
+  /** From a connection's first packet to the end of its TLS handshake and HTTP/2's first frame. */
+  readonly handshakeMsMax: number
+  /** Answers that a connection has not read, and those that its running calls may bring: beyond it, its calls wait. */
+  readonly unreadBytesMax: number
+  /** Requests and answers that a connection makes this node hold. Beyond it, it is cut. */
+  readonly connectionBytesMax: number
+  /** The same of all connections. Beyond it, the one that holds most is cut. */
+  readonly allBytesMax: number
+}
+
+export const connectionLimits: ConnectionLimits = {
+  connectionsMax: 10_000,
+  handshakeMsMax: 10_000,
+  unreadBytesMax: 16 * 1024 * 1024,
+  connectionBytesMax: 256 * 1024 * 1024,
+  allBytesMax: 512 * 1024 * 1024,
 }
 
 export const grpcLimits = {

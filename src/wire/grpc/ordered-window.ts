@@ -2,7 +2,7 @@
  * A stream's requests in flight: read in order, begun in order, run side by side, answered in order. What was read and
  * has not left yet is bounded in number and bytes (of the requests and of answers that wait for their turn); at a bound
  * reading pauses, and the client's flow control window pushes back from there. Writing respects the stream in the same
- * way: while it does not drain, answers keep their place here.
+ * way: while it does not drain, answers keep their place here. All of it counts as the connection's, too.
  *
  * How long an answer will be is not known when its request is begun, and 256 short requests may bring 8 MiB each. So a
  * request that runs weighs at least what the largest answer before it did, which fades as smaller ones come; at first,
@@ -11,6 +11,7 @@
  *   requests in →  [ answered | running | answered | running ]  → responses out, from the left, as far as answered
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js'
+import type { CallMemory } from './connections.ts'
 
 export interface WindowLimits {
   readonly requestsMax: number
@@ -37,10 +38,12 @@ interface Slot {
 export class OrderedWindow<Request extends Sized> {
   private readonly stream: ServerDuplexStream<Request, Buffer>
   private readonly limits: WindowLimits
+  private readonly memory: CallMemory
   private readonly answer: (request: Request) => Promise<Buffer> | Buffer
-  /** Oldest first; those before `head` have left. */
+  /** Oldest first; those before `head` have left, those before `next` are written. */
   private slots: Slot[] = []
   private head = 0
+  private next = 0
   private bytes = 0
   private expectedBytes = firstAnswerBytes
   private isPaused = false
@@ -53,10 +56,12 @@ export class OrderedWindow<Request extends Sized> {
   constructor(
     stream: ServerDuplexStream<Request, Buffer>,
     limits: WindowLimits,
+    memory: CallMemory,
     answer: (request: Request) => Promise<Buffer> | Buffer,
   ) {
     this.stream = stream
     this.limits = limits
+    this.memory = memory
     this.answer = answer
     stream.on('data', (request: Request) => this.accept(request))
     stream.on('end', () => this.finish())
@@ -82,6 +87,7 @@ export class OrderedWindow<Request extends Sized> {
     this.isOver = true
     this.slots = []
     this.head = 0
+    this.next = 0
   }
 
   private accept(request: Request): void {
@@ -90,6 +96,8 @@ export class OrderedWindow<Request extends Sized> {
     const slot: Slot = { requestBytes, bytes: Math.max(requestBytes, this.expectedBytes), response: null }
     this.slots.push(slot)
     this.bytes += slot.bytes
+    this.memory.handOver()
+    this.memory.add(requestBytes)
     const answered = this.answer(request)
     if (answered instanceof Promise) void answered.then(response => this.fill(slot, response))
     else this.fill(slot, answered)
@@ -102,24 +110,34 @@ export class OrderedWindow<Request extends Sized> {
   private fill(slot: Slot, response: Buffer): void {
     this.expectedBytes = Math.max(response.byteLength, this.expectedBytes * fading)
     slot.response = response
+    this.memory.add(response.byteLength)
     this.bytes -= slot.bytes
     slot.bytes = slot.requestBytes + response.byteLength
     this.bytes += slot.bytes
-    if (this.slots[this.head] === slot) this.flush()
+    if (this.slots[this.next] === slot) this.flush()
   }
 
   private flush(): void {
     if (this.isOver) return
-    while (!this.isBlocked && this.head < this.slots.length) {
-      const slot = this.slots[this.head]!
+    while (!this.isBlocked && this.next < this.slots.length) {
+      const slot = this.slots[this.next]!
       if (slot.response === null) break
-      this.head++
-      this.bytes -= slot.bytes
-      this.isBlocked = !this.stream.write(slot.response)
+      this.next++
+      this.isBlocked = !this.stream.write(slot.response, this.onSent)
     }
+    if (this.isEnding && this.requestsInFlight === 0) this.end()
+  }
+
+  /** The stream itself takes 16 answers of any size before it says that it is blocked: they count until they are sent. */
+  private readonly onSent = (): void => {
+    if (this.isOver || this.head === this.next) return
+    const slot = this.slots[this.head++]!
+    this.bytes -= slot.bytes
+    this.memory.add(-slot.bytes)
     // Not a shift an answer: that would move the whole window each time.
     if (this.head === this.slots.length || this.head > this.limits.requestsMax) {
       this.slots.splice(0, this.head)
+      this.next -= this.head
       this.head = 0
     }
     if (this.isPaused && this.hasRoom()) {

@@ -2,17 +2,21 @@
  * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, roundhouse.v1.Admin and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
+import type { Http2Server } from 'node:http2'
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
+import { assert } from '../../lib/assert.ts'
 import { nobodyIsChecked } from '../../peer/caller.ts'
 import { PeerHandlers, peerMethods } from '../../peer/service.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
 import { adminHandlers, adminMethods } from './admin.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
+import { Connections } from './connections.ts'
 import { Gate } from './gate.ts'
 import { Health } from './health.ts'
-import { type GrpcServerOptions, grpcLimits } from './options.ts'
+import { connectionLimits, type GrpcServerOptions, grpcLimits } from './options.ts'
 import { makeReflection } from './reflection.ts'
+import { Refusals } from './refusals.ts'
 
 export type { GrpcServerOptions } from './options.ts'
 
@@ -30,7 +34,8 @@ export interface GrpcServer {
 setLogVerbosity(logVerbosity.NONE)
 
 export function createServer(options: GrpcServerOptions): GrpcServer {
-  const gate = options.areCallersChecked ? new Gate(options.clock, options.onRefused ?? (() => {})) : null
+  const refusals = new Refusals(options.clock, options.onRefused ?? (() => {}))
+  const gate = options.areCallersChecked ? new Gate(options.clock, refusals) : null
   const callerOf = gate?.callerOf ?? nobodyIsChecked
   const server = new Server({
     interceptors: gate === null ? [] : [gate.interceptor],
@@ -41,7 +46,9 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
     'grpc.keepalive_timeout_ms': grpcLimits.keepaliveTimeoutMs,
     'grpc.enable_channelz': 0,
   })
-  const clusterNode = new ClusterNodeHandlers(options, callerOf)
+  const connections = new Connections({ ...connectionLimits, ...options.limits }, options.clock, refusals)
+  guardAll(server, connections)
+  const clusterNode = new ClusterNodeHandlers(options, callerOf, connections)
   const answer = (error: unknown) => {
     if (!isExpected(error)) options.onUnexpected(error)
     return statusOf(error)
@@ -49,7 +56,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   const peers = new PeerHandlers(options.peerService, answer, callerOf)
   const health = new Health(() => options.service.isServing(), options.clock)
   server.addService(clusterNodeMethods, clusterNode.handlers())
-  server.addService(adminMethods, adminHandlers(options))
+  server.addService(adminMethods, adminHandlers(options, connections))
   server.addService(peerMethods, peers.handlers())
   const bound: string[] = []
   health.addTo(server)
@@ -75,6 +82,19 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
           resolve()
         })
       }),
+  }
+}
+
+/** grpc-js hands its HTTP/2 servers to nobody, and asks nobody before it accepts a connection. */
+function guardAll(server: Server, connections: Connections): void {
+  type Inside = { createHttp2Server?: (credentials: ServerCredentials) => Http2Server }
+  const inside = server as unknown as Inside
+  const create = inside.createHttp2Server
+  assert(create !== undefined, 'grpc-js makes its HTTP/2 servers in one place')
+  inside.createHttp2Server = credentials => {
+    const made = create.call(server, credentials)
+    connections.guard(made)
+    return made
   }
 }
 

@@ -3,6 +3,8 @@ import { credentials } from '@grpc/grpc-js'
 import { ClusterNodeClient } from '../../../src/gen/clusterpb/cluster.ts'
 import { AdminClient } from '../../../src/gen/roundhouse/v1/admin.ts'
 import { systemClock } from '../../../src/lib/clock.ts'
+import type { ConnectionLimits } from '../../../src/wire/grpc/options.ts'
+import type { Refusal } from '../../../src/wire/grpc/refusals.ts'
 import { createServer, type GrpcServer } from '../../../src/wire/grpc/server.ts'
 import { FakePeerService, FakeService } from './fake-service.ts'
 
@@ -16,15 +18,21 @@ export interface Harness {
   readonly admin: AdminClient
   /** What the server called unexpected. */
   readonly unexpected: unknown[]
+  readonly refusals: readonly Refusal[]
+  counters(): Promise<Readonly<Record<string, number>>>
   close(): Promise<void>
 }
 
 const keyless = ['PING', 'ECHO', 'SCAN']
 
-export async function startServer(messageTimeoutMs = 5000): Promise<Harness> {
+export async function startServer(
+  messageTimeoutMs = 5000,
+  limits: Partial<ConnectionLimits> = {},
+): Promise<Harness> {
   const service = new FakeService()
   const peerService = new FakePeerService()
   const unexpected: unknown[] = []
+  const refusals: Refusal[] = []
   const server = createServer({
     service,
     peerService,
@@ -32,6 +40,8 @@ export async function startServer(messageTimeoutMs = 5000): Promise<Harness> {
     messageTimeoutMs,
     clock: systemClock,
     onUnexpected: error => unexpected.push(error),
+    onRefused: refusal => refusals.push(refusal),
+    limits,
   })
   const port = await server.listen('127.0.0.1', 0)
   const address = `127.0.0.1:${port}`
@@ -47,6 +57,11 @@ export async function startServer(messageTimeoutMs = 5000): Promise<Harness> {
     client,
     admin,
     unexpected,
+    refusals,
+    counters: () =>
+      new Promise((resolve, reject) => {
+        admin.stats({}, (error, answer) => (error === null ? resolve(answer.counters) : reject(error)))
+      }),
     close: () => {
       client.close()
       admin.close()
@@ -56,9 +71,13 @@ export async function startServer(messageTimeoutMs = 5000): Promise<Harness> {
 }
 
 /** Resolves when `condition` holds; rejects after `withinMs`. */
-export async function until(what: string, condition: () => boolean, withinMs = 5000): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  withinMs = 5000,
+): Promise<void> {
   const deadline = performance.now() + withinMs
-  while (!condition()) {
+  while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 2))
   }

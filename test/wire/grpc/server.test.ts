@@ -285,7 +285,9 @@ describe('the gRPC server', () => {
       )
       assert.equal(answer.nodeId, 'n1')
       assert.ok(answer.rssBytes > 1_000_000n)
-      assert.deepEqual(answer.counters, { fsyncs: 42 })
+      const { fsyncs, connections, connections_refused: refused } = answer.counters
+      assert.deepEqual({ fsyncs, refused }, { fsyncs: 42, refused: 0 })
+      assert.ok(connections! > 0)
     })
 
     it('passes Leave on and refuses one without a node', async () => {
