@@ -39,6 +39,7 @@ import type {
 } from './ports.ts'
 import { Router } from './router.ts'
 import { ClusterView } from './status.ts'
+import { Streams } from './streams.ts'
 import { type DigestRequest, dueLookMs, Verifier } from './verifier.ts'
 import { WallClocks } from './wall-clocks.ts'
 
@@ -114,6 +115,7 @@ export class Node implements Service, PeerService {
   readonly controller: Controller
   readonly router: Router
   readonly detector: Detector
+  readonly streams: Streams
   /** Settled when the node left the cluster or can't go on. */
   readonly ended: Promise<NodeEnd>
   private readonly options: NodeOptions
@@ -170,7 +172,10 @@ export class Node implements Service, PeerService {
       onProgress: replicas => {
         for (const replica of replicas) {
           if (replica.group === metaGroup) this.controller.refresh()
-          else this.controller.progressed(replica)
+          else {
+            this.controller.progressed(replica)
+            this.streams.progressed(replica)
+          }
         }
       },
     })
@@ -229,6 +234,23 @@ export class Node implements Service, PeerService {
       clientAddressOf: node => this.addresses.get(node)?.client ?? null,
       timeoutMsMax: options.messageTimeoutMs,
     })
+    this.streams = new Streams({
+      nodeId,
+      host: this.host,
+      peers,
+      clock,
+      log,
+      random,
+      hash64: options.hash64,
+      router: this.router,
+      register: () => this.controller.register,
+      change: (command, request) => this.retryBriefly(() => this.controller.execute(command, request)),
+      candidates: shard => this.view.candidates(shard),
+      leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
+      addressOf: node => this.addressOf(node),
+      timeoutMsMax: options.messageTimeoutMs,
+      pause: ms => this.pause(ms),
+    })
     peers.onRefused(node => this.host.refused(node))
   }
 
@@ -244,6 +266,8 @@ export class Node implements Service, PeerService {
     this.every(lookIntervalMs, () => this.controller.lookNowAndThen())
     this.every(options.cleanupIntervalMs, () => this.host.sweep())
     this.every(dueLookMs, () => this.verifier.lookForDue())
+    this.every(Streams.retainMs, () => this.streams.retain())
+    this.every(Streams.sweepMs, () => this.streams.sweep())
     if (this.host.group(metaGroup) === undefined || this.membership.clusterId === null)
       await this.membership.enter()
     this.controller.refresh()
@@ -268,6 +292,7 @@ export class Node implements Service, PeerService {
     const { clock } = this.options
     const startedMs = clock.now()
     this.isReady = false
+    this.streams.stop()
     // Alone or without followers there is nobody to hand over to, and nothing to wait for.
     while (this.controller.handOver() > 0 && clock.now() < startedMs + handOverMsMax) await this.pause(50)
     await this.host.checkpointAll(startedMs + stopMsMax)
@@ -321,6 +346,7 @@ export class Node implements Service, PeerService {
         this.noteChanges(this.detector.update({ state: node.state === 'leaving' ? 'leaving' : 'alive' }))
     }
     for (const node of this.addresses.keys()) if (!known.has(node)) this.addresses.delete(node)
+    this.streams.registered(register)
     if (this.isReady) void this.membership.announce()
   }
 
@@ -492,6 +518,10 @@ export class Node implements Service, PeerService {
       calls_forwarded: this.router.counters.forwarded,
       calls_retried: this.router.counters.retried,
       calls_refused: this.router.counters.refused,
+      stream_batches: this.streams.counters.batches,
+      stream_records: this.streams.counters.records,
+      stream_reads: this.streams.counters.reads,
+      stream_waiting: this.streams.waiting,
       snapshots_sent: this.host.snapshotter.counters.sent,
       snapshots_received: this.host.snapshotter.counters.received,
       snapshot_bytes_sent: this.host.snapshotter.counters.bytesSent,
@@ -666,6 +696,8 @@ export class Node implements Service, PeerService {
       this.controller.transfer(group, to)
       return '{}'
     }
+    const ofStreams = this.streams.answer(method, request)
+    if (ofStreams !== null) return JSON.stringify(await ofStreams)
     if (method === 'snapshot-failed') {
       const { group, receiver } = request as { group: number; receiver: number }
       const replica = this.host.group(group)

@@ -1,8 +1,10 @@
 import type { Reply } from '../commands/command.ts'
 import type { DiskState, MemberRecord } from '../gossip/member.ts'
+import type { RecordBody } from '../keyspace/record.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Outbox, PeerMessage, RowsDigest } from '../shard/ports.ts'
 import type { CallOrder } from './call-order.ts'
+import type { StreamRecord } from './meta-register.ts'
 
 /** The two sides of a node: what wires call (`Service`), what peers call (`PeerService`), and how it reaches peers (`Peers`). */
 
@@ -33,6 +35,20 @@ export interface Session {
   readonly id: Bytes
   readonly sequence: number
   readonly ackedBelow: number
+}
+
+/** A call of this node's own, with nothing special about it. */
+export function plainCall(command: string, args: readonly Bytes[], timeoutMs: number): Call {
+  return {
+    command,
+    args,
+    session: null,
+    read: 'linearizable',
+    forward: true,
+    hops: 0,
+    shard: null,
+    timeoutMs,
+  }
 }
 
 export interface CallResult {
@@ -70,6 +86,7 @@ export interface Service {
   rebalance(action: 'show' | 'pause' | 'resume'): Promise<RebalanceStatus>
   /** Joined, and its loop turns. */
   isServing(): boolean
+  readonly streams: StreamService
 }
 
 export interface Transfer {
@@ -129,6 +146,129 @@ export interface RebalanceStatus {
   readonly bytesPerSecond: number
   readonly etaSeconds: number | null
   readonly blockedBy: string | null
+}
+
+// --- Streams --------------------------------------------------------------------------------------------------------
+
+/** A partition of a stream as it is now: a stream that is deleted and made anew has other places under the same name. */
+export interface PartitionPlace {
+  readonly stream: string
+  /** Of the stream. */
+  readonly id: number
+  readonly partition: number
+  readonly shard: number
+  /** Whose slot it lives in. */
+  readonly key: Bytes
+}
+
+export interface ProducedRecord extends RecordBody {
+  /** What the record's checksum must be; absent: whatever it is. */
+  readonly crc?: number
+}
+
+/** One request, one partition, one entry. */
+export interface Batch {
+  /** Empty: `default`. */
+  readonly stream: string
+  /** null: by the records' key; without key, one after the other, or by the session's sequence. */
+  readonly partition: number | null
+  readonly records: readonly ProducedRecord[]
+  readonly session: Session | null
+  readonly timeoutMs: number
+  readonly signal?: AbortSignal
+  /** Of batches that are to keep their order, the same object in each. */
+  readonly order?: CallOrder
+}
+
+export interface Produced {
+  readonly partition: number
+  /** Of the first record; the others follow without a gap. */
+  readonly offset: number
+  readonly count: number
+}
+
+export interface ReadOptions {
+  /** At least one record comes, where there is one. */
+  readonly bytesMax: number
+  /** true: the leader is asked, and all that was acknowledged before is seen. */
+  readonly isLinearizable: boolean
+  readonly timeoutMs: number
+  readonly signal?: AbortSignal
+}
+
+export interface ReadRecords {
+  /** Kept records (keyspace/record.ts) from the offset that was asked for on; none at the end. */
+  readonly kept: readonly Bytes[]
+  /** Of the partition, as far as the replica knows that answered: its first offset, and the one after its last. */
+  readonly start: number
+  readonly end: number
+  /** How old what that replica knows may be. */
+  readonly lagMs: number
+}
+
+export interface StreamWish {
+  readonly name: string
+  readonly partitions: number
+  readonly retentionMs: number | null
+  readonly retentionBytes: number | null
+  /** True: one that is there is as good. */
+  readonly ifMissing: boolean
+}
+
+export interface PartitionStatus {
+  readonly partition: number
+  readonly shard: number
+  readonly leader: string | null
+  readonly replicas: readonly string[]
+  readonly start: number
+  readonly end: number
+  /** Of the last record, ms since 1970; 0: there was none. */
+  readonly timestampMs: number
+  /** On one replica's disk, about. */
+  readonly bytes: number
+  /** Why it is not known what it holds; null: it is. */
+  readonly error: string | null
+}
+
+export interface StreamDescription {
+  readonly stream: StreamRecord
+  readonly partitions: readonly PartitionStatus[]
+}
+
+export interface LogServer {
+  readonly nodeId: string
+  readonly clientAddress: string
+  readonly isLeader: boolean
+}
+
+/** Names are checked; one that is not in the catalogue is NO_SUCH_STREAM, but for `default`, which is made when it is used. */
+export interface StreamService {
+  create(wish: StreamWish): Promise<StreamRecord>
+  /** What is absent stays as it is. */
+  change(
+    name: string,
+    retention: { readonly retentionMs?: number | null; readonly retentionBytes?: number | null },
+  ): Promise<StreamRecord>
+  /** Resolves when nobody can produce to it any more; its records go meanwhile. */
+  delete(name: string): Promise<void>
+  /** By name. */
+  list(): readonly StreamRecord[]
+  describe(name: string): Promise<StreamDescription>
+  /** Removes the records before an offset, and answers the first that is left. Throws OFFSET_OUT_OF_RANGE. */
+  truncate(name: string, partition: number, before: number): Promise<number>
+  produce(batch: Batch): Promise<Produced>
+  /** Throws NO_SUCH_STREAM, NO_SUCH_PARTITION. */
+  find(name: string, partition: number): Promise<PartitionPlace>
+  /** Records from an offset on. Throws OFFSET_OUT_OF_RANGE, with the range there is. */
+  read(place: PartitionPlace, from: number, options: ReadOptions): Promise<ReadRecords>
+  /** The first offset whose record is of that time or later; the end when there is none. */
+  seek(place: PartitionPlace, timestampMs: number): Promise<number>
+  /** Where the partition begins and ends, as the leader knows. */
+  rangeOf(place: PartitionPlace): Promise<{ readonly start: number; readonly end: number }>
+  /** Resolves true when there may be more than `offset`, false after `timeoutMs`, or when the signal says so. */
+  wait(place: PartitionPlace, offset: number, timeoutMs: number, signal: AbortSignal): Promise<boolean>
+  /** The cluster's nodes, with the one that leads the partition. */
+  servers(name: string, partition: number): readonly LogServer[]
 }
 
 // --- Between nodes --------------------------------------------------------------------------------------------------

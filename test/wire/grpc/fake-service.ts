@@ -14,6 +14,7 @@ import type {
   VerifyResult,
 } from '../../../src/node/ports.ts'
 import type { PeerMessage } from '../../../src/shard/ports.ts'
+import { FakeStreams } from './fake-streams.ts'
 
 export const noRebalance: RebalanceStatus = {
   state: 'idle',
@@ -75,6 +76,7 @@ export const nothing: CallResult = { reply: { kind: 'nil' }, revision: 0, lagMs:
 
 export class FakeService implements Service {
   readonly nodeId = 'n1'
+  readonly streams = new FakeStreams()
   readonly calls: Call[] = []
   readonly heartbeats: Greeting[] = []
   readonly replaced: { dead: string; replacement: string }[] = []
