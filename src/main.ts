@@ -48,7 +48,10 @@ const verbs: readonly Verb[] = [
   healthVerb,
   configCheckVerb,
   configShowVerb,
-  benchVerb(async () => (await import('./bench/bench.ts')).runBench),
+  benchVerb(
+    async () => (await import('./bench/bench.ts')).runBench,
+    async () => (await import('./bench/verify/verify.ts')).runVerify,
+  ),
   promptVerb(() => verbs),
   completionVerb(() => verbs),
   helpVerb(() => verbs),

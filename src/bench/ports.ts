@@ -1,6 +1,8 @@
 /** What the bench is told, what it needs of a cluster, and what it answers. */
 import type { ChannelCredentials } from '@grpc/grpc-js'
+import type { CommandRequest, CommandResponse } from '../gen/clusterpb/cluster.ts'
 import type { MapResponse, StatsResponse } from '../gen/roundhouse/v1/admin.ts'
+import type { Kind, Outcome, Verdicts } from './verify/books.ts'
 
 /** mixed: nine reads to a write. */
 export type WorkloadName = 'set' | 'get' | 'stale-get' | 'mixed' | 'mset'
@@ -44,13 +46,13 @@ export interface BenchCluster {
 }
 
 export interface BenchProgress {
-  readonly phase: 'fill' | 'warm-up' | 'measure' | 'clean-up'
+  readonly phase: 'fill' | 'warm-up' | 'measure' | 'load' | 'read again' | 'check' | 'clean-up'
   /** The case, such as `set, unary, 64 in flight`; empty outside of cases. */
   readonly label: string
   /** 0 … 1, of this phase. */
   readonly done: number
-  /** Since the last progress. */
-  readonly operationsPerSecond: number
+  /** Since the last progress; null where nothing is sent. */
+  readonly operationsPerSecond: number | null
 }
 
 export type RunBench = (
@@ -100,4 +102,67 @@ export interface NodeCost {
   readonly syncsPerOperation: number | null
   /** Commands that it passed on to another node, to one operation. */
   readonly forwardedPerOperation: number | null
+}
+
+// --- bench --verify -------------------------------------------------------------------------------------------------
+
+export interface VerifyPlan {
+  /** Each has a call under way. */
+  readonly clients: number
+  /** That are changed again and again, at a time. */
+  readonly keys: number
+  /** Calls a second that begin; null: the next begins when one has ended. */
+  readonly rate: number | null
+  readonly durationMs: number
+  /** Where what was recorded is kept; null: nowhere, unless the verdict is not good. */
+  readonly historyPath: string | null
+  /** Leave the keys. */
+  readonly keepsKeys: boolean
+  /** How wide the picture of a violation may be. */
+  readonly columns: number
+}
+
+export interface VerifyCluster {
+  map(): Promise<MapResponse>
+  /** One try. Rejects with an error that has `code` and `kind`, as errors.ts has them. */
+  run(address: string, request: CommandRequest, timeoutMs: number): Promise<CommandResponse>
+}
+
+export type RunVerify = (
+  plan: VerifyPlan,
+  cluster: VerifyCluster,
+  onProgress: (progress: BenchProgress) => void,
+  /** Ends the load; what was written is judged all the same. */
+  signal: AbortSignal,
+) => Promise<VerifyResult>
+
+export interface VerifyResult {
+  readonly verdict: 'linearizable' | 'not-linearizable' | 'unknown'
+  /** All keys began with it. */
+  readonly prefix: string
+  /** Of the load, and what ended it. */
+  readonly durationS: number
+  readonly endedBy: 'time' | 'signal' | 'the number of calls'
+  readonly operations: Readonly<Record<Kind, Readonly<Record<Outcome, number>>>>
+  /** Calls that were sent more than once, and tries that brought no reply, by code. */
+  readonly retried: number
+  readonly troubles: Readonly<Record<string, number>>
+  /** Longest time without an acknowledged write, and of the calls that were answered the one that took longest, ms. */
+  readonly longestGapMs: number
+  readonly longestCallMs: number
+  readonly found: Readonly<Verdicts>
+  /** Read again at the end, each through each of these nodes. */
+  readonly keysRead: number
+  readonly nodesRead: readonly string[]
+  readonly checkedOperations: number
+  readonly checkedKeys: number
+  /** What proves the verdict "not", and what keeps it from being "linearizable". */
+  readonly mistakes: readonly string[]
+  readonly doubts: readonly string[]
+  /** The smallest part of the history that can't be put in order, as lines; none: []. */
+  readonly window: readonly string[]
+  /** null: not kept. */
+  readonly historyPath: string | null
+  /** Keys that could not be taken away. */
+  readonly keysLeft: number
 }

@@ -2,19 +2,21 @@
  * The bench as a verb: its plan from flags, a bar while it runs, tables or JSON of what it found. The load itself is
  * made in src/bench, which `main.ts` hands in.
  */
-import { SingleBar } from 'cli-progress'
 import type {
   BenchCluster,
   BenchPlan,
-  BenchProgress,
   CallKind,
   CaseResult,
   Route,
   RunBench,
+  RunVerify,
   WorkloadName,
 } from '../bench/ports.ts'
-import { parseDuration, parseSize } from '../config/forms.ts'
+import { parseSize } from '../config/forms.ts'
 import type { MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import { BenchBar } from './bench-bar.ts'
+import { BenchFlags } from './bench-flags.ts'
+import { benchVerify, verifyNotes, verifyOptions } from './bench-verify.ts'
 import { fetchStats } from './calls.ts'
 import { type Colors, colorsFor } from './colors.ts'
 import { connectionOptions, Nodes, outputOption } from './connection.ts'
@@ -45,11 +47,11 @@ const option = (name: keyof typeof defaults, describe: string, more: Partial<Opt
   [name]: { kind: 'text', describe, fallback: defaults[name], ...more } satisfies OptionSpec,
 })
 
-export function benchVerb(loadBench: () => Promise<RunBench>): Verb {
+export function benchVerb(loadBench: () => Promise<RunBench>, loadVerify: () => Promise<RunVerify>): Verb {
   return {
     path: ['bench'],
     group: 'tools',
-    summary: 'Measure a cluster: operations a second, latencies, and what they cost each node',
+    summary: 'Measure a cluster: operations a second, latencies, costs; or judge it: --verify',
     positionals: [
       {
         name: 'workload',
@@ -83,7 +85,8 @@ export function benchVerb(loadBench: () => Promise<RunBench>): Verb {
       ...option('value-bytes', 'Length of a value', { elsewhere: ['size', 'value-size'] }),
       ...option('batch', 'Keys of one mset'),
       sessions: { kind: 'boolean', describe: 'Writes carry sessions: a retry would be applied once' },
-      keep: { kind: 'boolean', describe: 'Leave the keys (bench:…) where they are' },
+      keep: { kind: 'boolean', describe: 'Leave the keys (bench:… or verify:…) where they are' },
+      ...verifyOptions,
       ...outputOption,
       ...connectionOptions,
     },
@@ -92,13 +95,15 @@ export function benchVerb(loadBench: () => Promise<RunBench>): Verb {
       ['bench set get --calls unary,pipelined --in-flight 1,64,256', 'twelve cases'],
       ['bench mixed --rate 2000 --in-flight 256 -d 30s', 'latencies at 2,000 a second'],
       ['bench -o json > run.json', 'the bar is on standard error'],
+      ['bench --verify -d 1m', 'a minute of recorded reads and writes; then: were they linearizable?'],
     ],
     notes:
       'Without --rate the next operation begins when one has ended: that finds the throughput, but a stall stops the ' +
       'load too, and percentiles hide it. With --rate an operation counts from when it was due, whether or not it could ' +
       'begin: those are the latencies of people who come when they like. Keys are written before reads are measured and ' +
-      'deleted at the end. Client and nodes on one machine share its processors: CPU columns say how.',
+      `deleted at the end. Client and nodes on one machine share its processors: CPU columns say how.\n\n${verifyNotes}`,
     async run(input, shell) {
+      if (input.options.verify === true) return await benchVerify(input, shell, loadVerify)
       const plan = planOf(input)
       // Ctrl-C ends the load, not the cleaning up behind it: these calls go on.
       const nodes = Nodes.from(input, { ...shell, signal: new AbortController().signal })
@@ -145,20 +150,12 @@ function clusterOf(nodes: Nodes, input: Input, shell: Shell): BenchCluster & { c
 
 /** Throws UsageError with everything that is wrong. */
 export function planOf({ positionals, options }: Input): BenchPlan {
-  const mistakes: string[] = []
+  const flags = new BenchFlags()
+  const { mistakes } = flags
   const textOf = (name: keyof typeof defaults) => String(options[name] ?? defaults[name])
-  const integer = (name: string, text: string, min: number, max: number, parse = integerIn): number => {
-    const value = parse(text)
-    if (value !== undefined && value >= min && value <= max) return value
-    mistakes.push(`--${name}: ${JSON.stringify(text)} is not a number from ${min} to ${max}`)
-    return min
-  }
-  const duration = (name: 'duration' | 'warm-up', min: number): number => {
-    const value = parseDuration(textOf(name))
-    if (value !== undefined && value >= min && value <= 3_600_000) return value
-    mistakes.push(`--${name}: ${JSON.stringify(textOf(name))} is not a duration up to 1h, such as 10s`)
-    return min
-  }
+  const integer = flags.integer.bind(flags)
+  const duration = (name: 'duration' | 'warm-up', min: number) => flags.duration(name, textOf(name), min)
+  if (options.history !== undefined) mistakes.push('--history: there is one with --verify only')
   const calls = textOf('calls')
     .split(',')
     .map(each => callKinds.find(kind => kind === each.trim()))
@@ -187,51 +184,6 @@ export function planOf({ positionals, options }: Input): BenchPlan {
   if (mistakes.length > 0) throw new UsageError(mistakes)
   return plan
 }
-
-function integerIn(text: string): number | undefined {
-  return /^[0-9]{1,9}$/.test(text) ? Number(text) : undefined
-}
-
-// --- While it runs --------------------------------------------------------------------------------------------------
-
-/** On standard error, so that a report can be piped; nothing where nobody looks. */
-class BenchBar {
-  private readonly shell: Shell
-  private bar: SingleBar | null = null
-
-  constructor(shell: Shell) {
-    this.shell = shell
-  }
-
-  show({ phase, label, done, operationsPerSecond }: BenchProgress): void {
-    const { stream } = this.shell.stderr
-    if (stream === null) return
-    const what = label === '' ? `${phase} ${keyPhase}` : `${label}: ${phase}`
-    const rate = `${Math.round(operationsPerSecond)}/s`
-    if (this.bar === null) {
-      this.bar = new SingleBar({
-        format: '{bar} {percentage}%  {what}  {rate}',
-        barCompleteChar: '█',
-        barIncompleteChar: '░',
-        barsize: 24,
-        hideCursor: true,
-        clearOnComplete: true,
-        gracefulExit: false,
-        stream,
-      })
-      this.bar.start(100, 0, { what, rate })
-    }
-    this.bar.update(Math.round(done * 100), { what, rate })
-  }
-
-  stop(): void {
-    this.bar?.update(100)
-    this.bar?.stop()
-    this.bar = null
-  }
-}
-
-const keyPhase = 'of keys'
 
 // --- The report -----------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ import { check, type Figures, type Progress, type Verdict } from './check.ts'
 import { HistoryError } from './event.ts'
 import type { Operation } from './operation.ts'
 import { type Format, formats, type History, type ModelName, models, readHistory } from './read-history.ts'
-import { timeline } from './timeline.ts'
-import type { Window } from './window.ts'
+import { windowText } from './window-text.ts'
 
 const exitCodes = { linearizable: 0, 'not-linearizable': 1, usage: 2, fault: 70, unknown: 75 } as const
 
@@ -172,20 +171,12 @@ function textOf(verdict: Verdict): string[] {
       ]
     }
     case 'not-linearizable':
-      return [`NOT linearizable: ${figuresText(verdict.figures)}`, '', ...windowText(verdict.window)]
+      return [
+        `NOT linearizable: ${figuresText(verdict.figures)}`,
+        '',
+        ...windowText(verdict.window, columns()),
+      ]
   }
-}
-
-function windowText({ key, startsAt, operations, others, isSmallest }: Window): string[] {
-  const which = operations.length === 1 ? 'this operation' : `these ${operations.length} operations`
-  const before = startsAt === null ? '' : `whatever the value was before line ${startsAt}, and `
-  return [
-    `${key === '' ? '' : `key ${JSON.stringify(key)}: `}${which} can't be put in order,`,
-    `${before}whichever of the ${others} others took effect:`,
-    ...(isSmallest ? [] : ['(time or memory ended before it was known that no fewer show it)']),
-    '',
-    ...timeline(operations, columns()),
-  ]
 }
 
 function jsonOf(file: string, history: History, verdict: Verdict): object {

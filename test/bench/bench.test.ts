@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { status } from '@grpc/grpc-js'
 import { runBench } from '../../src/bench/bench.ts'
+import { runVerify } from '../../src/bench/verify/verify.ts'
 import { benchVerb, planOf } from '../../src/cli/bench.ts'
 import { runCli } from '../../src/cli/cli.ts'
 import { Read } from '../../src/gen/clusterpb/cluster.ts'
@@ -11,6 +12,10 @@ import { type FakeNode, fakeNode, fakeShell, nil, refusal, success } from '../cl
 import { Cluster } from '../lib/cluster-harness.ts'
 
 const shardCount = 4
+const verb = benchVerb(
+  async () => runBench,
+  async () => runVerify,
+)
 
 /** Two nodes that lead the even and the odd shards; every operation costs 100 µs, and a sync at the second. */
 async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>): Promise<void> {
@@ -63,7 +68,7 @@ async function bench(
     if ((command === 'SET' || command === 'GET') && --left === 0) shell.controller.abort()
   }
   const small = ['-d', '60s', '--warm-up', '0', '--keys', '300', '-c', '4']
-  const code = await runCli(['bench', ...args, ...small], shell, [benchVerb(async () => runBench)])
+  const code = await runCli(['bench', ...args, ...small], shell, [verb])
   assert.equal(shell.stderr.text(), '')
   return { code, out: shell.stdout.text() }
 }
@@ -209,7 +214,7 @@ describe('the bench', () => {
         '--calls',
         'unary,pipelined',
       ]
-      const verbs = [benchVerb(async () => runBench)]
+      const verbs = [verb]
       assert.equal(await runCli(['bench', 'mixed', 'mset', ...small, '-o', 'json'], shell, verbs), 0)
       const { cases } = JSON.parse(shell.stdout.text())
       assert.equal(cases.length, 4)

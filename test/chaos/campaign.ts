@@ -4,19 +4,18 @@
  * every node, the replicas by `roundhouse verify`, the time it takes to be whole by a limit.
  */
 import { spawn } from 'node:child_process'
-import { createReadStream, createWriteStream, mkdirSync, writeFileSync } from 'node:fs'
+import { createWriteStream, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { finished } from 'node:stream/promises'
-import { check, type Verdict } from '../../src/history/check.ts'
-import { readHistory } from '../../src/history/read-history.ts'
+import type { Kind, Outcome, Verdicts } from '../../src/bench/verify/books.ts'
+import { type FinalReads, readEverything } from '../../src/bench/verify/final-reads.ts'
+import { HistoryFile } from '../../src/bench/verify/history-file.ts'
+import { type Judgement, judge } from '../../src/bench/verify/verdict.ts'
+import { Workload } from '../../src/bench/verify/workload.ts'
 import { Recorder } from '../../src/history/recorder.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { programPath } from '../lib/cluster-program.ts'
-import type { Kind, Outcome, Verdicts } from './books.ts'
-import { readEverything } from './final-reads.ts'
 import { Members } from './members.ts'
 import { type FaultKind, faultKinds, Nemesis, Plan } from './nemesis.ts'
-import { Workload } from './workload.ts'
 
 export interface ChaosOptions {
   readonly seed: number
@@ -50,7 +49,7 @@ export interface ChaosResult {
   readonly settledMs: number | null
   readonly verdicts: Verdicts
   readonly keysRead: number
-  readonly linearizable: 'yes' | 'no' | 'unknown'
+  readonly verdict: Judgement['verdict']
   readonly checkedOperations: number
   readonly replicasEqual: boolean
   /** All that is wrong; empty: the run has passed. */
@@ -61,6 +60,9 @@ const fast = ['--heartbeat-interval', '200ms']
 /** A small journal budget, so that who was away for long needs a snapshot. */
 const flags = [...fast, '--journal-budget', '64MiB', '--cleanup-interval', '2s', '--log-level', 'info']
 const patienceMs = 15_000
+const keysAtOnce = 24
+/** More than an hour makes. */
+const callsMax = 1_000_000
 const settleMsMax = 180_000
 const checkMsMax = 120_000
 const replicationFactor = 3
@@ -74,8 +76,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const random = new Prng(seed)
   const startMs = performance.now()
   const now = () => performance.now() - startMs
-  const historyPath = join(directory, 'history.jsonl')
-  const history = createWriteStream(historyPath)
+  const history = new HistoryFile(join(directory, 'history.jsonl'))
   const script = createWriteStream(join(directory, 'script.jsonl'))
   const tell = (what: string, facts: object = {}) => {
     script.write(`${JSON.stringify({ atMs: Math.round(now()), what, ...facts })}\n`)
@@ -111,7 +112,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
       model: 'kv',
       about: `chaos, seed ${seed}`,
       now,
-      write: line => void history.write(line),
+      write: line => history.write(line),
     })
     workload = new Workload({
       store: {
@@ -121,7 +122,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
       },
       ...{ recorder, random: random.fork(), now, wall: Date.now, shardCount: options.shardCount },
       after: ms => new Promise(resolve => setTimeout(resolve, ms)),
-      ...{ clients: options.clients, rate: options.rate, patienceMs, prefix: 'chaos:' },
+      ...{ clients: options.clients, keys: keysAtOnce, rate: options.rate, callsMax, patienceMs },
+      prefix: 'chaos:',
     })
     workload.start()
     const { acknowledgedMs } = workload
@@ -142,30 +144,26 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     })
     tell('settled', { ms: settledMs === null ? null : Math.round(settledMs) })
     const addresses = members.members.map(({ id, process }) => ({ id, address: process.address }))
-    let keysRead = 0
+    let finalReads: FinalReads = { keys: 0, unreadable: ['nothing was read at the end'] }
     await attempt('the final reads', async () => {
-      keysRead = await readEverything(workload!, addresses)
+      finalReads = await readEverything(workload!, addresses)
     })
-    tell('read', { keys: keysRead, nodes: addresses.length })
+    tell('read', { keys: finalReads.keys, nodes: addresses.length })
     let replicasEqual = false
     await attempt('verify', async () => {
       await verify(addresses[0]!.address)
       replicasEqual = true
     })
-    history.end()
-    await finished(history)
-    const { operations, model } = await readHistory(createReadStream(historyPath), {
-      format: 'json',
-      model: null,
+    history.close()
+    const judgement = await judge(history.path, workload.books, finalReads, {
+      timeoutMs: checkMsMax,
+      onProgress: () => {},
     })
-    const verdict = check(operations, model, { timeoutMs: checkMsMax })
-    tell('checked', { operations: operations.length, verdict: verdict.kind })
-    if (verdict.kind !== 'linearizable') mistakes.push(verdictText(verdict))
-    mistakes.push(...workload.books.mistakes, ...nemesis.mistakes, ...members.deaths)
+    tell('checked', { operations: judgement.operations, verdict: judgement.verdict })
+    mistakes.push(...judgement.mistakes, ...judgement.doubts, ...nemesis.mistakes, ...members.deaths)
     return resultOf(options, workload, nemesis, {
-      ...{ settledMs, keysRead, replicasEqual, mistakes, judgedS: (now() - healedMs) / 1000 },
-      linearizable: verdict.kind === 'linearizable' ? 'yes' : verdict.kind === 'unknown' ? 'unknown' : 'no',
-      checkedOperations: operations.length,
+      ...{ settledMs, replicasEqual, mistakes, judgedS: (now() - healedMs) / 1000 },
+      ...{ keysRead: finalReads.keys, verdict: judgement.verdict, checkedOperations: judgement.operations },
     })
   } finally {
     process.removeListener('SIGINT', stop)
@@ -174,7 +172,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     process.removeListener('exit', writeLogs)
     await members.close()
     script.end()
-    history.end()
+    history.close()
   }
 }
 
@@ -196,15 +194,9 @@ async function verify(address: string): Promise<void> {
   }
 }
 
-function verdictText(verdict: Exclude<Verdict, { kind: 'linearizable' }>): string {
-  if (verdict.kind === 'unknown')
-    return `the checker gave up (${verdict.why}); without a verdict: ${verdict.undecided.join(' ')}`
-  return `NOT linearizable: npm run check-history -- FILE shows the window of ${JSON.stringify(verdict.window.key)}`
-}
-
 type Rest = Pick<
   ChaosResult,
-  'settledMs' | 'keysRead' | 'replicasEqual' | 'mistakes' | 'judgedS' | 'linearizable' | 'checkedOperations'
+  'settledMs' | 'keysRead' | 'replicasEqual' | 'mistakes' | 'judgedS' | 'verdict' | 'checkedOperations'
 >
 
 function resultOf(options: ChaosOptions, workload: Workload, nemesis: Nemesis, rest: Rest): ChaosResult {

@@ -104,7 +104,7 @@ function textOf(run: ChaosResult): string {
     row('resurrected', resurrected),
     row('strange', strange),
     row('replicas equal', run.replicasEqual ? 'yes' : 'NO'),
-    row('linearizable', run.linearizable, `of ${run.checkedOperations}`),
+    row('verdict', run.verdict, `of ${run.checkedOperations}`),
     ...(run.mistakes.length === 0
       ? []
       : ['', `WRONG: ${run.mistakes.length}`, ...run.mistakes.map(each => `  ${each}`)]),

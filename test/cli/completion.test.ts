@@ -20,7 +20,10 @@ import { fakeShell } from './fake-cluster.ts'
 
 const verbs: readonly Verb[] = [
   ...[setVerb, runVerb, statusVerb, devStartVerb, devAddNodeVerb, configCheckVerb],
-  benchVerb(() => assert.fail('not to be run')),
+  benchVerb(
+    () => assert.fail('not to be run'),
+    () => assert.fail('not to be run'),
+  ),
   completionVerb(() => verbs),
 ]
 const has = (shell: string) => spawnSync(shell, ['--version']).status === 0

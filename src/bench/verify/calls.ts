@@ -6,9 +6,9 @@
  *   refused   certainly nothing was done: no try did more than be refused
  *   unknown   a try of a write was not answered: it may take effect, now or later
  */
-import type { ErrorKind } from '../../src/errors.ts'
-import { CommandRequest, type CommandResponse } from '../../src/gen/clusterpb/cluster.ts'
-import type { Random } from '../../src/lib/prng.ts'
+import type { ErrorKind } from '../../errors.ts'
+import { CommandRequest, type CommandResponse } from '../../gen/clusterpb/cluster.ts'
+import type { Random } from '../../lib/prng.ts'
 
 export interface Store {
   /** Where a try may go. */

@@ -4,13 +4,13 @@
  * be told without one. Some calls are given up early, some writes sent to two nodes at once.
  *
  * Registers, counters and lists are left and begun anew after some use: what is unknown about them would pile up, and
- * the checker's work with it.
+ * the checker's work with it. Memory grows with the calls and is bounded by their number (`callsMax`, `onceMax`).
  */
-import type { CommandResponse } from '../../src/gen/clusterpb/cluster.ts'
-import type { Value } from '../../src/history/operation.ts'
-import type { Recorder } from '../../src/history/recorder.ts'
-import type { Random } from '../../src/lib/prng.ts'
-import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
+import type { CommandResponse } from '../../gen/clusterpb/cluster.ts'
+import type { Value } from '../../history/operation.ts'
+import type { Recorder } from '../../history/recorder.ts'
+import type { Random } from '../../lib/prng.ts'
+import { shardOfSlot, slotOf } from '../../lib/slot.ts'
 import { Books, type Kind, type Once, type Outcome, type Series, type SeriesKind } from './books.ts'
 import { type Answer, Caller, type Patience, type Store } from './calls.ts'
 
@@ -24,8 +24,12 @@ export interface WorkloadOptions {
   readonly after: (ms: number) => Promise<void>
   readonly shardCount: number
   readonly clients: number
-  /** Operations that begin in a second, of all clients together, as long as answers come. */
-  readonly rate: number
+  /** Registers, counters and lists in use at a time, from 4. */
+  readonly keys: number
+  /** Operations that begin in a second, of all clients together, as long as answers come; null: the next when one has ended. */
+  readonly rate: number | null
+  /** After so many calls no more begin. */
+  readonly callsMax: number
   /** A client asks for so long, ms. */
   readonly patienceMs: number
   /** Keys begin with it. */
@@ -38,12 +42,14 @@ const weights: Readonly<Record<Kind, number>> = {
 const deck = (Object.keys(weights) as Kind[]).flatMap(kind =>
   Array.from({ length: weights[kind] }, () => kind),
 )
-/** Used at the same time, of each kind. */
-const seriesAtOnce: Readonly<Record<SeriesKind, number>> = { register: 12, counter: 6, list: 6 }
+/** Of the keys in use at a time. */
+const shares: Readonly<Record<SeriesKind, number>> = { register: 0.5, counter: 0.25, list: 0.25 }
 const seriesCallsMax = 150
-/** Registers that the watchers use; the first so many of the watchers write. */
-const hotRegisters = 3
-const watchersAtOnce = 9
+/** Keys written once: all are read again at the end, through every node. Then others are written instead. */
+const onceMax = 10_000
+/** Registers that the watchers use, where there are so many; watchers, no more than clients; the first so many write. */
+const hotRegistersMax = 3
+const watchersMax = 9
 const writersAtOnce = 3
 /** Steps of a watcher in a second, and how long it waits for a read. */
 const watcherRate = 15
@@ -55,18 +61,25 @@ const impatientMs = 300
 const largeShare = 0.05
 const largeBytes = 24 * 1024
 const expiryMs = { min: 3_000, max: 8_000 } as const
+/** After a call that brought nothing, of clients without a rate. */
+const restMs = 20
 /** By so much a clock of the log may be ahead, or an expired key be late, ms. */
 const expiryMarginMs = 2_000
 
 export class Workload {
   readonly books: Books
-  /** Longest time without an acknowledged write, ms: anywhere, and in the worst shard. */
+  /** Longest time without an acknowledged write, ms: anywhere, and in the worst shard, if each is written to. */
   readonly gaps = { anywhereMs: 0, shardMs: 0, shard: 0 }
   private readonly options: WorkloadOptions
   private readonly ackMs: Float64Array
   private anywhereAckMs: number
   private readonly lastSeen = new Map<string, Value>()
   private readonly current: Record<SeriesKind, Series[]>
+  /** Keys of `probe`. */
+  private readonly probed = new Set<string>()
+  /** How long the longest call took until its reply, ms. */
+  longestCallMs = 0
+  private calls = 0
   private isStopping = false
   private running: Promise<unknown> = Promise.resolve()
 
@@ -76,7 +89,7 @@ export class Workload {
     this.anywhereAckMs = options.now()
     this.ackMs = new Float64Array(options.shardCount).fill(this.anywhereAckMs)
     const several = (kind: SeriesKind) =>
-      Array.from({ length: seriesAtOnce[kind] }, () => this.books.newSeries(kind))
+      Array.from({ length: Math.floor(options.keys * shares[kind]) }, () => this.books.newSeries(kind))
     this.current = { register: several('register'), counter: several('counter'), list: several('list') }
   }
 
@@ -88,9 +101,10 @@ export class Workload {
       (_, number) => new WorkloadClient(this, number),
     )
     const { rate } = this.options
-    const watchers = Array.from({ length: watchersAtOnce }, (_, number) => new Watcher(this, number))
+    const length = Math.min(watchersMax, clients.length)
+    const watchers = Array.from({ length }, (_, number) => new Watcher(this, number))
     this.running = Promise.all([
-      ...clients.map(client => this.drive(client, rate / clients.length)),
+      ...clients.map(client => this.drive(client, rate === null ? null : rate / clients.length)),
       ...watchers.map(watcher => this.drive(watcher, watcherRate)),
     ])
   }
@@ -102,6 +116,25 @@ export class Workload {
     for (let shard = 0; shard < this.ackMs.length; shard++) this.noteGap(shard, this.options.now())
   }
 
+  /** Settles when it has ended: by `stop`, by `callsMax`, or with what `stop` rejects with. */
+  get ended(): Promise<unknown> {
+    return this.running
+  }
+
+  get callsMade(): number {
+    return this.calls
+  }
+
+  get isFull(): boolean {
+    return this.calls >= this.options.callsMax
+  }
+
+  /** Every key that may be there. */
+  *keys(): Generator<string> {
+    yield* this.books.keys()
+    yield* this.probed
+  }
+
   /** When each shard last acknowledged a write, by `now`. */
   get acknowledgedMs(): Readonly<Float64Array> {
     return this.ackMs
@@ -109,17 +142,19 @@ export class Workload {
 
   series(kind: SeriesKind): Series {
     const { random } = this.options
+    const its = this.current[kind]
     // Some are hot: a stale read can only be seen of what has just been changed.
-    const place = Math.floor(seriesAtOnce[kind] * random.next() ** 2)
-    const series = this.current[kind][place]!
+    const place = Math.floor(its.length * random.next() ** 2)
+    const series = its[place]!
     series.calls += 1
-    if (series.calls >= seriesCallsMax) this.current[kind][place] = this.books.newSeries(kind)
+    if (series.calls >= seriesCallsMax) its[place] = this.books.newSeries(kind)
     return series
   }
 
   /** One of those that change most. */
   hot(): Series {
-    const series = this.current.register[this.options.random.below(hotRegisters)]!
+    const { register } = this.current
+    const series = register[this.options.random.below(Math.min(hotRegistersMax, register.length))]!
     series.calls += 1
     return series
   }
@@ -143,6 +178,7 @@ export class Workload {
     for (let number = 0; ; number++) {
       const key = `${prefix}probe:${number}`
       if (shardOf(key, shardCount) !== shard) continue
+      this.probed.add(key)
       const answer = await this.caller().write('SET', key, [String(number)], { totalMs: 0 })
       if (answer.kind === 'reply') this.acknowledged(key)
       return
@@ -174,14 +210,20 @@ export class Workload {
   }
 
   /** `rate`: steps that begin in a second. */
-  private async drive(client: { step(): Promise<void> }, rate: number): Promise<void> {
+  private async drive(client: { step(): Promise<Answer> }, rate: number | null): Promise<void> {
     const { random, after, now } = this.options
-    while (!this.isStopping) {
+    while (!this.isStopping && !this.isFull) {
+      this.calls += 1
       const begunMs = now()
-      await client.step()
+      const answer = await client.step()
+      if (answer.kind === 'reply') this.longestCallMs = Math.max(this.longestCallMs, now() - begunMs)
+      if (rate === null) {
+        if (answer.kind !== 'reply') await after(restMs)
+        continue
+      }
       // Poisson arrivals, less what the call took.
-      const restMs = (-Math.log(1 - random.next()) * 1000) / rate - (now() - begunMs)
-      if (restMs > 0) await after(restMs)
+      const leftMs = (-Math.log(1 - random.next()) * 1000) / rate - (now() - begunMs)
+      if (leftMs > 0) await after(leftMs)
     }
   }
 }
@@ -209,7 +251,7 @@ class Watcher {
     this.caller = workload.caller(number < writersAtOnce ? () => store.pick() : readsFrom)
   }
 
-  async step(): Promise<void> {
+  async step(): Promise<Answer> {
     const { workload, name, caller } = this
     const { recorder, patienceMs } = workload.settings
     const series = workload.hot()
@@ -218,7 +260,7 @@ class Watcher {
       const patience = { totalMs: 0, attemptMs: watchMs }
       const { answer } = await recordedRead(recorder, name, series.key, 'register', caller, patience)
       workload.books.count('get', outcomeOf(answer))
-      return
+      return answer
     }
     this.made += 1
     const value = `${name}.${this.made}`
@@ -229,6 +271,7 @@ class Watcher {
       call.ok()
       workload.acknowledged(series.key)
     } else call[answer.kind === 'unknown' ? 'unknown' : 'fail'](answer.code)
+    return answer
   }
 }
 
@@ -247,16 +290,19 @@ class WorkloadClient {
     this.caller = workload.caller()
   }
 
-  async step(): Promise<void> {
+  async step(): Promise<Answer> {
     const { random } = this.workload.settings
-    const kind = deck[random.below(deck.length)]!
+    const drawn = deck[random.below(deck.length)]!
+    const isOnce = drawn === 'put' || drawn === 'expire'
+    const kind = isOnce && this.workload.books.once.length >= onceMax ? 'set' : drawn
     const retriedBefore = this.caller.retried
     const answer = await this.run(kind)
     const { books } = this.workload
     books.count(kind, outcomeOf(answer))
     books.retried += this.caller.retried - retriedBefore
     if (answer.kind === 'refused' && !isExpectedRefusal(answer.code))
-      books.mistake(`${kind} by ${this.name} was refused: ${answer.text}`)
+      books.fault(`${kind} by ${this.name} was refused: ${answer.text}`)
+    return answer
   }
 
   private run(kind: Kind): Promise<Answer> {
@@ -316,7 +362,7 @@ class WorkloadClient {
     if (f === 'append') series.elements.add(args[0]!)
     if (f === 'incr' && amount !== null) {
       if (series.elements.has(amount))
-        this.workload.books.mistake(`two increments of ${key} were answered ${amount}`)
+        this.workload.books.mistake(`two increments of ${key} were answered ${amount}`, 'lost')
       series.elements.add(amount)
     }
     if (f === 'set' || f === 'cas') this.workload.seen(key, args[0])
@@ -348,15 +394,16 @@ class WorkloadClient {
   }
 
   private async lookAtOnce(once: Once): Promise<Answer> {
-    const { recorder, wall } = this.workload.settings
-    const begunMs = wall()
+    const { recorder, now } = this.workload.settings
+    const begunMs = now()
     const answer =
       once.expiry === null
         ? (await recordedRead(recorder, this.name, once.key, 'register', this.caller, this.patience())).answer
         : await this.caller.read('GET', once.key, [], this.patience())
     if (answer.kind !== 'reply') return answer
     const isThere = answer.response.response !== undefined
-    this.workload.books.judgeOnce(once, textOf(answer.response), begunMs, wall(), expiryMarginMs, this.name)
+    const text = shortOf(textOf(answer.response))
+    this.workload.books.judgeOnce(once, text, begunMs, now(), expiryMarginMs, this.name)
     // Of those that are gone some stay to be looked at: they must not come back.
     if (!isThere && this.own.length > 40) this.own.splice(this.own.indexOf(once), 1)
     return answer
@@ -364,13 +411,13 @@ class WorkloadClient {
 
   /** A key that is written once. `lifeMs` null: it stays. */
   private async put(lifeMs: number | null): Promise<Answer> {
-    const { recorder, random, wall } = this.workload.settings
+    const { recorder, random, now } = this.workload.settings
     const { books } = this.workload
     const key = books.newKey(lifeMs === null ? 'put' : 'expire')
     const small = this.newValue()
     const value = random.next() < largeShare ? small.padEnd(largeBytes, '.') : small
-    const sentMs = wall()
-    const once: Once = { key, value, written: 'unknown', removed: null, expiry: null }
+    const sentMs = now()
+    const once: Once = { key, value: digestOf(value), written: 'unknown', removed: null, expiry: null }
     books.once.push(once)
     // The checker's model knows no time.
     const call = lifeMs === null ? recorder.invoke(this.name, 'set', key, [digestOf(value)]) : null
@@ -381,7 +428,7 @@ class WorkloadClient {
     if (answer.kind === 'reply') {
       call?.ok()
       this.workload.acknowledged(key)
-      if (lifeMs !== null) once.expiry = { earliestMs: sentMs + lifeMs, latestMs: wall() + lifeMs }
+      if (lifeMs !== null) once.expiry = { earliestMs: sentMs + lifeMs, latestMs: now() + lifeMs }
       if (this.own.length < 200) this.own.push(once)
     } else call?.[answer.kind === 'unknown' ? 'unknown' : 'fail'](answer.code)
     return answer
@@ -438,17 +485,21 @@ export async function recordedRead(
     return { answer, value: undefined }
   }
   const text = kind === 'list' ? listTextOf(answer.response) : textOf(answer.response)
-  const value = text === null ? null : digestOf(text)
+  const value = shortOf(text)
   call.ok(value)
   return { answer, value }
 }
 
-/** Of a long value the history keeps its beginning and whether the rest is what belongs there. */
+/** Of a long value history and books keep its beginning and whether the rest is what belongs there. */
 export function digestOf(value: string): string {
   if (!value.includes('.'.repeat(8))) return value
   const name = value.replace(/\.+$/, '')
-  return value === name.padEnd(largeBytes, '.') ? name : `${name} and ${value.length - name.length} bytes`
+  const rest = value === name.padEnd(largeBytes, '.') ? '…' : ` and ${value.length - name.length} bytes`
+  return `${name}${rest}`
 }
+
+/** What is found, in short. */
+export const shortOf = (text: string | null): string | null => (text === null ? null : digestOf(text))
 
 /** null: there is no such key. */
 export function textOf({ response }: CommandResponse): string | null {

@@ -11,11 +11,12 @@ export type SeriesKind = 'register' | 'counter' | 'list'
 /** A key that one client wrote, once. */
 export interface Once {
   readonly key: string
+  /** In short, as `digestOf` has it. */
   readonly value: string
   written: Outcome
   /** What became of its DEL; null: nobody deleted it. */
   removed: Outcome | null
-  /** By the wall clock: not gone before, gone after. null: it stays. */
+  /** By the run's clock: not gone before, gone after. null: it stays. */
   expiry: { readonly earliestMs: number; readonly latestMs: number } | null
 }
 
@@ -57,17 +58,19 @@ export class Books {
   readonly verdicts: Verdicts = { lost: 0, doubled: 0, resurrected: 0, strange: 0 }
   /** The first of them, in words. */
   readonly mistakes: string[] = []
+  /** The first answers that no client should meet: refusals of what was sound, in words. */
+  readonly faults: string[] = []
   retried = 0
   private readonly prefix: string
-  private keys = 0
+  private made = 0
 
   constructor(prefix: string) {
     this.prefix = prefix
   }
 
   newKey(what: string): string {
-    this.keys += 1
-    return `${this.prefix}${what}:${this.keys}`
+    this.made += 1
+    return `${this.prefix}${what}:${this.made}`
   }
 
   newSeries(kind: SeriesKind): Series {
@@ -93,12 +96,22 @@ export class Books {
     this.troubles.set(code, (this.troubles.get(code) ?? 0) + 1)
   }
 
-  mistake(what: string, verdict?: keyof Verdicts): void {
-    if (verdict !== undefined) this.verdicts[verdict] += 1
+  mistake(what: string, verdict: keyof Verdicts): void {
+    this.verdicts[verdict] += 1
     if (this.mistakes.length < mistakesMax) this.mistakes.push(what)
   }
 
-  /** `text` was read between the two times; null: nothing was found. `by`: through whom. */
+  fault(what: string): void {
+    if (this.faults.length < mistakesMax) this.faults.push(what)
+  }
+
+  /** Every key that may have been written. */
+  *keys(): Generator<string> {
+    for (const { key } of this.series) yield key
+    for (const { key } of this.once) yield key
+  }
+
+  /** `text` (in short) was read between the two times; null: nothing was found. `by`: through whom. */
   judgeOnce(
     once: Once,
     text: string | null,
