@@ -14,6 +14,15 @@ import { expire } from './expire.ts'
 import { expireat } from './expireat.ts'
 import { get } from './get.ts'
 import { getdel } from './getdel.ts'
+import { groupCommit } from './group-commit.ts'
+import { groupDelete } from './group-delete.ts'
+import { groupDescribe } from './group-describe.ts'
+import { groupHeartbeat } from './group-heartbeat.ts'
+import { groupJoin } from './group-join.ts'
+import { groupLeave } from './group-leave.ts'
+import { groupList } from './group-list.ts'
+import { groupOffsets } from './group-offsets.ts'
+import { groupReset } from './group-reset.ts'
 import { hdel } from './hdel.ts'
 import { hexists } from './hexists.ts'
 import { hget } from './hget.ts'
@@ -97,6 +106,8 @@ export const commands: CommandTable = new Map(
       streamPartitions,
     ],
     ...[zadd, zrem, zscore, zrange, zcard, zincrby, zrank, zscan],
+    ...[groupJoin, groupHeartbeat, groupLeave, groupCommit, groupOffsets],
+    ...[groupDescribe, groupReset, groupDelete, groupList],
   ].map(command => [command.name, command]),
 )
 

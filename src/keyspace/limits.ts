@@ -44,6 +44,8 @@ export const limits = {
   groupOffsetsMax: 8_192,
   groupTimeoutMsMin: 1_000,
   groupTimeoutMsMax: 3_600_000,
+  /** How long a member may take to acknowledge that it gave partitions up: five minutes. */
+  groupRevokeMs: 300_000,
   /** A group without members keeps its offsets for so long: 30 days. */
   groupEmptyMs: 30 * 24 * 3_600_000,
   /** How late a sweep may be before it takes silence for its own fault, and the time that members then get. */

@@ -1,5 +1,6 @@
 import { assert } from '../lib/assert.ts'
 import { toLatin1 } from '../lib/bytes.ts'
+import type { Groups } from './groups.ts'
 import type { Hashes } from './hashes.ts'
 import type { Keys } from './keys.ts'
 import { limits } from './limits.ts'
@@ -7,8 +8,8 @@ import { dueRange, endOf, numberKey, parseDueKey, prefixes, readNumberKey } from
 import type { SessionTable } from './sessions.ts'
 
 /**
- * What takes away the rows that nobody sees any more: keys, fields and sessions whose time is over, and what deleted
- * collections and trimmed lists left behind. No reader sees a difference, but for `count`.
+ * What takes away the rows that nobody sees any more: keys, fields and sessions whose time is over, members of consumer
+ * groups that are silent, and what deleted collections and trimmed lists left behind. No reader sees a difference, but for `count`.
  *
  * A sweep is an entry like any other and takes its share only, by rows and by bytes read.
  */
@@ -16,11 +17,13 @@ export class Sweeper {
   private readonly keys: Keys
   private readonly hashes: Hashes
   private readonly sessions: SessionTable
+  private readonly groups: Groups
 
-  constructor(keys: Keys, hashes: Hashes, sessions: SessionTable) {
+  constructor(keys: Keys, hashes: Hashes, sessions: SessionTable, groups: Groups) {
     this.keys = keys
     this.hashes = hashes
     this.sessions = sessions
+    this.groups = groups
   }
 
   /** The log clock at which a sweep has work; one that has passed: now. null = nothing ever expires as things stand. */
@@ -50,6 +53,7 @@ export class Sweeper {
       if (keys.rows.get(row) === undefined) continue
       const { dueMs, kind, name } = parseDueKey(row)
       if (kind === 'session') swept += this.sessions.sweep(name, dueMs, keys.logNowMs, rowsMax - swept)
+      else if (kind === 'group') swept += this.groups.sweep(name, dueMs)
       else if (kind === 'fields') {
         const header = keys.load(name)
         assert(header?.type === 'hash', 'due row of fields of a key that is no hash')
