@@ -5,7 +5,9 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { FileDisk } from '../../src/log/file-disk.ts'
 import { LmdbStateStore } from '../../src/storage/lmdb-state.ts'
+import { contractSegmentBytes, recordContract } from './record-contract.ts'
 import { contractPartBytes, stateContract, transfer } from './state-contract.ts'
 import { followModel, steps } from './state-model.ts'
 
@@ -13,6 +15,15 @@ stateContract('LmdbStateStore', () => {
   const directory = mkdtempSync(join(tmpdir(), 'state-'))
   return {
     open: () => new LmdbStateStore({ directory, replicasMax: 64, snapshotPartBytes: contractPartBytes }),
+    dispose: async () => rmSync(directory, { recursive: true }),
+  }
+})
+
+recordContract('LmdbStateStore', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'state-'))
+  return {
+    disk: new FileDisk(directory),
+    open: () => new LmdbStateStore({ directory, replicasMax: 8, streamSegmentBytes: contractSegmentBytes }),
     dispose: async () => rmSync(directory, { recursive: true }),
   }
 })

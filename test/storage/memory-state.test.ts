@@ -3,7 +3,11 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { Prng } from '../../src/lib/prng.ts'
+import { heapMapper } from '../../src/log/mapped-file.ts'
+import { WarmSegments } from '../../src/log/warm-segments.ts'
 import { MemoryStateStore, StatePlatter } from '../../src/storage/memory-state.ts'
+import { SimDisk } from '../lib/sim-disk.ts'
+import { contractSegmentBytes, recordContract } from './record-contract.ts'
 import { contractPartBytes, stateContract, transfer } from './state-contract.ts'
 import { followModel, steps } from './state-model.ts'
 
@@ -17,6 +21,22 @@ stateContract('MemoryStateStore', () => {
         random,
         schedule: run => void setImmediate(run),
         snapshotPartBytes: contractPartBytes,
+      }),
+    dispose: async () => undefined,
+  }
+})
+
+recordContract('MemoryStateStore', () => {
+  const platter = new StatePlatter()
+  const random = new Prng(1)
+  const disk = new SimDisk({ schedule: run => void setImmediate(run) })
+  const home = { disk, map: heapMapper(disk), random, segmentBytesMax: contractSegmentBytes }
+  return {
+    disk,
+    open: () =>
+      new MemoryStateStore({
+        ...{ platter, random, schedule: run => void setImmediate(run) },
+        recordHome: { ...home, warm: new WarmSegments(2) },
       }),
     dispose: async () => undefined,
   }
