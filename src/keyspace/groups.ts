@@ -325,10 +325,11 @@ export class Groups {
       this.store(name, row)
       return 1
     }
+    const members = this.loadMembers(name)
     const late: string[] = []
     let graceMs: number = limits.groupGraceMs
     let nextMs = Number.MAX_SAFE_INTEGER
-    for (const [id, { revokedMs }] of this.loadMembers(name)) {
+    for (const [id, { revokedMs }] of members) {
       const { lastMs, timeoutMs } = this.beatOf(name, id)
       const endsMs = Math.min(lastMs + timeoutMs, (revokedMs ?? Infinity) + limits.groupRevokeMs)
       if (endsMs > nowMs) nextMs = Math.min(nextMs, endsMs)
@@ -337,11 +338,16 @@ export class Groups {
         graceMs = Math.min(graceMs, timeoutMs)
       }
     }
-    const isGraced = late.length > 0 && !row.isGraced && nowMs > dueMs + limits.groupSweepLateMs
-    row.isGraced = isGraced
-    if (isGraced) this.file(name, row, Math.min(nextMs, nowMs + graceMs))
-    else if (late.length > 0) {
-      if (nextMs < Number.MAX_SAFE_INTEGER) this.file(name, row, nextMs)
+    row.isGraced = late.length > 0 && !row.isGraced && nowMs > dueMs + limits.groupSweepLateMs
+    if (row.isGraced) {
+      for (const id of late) {
+        const member = members.get(id)!
+        if (member.revokedMs !== null) member.revokedMs = nowMs
+      }
+      this.storeMembers(name, members)
+      this.file(name, row, Math.min(nextMs, nowMs + graceMs))
+    } else if (late.length > 0) {
+      if (late.length < members.size) this.file(name, row, nextMs)
       this.remove(name, row, late)
     } else this.file(name, row, nextMs)
     this.store(name, row)

@@ -8,8 +8,9 @@ import { dueRange, endOf, numberKey, parseDueKey, prefixes, readNumberKey } from
 import type { SessionTable } from './sessions.ts'
 
 /**
- * What takes away the rows that nobody sees any more: keys, fields and sessions whose time is over, members of consumer
- * groups that are silent, and what deleted collections and trimmed lists left behind. No reader sees a difference, but for `count`.
+ * What takes away the rows that nobody sees any more: keys, fields and sessions whose time is over, and what deleted
+ * collections and trimmed lists left behind. No reader sees a difference, but for `count`. And what takes silent members
+ * out of consumer groups: that does make a difference, and is made nowhere else.
  *
  * A sweep is an entry like any other and takes its share only, by rows and by bytes read.
  */
