@@ -73,7 +73,15 @@ const definitions = {
   ),
   OFFSET_OUT_OF_RANGE: define<{ what: string; offset: number; start: number; end: number }>(
     'out_of_range',
-    f => `ERR offset out of range: ${f.offset}; ${f.what} holds ${f.start} to ${f.end - 1} (its end is ${f.end})`,
+    f =>
+      `ERR offset out of range: ${f.offset}; ${f.what} ` +
+      (f.start === f.end
+        ? `holds nothing, its next record gets ${f.end}`
+        : `holds ${f.start} to ${f.end - 1}, its next record gets ${f.end}`),
+  ),
+  CONDITION_NOT_MET: define<{ operation: number; command: string }>(
+    'precondition',
+    f => `ERR condition not met: command ${f.operation}, ${f.command}; none was applied`,
   ),
   OVERFLOW: define<{ what: string }>(
     'precondition',
@@ -244,7 +252,8 @@ const definitions = {
   ),
   GROUP_ACTIVE: define<{ group: string; members: number }>(
     'precondition',
-    f => `group ${f.group} has members that this would take by surprise (${f.members}): stop them, or force it`,
+    f =>
+      `group ${f.group} has members that this would take by surprise (${f.members}): stop them, or force it`,
   ),
   GROUP_FULL: define<{ what: string; max: number }>(
     'exhausted',

@@ -127,8 +127,13 @@ export class StateMachine {
   private run(index: number, commands: readonly Command[], operations: readonly Operation[]): Answer {
     const replies: Reply[] = []
     try {
-      for (const [i, command] of commands.entries())
-        replies.push(command.run(this.keyspace, operations[i]!.args))
+      for (const [i, command] of commands.entries()) {
+        const reply = command.run(this.keyspace, operations[i]!.args)
+        // Of several the one whose condition is not met guards the others.
+        if (commands.length > 1 && reply.kind === 'success' && !reply.success && reply.integer === undefined)
+          throw new RoundhouseError('CONDITION_NOT_MET', { operation: i + 1, command: command.name })
+        replies.push(reply)
+      }
     } catch (error) {
       this.rows.discard()
       if (!isError(error)) throw error

@@ -1,7 +1,9 @@
 import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
-import type { Bytes } from '../lib/bytes.ts'
+import { type Bytes, quote } from '../lib/bytes.ts'
+import { slotOf } from '../lib/slot.ts'
 import { append } from './append.ts'
+import { atomic } from './atomic.ts'
 import type { Command } from './command.ts'
 import { copy } from './copy.ts'
 import { dbsize } from './dbsize.ts'
@@ -9,6 +11,7 @@ import { decr } from './decr.ts'
 import { decrby } from './decrby.ts'
 import { del } from './del.ts'
 import { echo } from './echo.ts'
+import type { Operation } from './envelope.ts'
 import { exists } from './exists.ts'
 import { expire } from './expire.ts'
 import { expireat } from './expireat.ts'
@@ -89,7 +92,7 @@ import { zscore } from './zscore.ts'
 /** What clients may call, by name. A new command is one new file and its line here. */
 export const commands: CommandTable = new Map(
   [
-    ...[ping, echo, dbsize, scan, randomkey],
+    ...[ping, echo, dbsize, scan, randomkey, atomic],
     ...[del, exists, type, expire, pexpire, expireat, pexpireat, ttl, pttl, persist, rename, copy],
     ...[set, get, getdel, mset, mget, append, strlen, incr, incrby, decr, decrby],
     ...[hset, hsetnx, hget, hmget, hdel, hgetall, hkeys, hvals, hlen, hexists, hincrby, hscan],
@@ -146,16 +149,43 @@ export function parseCall(name: string, args: readonly Bytes[], table: CommandTa
   }
   checkSize('command', bytes, limits.callBytesMax)
   command.check?.(args)
+  if (command.operations !== undefined) checkOperations(args[0]!, command.operations(args), table)
   return { command, args }
+}
+
+/** Each is a call of its own, on keys of the one slot. Throws CROSS_SHARD and what `parseCall` throws. */
+function checkOperations(key: Bytes, operations: readonly Operation[], table: CommandTable): void {
+  if (operations.length > limits.operationsMax)
+    throw new RoundhouseError('INVALID_ARGUMENT', {
+      what: `${operations.length} commands`,
+      accepted: `at most ${limits.operationsMax}`,
+    })
+  const slot = slotOf(key)
+  for (const { command: name, args } of operations) {
+    const { command } = parseCall(name, args, table)
+    const keys = keysOf(command, args)
+    if (keys.length === 0 || command.operations !== undefined)
+      throw new RoundhouseError('INVALID_ARGUMENT', {
+        what: `${name} in an atomic entry`,
+        accepted: 'commands on keys, of one hash tag',
+      })
+    for (const other of keys)
+      if (slotOf(other) !== slot)
+        throw new RoundhouseError('CROSS_SHARD', {
+          ...{ first: quote(key), firstSlot: slot },
+          ...{ other: quote(other), otherSlot: slotOf(other) },
+        })
+  }
 }
 
 function checkSize(what: string, bytes: number, max: number): void {
   if (bytes > max) throw new RoundhouseError('TOO_LARGE', { what, bytes, max })
 }
 
+/** Those with a dot are what nodes make of calls to other services. */
 function knownIn(table: CommandTable): string {
   return [...table.values()]
-    .filter(command => command.isInternal !== true)
+    .filter(({ name, isInternal }) => isInternal !== true && !name.includes('.'))
     .map(command => command.name)
     .sort()
     .join(' ')

@@ -1,3 +1,4 @@
+import { atomicReply } from '../commands/atomic.ts'
 import type { Command, GatherPart, Plan, Reply } from '../commands/command.ts'
 import { argsOfPart, keysOf } from '../commands/scatter.ts'
 import { type ParsedCall, parseCall } from '../commands/table.ts'
@@ -277,10 +278,10 @@ export class Router {
     deadline: number,
   ): Promise<CallResult> {
     return new Promise((resolve, reject) => {
-      const settle = (result: Settled) => finish(result, resolve, reject)
+      const settle = (result: Settled) => finish(command, result, resolve, reject)
       if (command.access === 'read') replica.enqueueRead({ command, args, deadline, settle })
       else {
-        const operations = [{ command: command.name, args }]
+        const operations = command.operations?.(args) ?? [{ command: command.name, args }]
         replica.enqueueWrite({ operations, session: call.session, deadline, settle })
       }
       this.options.host.touch(replica)
@@ -294,12 +295,17 @@ async function readStale(replica: Replica, command: Command, args: readonly Byte
 }
 
 function finish(
+  command: Command,
   result: Settled,
   resolve: (result: CallResult) => void,
   reject: (error: Error) => void,
 ): void {
   if (!result.ok) reject(result.error)
-  else resolve({ reply: result.replies[0] as Reply, revision: result.index, lagMs: 0 })
+  else {
+    const { replies, index } = result
+    const reply = command.operations === undefined ? (replies[0] as Reply) : atomicReply(replies)
+    resolve({ reply, revision: index, lagMs: 0 })
+  }
 }
 
 /** 16 bytes and a sequence from 1 up; anything else is no session. */

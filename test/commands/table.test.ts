@@ -29,7 +29,7 @@ describe('the door for calls', () => {
   it('refuses an unknown command and names those it knows, internal ones not', () => {
     assert.throws(
       () => parse('NOPE', 'k'),
-      /ERR unknown command 'NOPE': known are APPEND COPY DBSIZE .* ZSCORE/,
+      /ERR unknown command 'NOPE': known are APPEND ATOMIC COPY DBSIZE .* ZSCORE/,
     )
     assert.throws(() => parse('SWEEP', '1'), refusal('UNKNOWN_COMMAND'))
     assert.throws(() => parse('constructor'), refusal('UNKNOWN_COMMAND'))
