@@ -26,6 +26,8 @@ const fillKeys = 100
 const fillInFlight = 16
 /** What nodes call the counters, in Admin.Stats. */
 const syncsCounter = 'journal_fsyncs'
+/** Leaders move; who goes on asking the old one measures forwarding, of a stream's commands one at a time a shard. */
+const mapEveryMs = 1_000
 const forwardedCounter = 'calls_forwarded'
 
 export const runBench: RunBench = async (plan, cluster, onProgress, signal) => {
@@ -69,6 +71,7 @@ async function runCase(
   let before: Promise<Snapshot> | null = null
   let after: Promise<Snapshot> | null = null
   try {
+    router.follow()
     // Once for nothing: what it takes to connect does not belong to the window.
     await router.snapshot()
     const driven = await drive({
@@ -154,7 +157,9 @@ class Router {
   /** By client, then by node. */
   private readonly lanes: readonly (readonly Lane[])[]
   /** By shard: the place of its leader among `nodes`, or -1. */
-  private readonly leaders: readonly number[]
+  private leaders: readonly number[]
+  private timer: NodeJS.Timeout | null = null
+  private isAsking = false
 
   constructor(plan: BenchPlan, cluster: BenchCluster, map: MapResponse, calls: CallKind) {
     this.plan = plan
@@ -167,7 +172,26 @@ class Router {
     this.lanes = Array.from({ length: plan.clients }, () =>
       this.nodes.map(({ address }) => openLane(address, calls, cluster.credentials)),
     )
-    this.leaders = map.leaders.map(leader => this.nodes.findIndex(node => node.id === leader))
+    this.leaders = this.leadersOf(map)
+  }
+
+  /** From now on asks who leads. A node that joins meanwhile gets nothing sent. */
+  follow(): void {
+    this.timer = setInterval(() => {
+      if (this.isAsking || this.plan.route === 'any') return
+      this.isAsking = true
+      this.cluster
+        .map()
+        .then(
+          map => {
+            this.leaders = this.leadersOf(map)
+          },
+          () => {},
+        )
+        .finally(() => {
+          this.isAsking = false
+        })
+    }, mapEveryMs)
   }
 
   send(request: CommandRequest, slot: number, answer: (failure: string | null) => void): void {
@@ -183,7 +207,12 @@ class Router {
   }
 
   close(): void {
+    if (this.timer !== null) clearInterval(this.timer)
     for (const lane of this.lanes.flat()) lane.close()
+  }
+
+  private leadersOf(map: MapResponse): number[] {
+    return map.leaders.map(leader => this.nodes.findIndex(node => node.id === leader))
   }
 
   private placeOf({ key }: CommandRequest): number {

@@ -17,6 +17,9 @@ const verb = benchVerb(
   async () => runVerify,
 )
 
+/** Who leads the shards of `withCluster`, as it tells. */
+let leaders = ['n0', 'n1', 'n0', 'n1']
+
 /** Two nodes that lead the even and the odd shards; every operation costs 100 µs, and a sync at the second. */
 async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>): Promise<void> {
   const nodes: FakeNode[] = []
@@ -28,7 +31,7 @@ async function withCluster(use: (nodes: [FakeNode, FakeNode]) => Promise<void>):
         clientAddress: node.address,
         state: 'alive',
       })),
-      leaders: ['n0', 'n1', 'n0', 'n1'],
+      leaders,
     })
   for (const place of [0, 1]) {
     const stats = () => {
@@ -144,6 +147,28 @@ describe('the bench', () => {
           sorted,
           sorted.map((_, place) => BigInt(place + 1)),
         )
+      }
+    })
+  })
+
+  it('follows leaders that move', async () => {
+    await withCluster(async nodes => {
+      const shell = fakeShell({ ROUNDHOUSE_NODE: nodes[0].address })
+      const before = leaders
+      let left = 100
+      measured = () => {
+        if (--left === 0) leaders = ['n1', 'n1', 'n1', 'n1']
+        // Node 0 had the even shards; node 1 has them now.
+        const moved = nodes[1].requests.filter(({ command, key }) => command === 'SET' && leaderOf(key) === 0)
+        if (moved.length >= 20) shell.controller.abort()
+      }
+      try {
+        const args = ['bench', 'set', '-d', '20s', '--warm-up', '0', '--keys', '300', '--rate', '200']
+        assert.equal(await runCli([...args, '-o', 'json'], shell, [verb]), 0)
+        const { duration_s: seconds } = JSON.parse(shell.stdout.text()).cases[0]
+        assert.ok(seconds < 19, 'it went on asking the old leader')
+      } finally {
+        leaders = before
       }
     })
   })
