@@ -310,6 +310,31 @@ describe('a node', () => {
         for (const session of silent) session.destroy()
       })
 
+      await part('clients that call one by one and never read', async node => {
+        const silent = Array.from({ length: 4 }, () => {
+          const session = http2(node)
+          // 2 GB of answers, if anybody made them.
+          for (let i = 0; i < grpcLimits.concurrentStreamsMax; i++)
+            request(session, 'RunCommand').end(requestOf('GET', 'large'))
+          return session
+        })
+        const reader = http2(node)
+        const streams = Array.from({ length: 30 }, () => request(reader, 'RunCommand'))
+        for (const stream of streams) stream.end(requestOf('GET', 'large'))
+        for (const stream of streams) assert.equal(await statusOf(stream), ok)
+        reader.destroy()
+        for (const session of silent) session.destroy()
+      })
+
+      await part('requests that never end', async node => {
+        const greedy = http2(node)
+        const gone = new Promise<void>(resolve => greedy.once('close', resolve))
+        // 16 GB are promised; no more of them come than are taken.
+        const bytes = framed(Buffer.alloc(1024 * 1024), grpcLimits.requestBytesMax)
+        for (let i = 0; i < grpcLimits.concurrentStreamsMax; i++) request(greedy, 'RunCommand').write(bytes)
+        await gone
+      })
+
       await part(`${connections} connections, opened and closed`, async node => {
         let number = 0
         const open = async () => {

@@ -7,6 +7,7 @@ import { type LogFields, type Logger, silentLogger } from '../../src/lib/logger.
 import { loadNodeCertificates, type NodeCertificates, pathsOf } from '../../src/lib/node-certificates.ts'
 import { TlsChannelCredentials } from '../../src/lib/tls-channel.ts'
 import { nodeCredentials } from '../../src/peer/tls.ts'
+import type { ConnectionLimits } from '../../src/wire/grpc/options.ts'
 import type { Refusal } from '../../src/wire/grpc/refusals.ts'
 import { createServer } from '../../src/wire/grpc/server.ts'
 import { FakePeerService, FakeService } from '../wire/grpc/fake-service.ts'
@@ -44,7 +45,11 @@ export interface TlsServer {
   close(): Promise<void>
 }
 
-export async function startTlsServer(nodeId: string, files: CertificateFiles): Promise<TlsServer> {
+export async function startTlsServer(
+  nodeId: string,
+  files: CertificateFiles,
+  limits: Partial<ConnectionLimits> = {},
+): Promise<TlsServer> {
   const service = new FakeService()
   const peerService = new FakePeerService()
   const log: LogLine[] = []
@@ -72,6 +77,7 @@ export async function startTlsServer(nodeId: string, files: CertificateFiles): P
     credentials,
     areCallersChecked,
     onRefused: refusal => refusals.push(refusal),
+    limits,
   })
   const port = await server.listen('127.0.0.1', 0)
   return {
