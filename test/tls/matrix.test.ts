@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { connect as connectHttp2 } from 'node:http2'
+import { connect as connectTcp } from 'node:net'
 import { after, before, describe, it } from 'node:test'
 import { connect, type TLSSocket } from 'node:tls'
 import { fromBinary } from '@bufbuild/protobuf'
@@ -55,6 +56,8 @@ const methods: readonly Method[] = [
 ]
 
 function rowOf({ path }: Method): keyof typeof matrix {
+  // A client that routes by itself asks where shards are led.
+  if (path === '/roundhouse.v1.Admin/Map') return 'clients'
   if (path.startsWith('/roundhouse.v1.Admin/')) return 'admins'
   if (path.startsWith('/roundhouse.v1.Peer/') || path === '/clusterpb.ClusterNode/Heartbeat') return 'peers'
   return 'clients'
@@ -340,6 +343,32 @@ describe('a port with TLS and a CA', () => {
     request.end(Buffer.from([0, 0, 0, 0, 0]))
     assert.equal(Number(await answered), status.UNAUTHENTICATED)
     session.destroy()
+  })
+})
+
+describe('a port with TLS', () => {
+  it('closes who does not shake hands, or says nothing after it, in time, and leaves others alone', async () => {
+    const home = new CertificateDirectory('node1')
+    const server = await startTlsServer('node1', home.of('node1'), { handshakeMsMax: 300 })
+    const client = new Client(server.address, callerCredentials(home.of('root')), {
+      'grpc.use_local_subchannel_pool': 1,
+    })
+    const ping = methods.find(each => each.path === '/clusterpb.ClusterNode/RunCommand')!
+    assert.equal((await call(client, ping)).code, status.OK)
+    const tls = { port: server.port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['h2'] }
+    const closed = [connectTcp(server.port, '127.0.0.1'), connect(tls)].map(socket => {
+      socket.on('error', () => {})
+      socket.resume()
+      return new Promise(resolve => socket.once('close', resolve))
+    })
+    // Gone in time: its deadline went with it.
+    const early = connect(tls, () => early.destroy())
+    await Promise.all(closed)
+    assert.equal(server.refusals.length, 2)
+    for (const { why } of server.refusals) assert.match(why, /did not begin to speak HTTP\/2/)
+    assert.equal((await call(client, ping)).code, status.OK)
+    client.close()
+    await server.close()
   })
 })
 
