@@ -12,6 +12,7 @@ import type { Bytes } from './bytes.ts'
 
 export const statusDetailsKey = 'grpc-status-details-bin'
 export const errorInfoUrl = 'type.googleapis.com/google.rpc.ErrorInfo'
+export const localizedMessageUrl = 'type.googleapis.com/google.rpc.LocalizedMessage'
 export const errorDomain = 'roundhouse'
 
 export interface ErrorInfo {

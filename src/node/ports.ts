@@ -1,4 +1,5 @@
 import type { Reply } from '../commands/command.ts'
+import type { Operation } from '../commands/envelope.ts'
 import type { DiskState, MemberRecord } from '../gossip/member.ts'
 import type { RecordBody } from '../keyspace/record.ts'
 import type { Bytes } from '../lib/bytes.ts'
@@ -257,6 +258,8 @@ export interface StreamService {
   /** Removes the records before an offset, and answers the first that is left. Throws OFFSET_OUT_OF_RANGE. */
   truncate(name: string, partition: number, before: number): Promise<number>
   produce(batch: Batch): Promise<Produced>
+  /** The command that appends these records, to be one of an atomic entry's. */
+  operationOf(stream: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation>
   /** Throws NO_SUCH_STREAM, NO_SUCH_PARTITION. */
   find(name: string, partition: number): Promise<PartitionPlace>
   /** Records from an offset on. Throws OFFSET_OUT_OF_RANGE, with the range there is. */

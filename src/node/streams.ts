@@ -1,6 +1,5 @@
+import type { Operation } from '../commands/envelope.ts'
 import { isError, RemoteError, RoundhouseError } from '../errors.ts'
-import { limits } from '../keyspace/limits.ts'
-import { encodeRecord } from '../keyspace/record.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
@@ -37,6 +36,7 @@ import {
   type StreamWish,
 } from './ports.ts'
 import type { Router } from './router.ts'
+import { encodeBatch } from './stream-batch.ts'
 import { keeperLimits, partitionKey, StreamKeeper } from './stream-keeper.ts'
 import { readWaitRequest, StreamTails } from './stream-tails.ts'
 
@@ -67,16 +67,6 @@ export interface StreamsOptions {
   /** Waits out elections. */
   readonly pause: (ms: number) => Promise<void>
 }
-
-export const produceLimits = {
-  /** Of one batch. */
-  recordsMax: 10_000,
-  batchBytesMax: limits.callBytesMax - 4096,
-  /** A record with its key and headers, as it is stored. */
-  recordBytesMax: limits.valueBytesMax,
-  headersMax: 64,
-  headerNameBytesMax: 255,
-} as const
 
 /** Partitions of one stream that are asked at the same time. */
 const describedAtOnceMax = 32
@@ -305,14 +295,10 @@ export class Streams implements StreamService {
 
   async produce(batch: Batch): Promise<Produced> {
     const { records, session, timeoutMs, signal, order } = batch
-    checkCount(records.length)
-    const encoded = records.map(encodeChecked)
+    const encoded = encodeBatch(records)
     const found = this.stream(batch.stream)
     const stream = found instanceof Promise ? await found : found
     const place = this.placeOf(stream, batch.partition ?? this.partitionOf(batch, stream.partitions))
-    const bytes = encoded.reduce((sum, each) => sum + each.byteLength, 0)
-    const max = produceLimits.batchBytesMax
-    if (bytes > max) throw new RoundhouseError('TOO_LARGE', { what: 'batch', bytes, max })
     const args = [...argsOf(place), ...encoded]
     const result = await this.options.router.execute({
       ...plainCall('STREAM.APPEND', args, timeoutMs),
@@ -323,6 +309,11 @@ export class Streams implements StreamService {
     this.counters.batches++
     this.counters.records += records.length
     return { partition: place.partition, offset: countOf(result), count: records.length }
+  }
+
+  async operationOf(name: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation> {
+    const encoded = encodeBatch(records)
+    return { command: 'STREAM.APPEND', args: [...argsOf(await this.find(name, partition)), ...encoded] }
   }
 
   /** By key; a batch whose keys are of several partitions is refused, for it can't be one entry. */
@@ -454,45 +445,4 @@ function countOf({ reply }: CallResult): number {
 
 function isOutOfRange(error: unknown): boolean {
   return (isError(error) || error instanceof RemoteError) && error.code === 'OFFSET_OUT_OF_RANGE'
-}
-
-function checkCount(records: number): void {
-  const max = produceLimits.recordsMax
-  if (records >= 1 && records <= max) return
-  throw new RoundhouseError('INVALID_ARGUMENT', {
-    what: `batch of ${records} records`,
-    accepted: `1 to ${max}`,
-  })
-}
-
-function encodeChecked(record: ProducedRecord): Bytes {
-  const { key, headers, crc } = record
-  const { headersMax, headerNameBytesMax, recordBytesMax } = produceLimits
-  if (key !== null && key.byteLength > limits.keyBytesMax) tooLarge('key', key.byteLength, limits.keyBytesMax)
-  if (headers.length > headersMax)
-    throw new RoundhouseError('INVALID_ARGUMENT', {
-      what: `${headers.length} headers of a record`,
-      accepted: `at most ${headersMax}`,
-    })
-  for (const { name } of headers) {
-    const bytes = fromUtf8(name).byteLength
-    if (bytes > headerNameBytesMax) tooLarge("header's name", bytes, headerNameBytesMax)
-  }
-  const bytes = encodeRecord(record)
-  if (bytes.byteLength > recordBytesMax) tooLarge('record', bytes.byteLength, recordBytesMax)
-  if (crc !== undefined && crc !== checksumOf(bytes))
-    throw new RoundhouseError('INVALID_ARGUMENT', {
-      what: `record's crc ${crc}`,
-      accepted: `${checksumOf(bytes)}, which is that of what came`,
-    })
-  return bytes
-}
-
-/** A record begins with it. */
-function checksumOf(record: Bytes): number {
-  return new DataView(record.buffer, record.byteOffset).getUint32(0, true)
-}
-
-function tooLarge(what: string, bytes: number, max: number): never {
-  throw new RoundhouseError('TOO_LARGE', { what, bytes, max })
 }

@@ -63,10 +63,21 @@ export function statusOf(error: unknown): GrpcStatus {
   const facts = factsOf(error)
   const metadata = new Metadata()
   if (facts.code !== '') {
-    const info = { reason: facts.code, leader: facts.leader }
-    metadata.set(statusDetailsKey, encodeRichStatus(facts.status, facts.text, info))
+    const details = {
+      reason: facts.code,
+      metadata: { ...(facts.leader === '' ? {} : { leader: facts.leader }), ...rangeOf(error) },
+      ...(facts.code === 'OFFSET_OUT_OF_RANGE' ? { localized: facts.text } : {}),
+    }
+    metadata.set(statusDetailsKey, encodeRichStatus(facts.status, facts.text, details))
   }
   return { code: facts.status, details: facts.text, metadata }
+}
+
+/** Which offsets there are, for who asked for another. */
+function rangeOf(error: unknown): Readonly<Record<string, string>> {
+  if (!isError(error, 'OFFSET_OUT_OF_RANGE')) return {}
+  const { offset, start, end } = error.facts
+  return { offset: String(offset), start: String(start), end: String(end) }
 }
 
 function leaderOf(error: RoundhouseError | RemoteError): string {

@@ -660,7 +660,7 @@ const errorDetails: Family = {
   refuses: 'null: the status is told as it is',
   share: 1,
   open: async () => {
-    const info = { reason: 'NOT_LEADER', leader: '10.0.0.1:8080' }
+    const info = { reason: 'NOT_LEADER', metadata: { leader: '10.0.0.1:8080' } }
     const mutator = new Mutator([encodeRichStatus(status.UNAVAILABLE, 'no leader here', info)])
     return {
       run: each => {

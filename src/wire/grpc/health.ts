@@ -8,7 +8,7 @@ import type { Clock } from '../../lib/clock.ts'
 import { grpcLimits } from './options.ts'
 
 /** The empty name is the server as a whole. */
-const names = ['', 'clusterpb.ClusterNode', 'roundhouse.v1.Admin']
+const names = ['', 'clusterpb.ClusterNode', 'log.v1.Log', 'roundhouse.v1.Streams', 'roundhouse.v1.Admin']
 
 export class Health {
   private readonly isServing: () => boolean

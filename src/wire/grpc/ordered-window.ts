@@ -16,6 +16,8 @@ import type { CallMemory } from './connections.ts'
 export interface WindowLimits {
   readonly requestsMax: number
   readonly bytesMax: number
+  /** What the first answers are taken to be, where that is known; `firstAnswerBytes`. */
+  readonly answerBytes?: number
 }
 
 /** Requests know what they weigh. */
@@ -32,20 +34,23 @@ interface Slot {
   readonly requestBytes: number
   /** What it weighs now. */
   bytes: number
-  response: Buffer | null
+  response: Answer | null
 }
+
+/** An error ends the stream with its status in its turn: what came before it is answered, what comes after it is not. */
+type Answer = Buffer | Error
 
 export class OrderedWindow<Request extends Sized> {
   private readonly stream: ServerDuplexStream<Request, Buffer>
   private readonly limits: WindowLimits
   private readonly memory: CallMemory
-  private readonly answer: (request: Request) => Promise<Buffer> | Buffer
+  private readonly answer: (request: Request) => Promise<Answer> | Answer
   /** Oldest first; those before `head` have left, those before `next` are written. */
   private slots: Slot[] = []
   private head = 0
   private next = 0
   private bytes = 0
-  private expectedBytes = firstAnswerBytes
+  private expectedBytes: number
   private isPaused = false
   private isBlocked = false
   private isEnding = false
@@ -57,12 +62,13 @@ export class OrderedWindow<Request extends Sized> {
     stream: ServerDuplexStream<Request, Buffer>,
     limits: WindowLimits,
     memory: CallMemory,
-    answer: (request: Request) => Promise<Buffer> | Buffer,
+    answer: (request: Request) => Promise<Answer> | Answer,
   ) {
     this.stream = stream
     this.limits = limits
     this.memory = memory
     this.answer = answer
+    this.expectedBytes = limits.answerBytes ?? firstAnswerBytes
     stream.on('data', (request: Request) => this.accept(request))
     stream.on('end', () => this.finish())
     stream.on('drain', () => {
@@ -107,12 +113,13 @@ export class OrderedWindow<Request extends Sized> {
     }
   }
 
-  private fill(slot: Slot, response: Buffer): void {
-    this.expectedBytes = Math.max(response.byteLength, this.expectedBytes * fading)
+  private fill(slot: Slot, response: Answer): void {
+    const bytes = response instanceof Error ? 0 : response.byteLength
+    this.expectedBytes = Math.max(bytes, this.expectedBytes * fading)
     slot.response = response
-    this.memory.add(response.byteLength)
+    this.memory.add(bytes)
     this.bytes -= slot.bytes
-    slot.bytes = slot.requestBytes + response.byteLength
+    slot.bytes = slot.requestBytes + bytes
     this.bytes += slot.bytes
     if (this.slots[this.next] === slot) this.flush()
   }
@@ -122,6 +129,12 @@ export class OrderedWindow<Request extends Sized> {
     while (!this.isBlocked && this.next < this.slots.length) {
       const slot = this.slots[this.next]!
       if (slot.response === null) break
+      if (slot.response instanceof Error) {
+        this.endError ??= slot.response
+        this.isEnding = true
+        this.slots.length = this.next
+        break
+      }
       this.next++
       this.isBlocked = !this.stream.write(slot.response, this.onSent)
     }

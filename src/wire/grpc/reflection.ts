@@ -5,7 +5,13 @@ import { ReflectionService } from '@grpc/reflection'
 import { image } from '../../gen/image.ts'
 
 /** What is listed. `roundhouse.v1.Peer` is between nodes and nobody's to explore. */
-const services = ['clusterpb.ClusterNode', 'roundhouse.v1.Admin', 'grpc.health.v1.Health']
+const services = [
+  'clusterpb.ClusterNode',
+  'log.v1.Log',
+  'roundhouse.v1.Streams',
+  'roundhouse.v1.Admin',
+  'grpc.health.v1.Health',
+]
 
 export function makeReflection(): ReflectionService {
   // The library wants proto-loader's package definition and reads nothing of it but the files' descriptors.

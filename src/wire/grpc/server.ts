@@ -1,5 +1,6 @@
 /**
- * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, roundhouse.v1.Admin and Peer, health, reflection.
+ * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, log.v1.Log, roundhouse.v1.Streams, Admin and
+ * Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
 import type { Http2Server } from 'node:http2'
@@ -14,9 +15,11 @@ import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
 import { Connections } from './connections.ts'
 import { Gate } from './gate.ts'
 import { Health } from './health.ts'
+import { LogHandlers, logMethods } from './log.ts'
 import { connectionLimits, type GrpcServerOptions, grpcLimits } from './options.ts'
 import { makeReflection } from './reflection.ts'
 import { Refusals } from './refusals.ts'
+import { streamsHandlers, streamsMethods } from './streams.ts'
 
 export type { GrpcServerOptions } from './options.ts'
 
@@ -49,6 +52,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   const connections = new Connections({ ...connectionLimits, ...options.limits }, options.clock, refusals)
   guardAll(server, connections)
   const clusterNode = new ClusterNodeHandlers(options, callerOf, connections)
+  const log = new LogHandlers(options, connections)
   const answer = (error: unknown) => {
     if (!isExpected(error)) options.onUnexpected(error)
     return statusOf(error)
@@ -57,6 +61,8 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   const health = new Health(() => options.service.isServing(), options.clock)
   server.addService(clusterNodeMethods, clusterNode.handlers())
   server.addService(adminMethods, adminHandlers(options, connections))
+  server.addService(logMethods, log.handlers())
+  server.addService(streamsMethods, streamsHandlers(options, connections))
   server.addService(peerMethods, peers.handlers())
   const bound: string[] = []
   health.addTo(server)
@@ -72,6 +78,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
       new Promise(resolve => {
         health.close()
         clusterNode.endStreams()
+        log.endStreams()
         peers.endStreams()
         // forceShutdown would find no session: grpc-js keeps that list for channelz only, which is off here.
         for (const address of bound) server.drain(address, graceMs)

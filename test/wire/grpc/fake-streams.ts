@@ -1,6 +1,7 @@
 /** Streams in memory behind the port that wires see: one replica, which is always right. */
+import type { Operation } from '../../../src/commands/envelope.ts'
 import { RoundhouseError } from '../../../src/errors.ts'
-import { encodeRecord, keepRecord, timestampOf } from '../../../src/keyspace/record.ts'
+import { keepRecord, timestampOf } from '../../../src/keyspace/record.ts'
 import { type Bytes, fromUtf8 } from '../../../src/lib/bytes.ts'
 import type { StreamRecord } from '../../../src/node/meta-register.ts'
 import type {
@@ -8,12 +9,14 @@ import type {
   LogServer,
   PartitionPlace,
   Produced,
+  ProducedRecord,
   ReadOptions,
   ReadRecords,
   StreamDescription,
   StreamService,
   StreamWish,
 } from '../../../src/node/ports.ts'
+import { encodeBatch } from '../../../src/node/stream-batch.ts'
 
 interface FakeStream {
   record: StreamRecord
@@ -92,14 +95,21 @@ export class FakeStreams implements StreamService {
   }
 
   async produce(batch: Batch): Promise<Produced> {
+    const encoded = encodeBatch(batch.records)
     this.batches.push(batch)
     await this.onProduce(batch)
     const partition = batch.partition ?? 0
     const found = this.partition(await this.find(batch.stream, partition))
     const offset = found.kept.length
-    for (const record of batch.records) found.kept.push(keepRecord(encodeRecord(record), this.nowMs++, 3))
+    for (const record of encoded) found.kept.push(keepRecord(record, this.nowMs++, 3))
     this.wake()
     return { partition, offset, count: batch.records.length }
+  }
+
+  async operationOf(name: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation> {
+    const { key, id } = await this.find(name, partition)
+    const places = [key, fromUtf8(String(id)), fromUtf8(String(partition))]
+    return { command: 'STREAM.APPEND', args: [...places, ...encodeBatch(records)] }
   }
 
   async find(name: string, partition: number): Promise<PartitionPlace> {

@@ -1,0 +1,62 @@
+import { RoundhouseError } from '../errors.ts'
+import { limits } from '../keyspace/limits.ts'
+import { encodeRecord } from '../keyspace/record.ts'
+import { type Bytes, fromUtf8 } from '../lib/bytes.ts'
+import type { ProducedRecord } from './ports.ts'
+
+/** What producers meet. The errors that name these are TOO_LARGE and INVALID_ARGUMENT. */
+export const produceLimits = {
+  /** Of one batch. */
+  recordsMax: 10_000,
+  batchBytesMax: limits.callBytesMax - 4096,
+  /** A record with its key and headers, as it is stored. */
+  recordBytesMax: limits.valueBytesMax,
+  headersMax: 64,
+  headerNameBytesMax: 255,
+} as const
+
+/** The records as they are stored, if all of them may be. Throws INVALID_ARGUMENT, TOO_LARGE. */
+export function encodeBatch(records: readonly ProducedRecord[]): Bytes[] {
+  const { recordsMax, batchBytesMax } = produceLimits
+  if (records.length < 1 || records.length > recordsMax)
+    throw new RoundhouseError('INVALID_ARGUMENT', {
+      what: `batch of ${records.length} records`,
+      accepted: `1 to ${recordsMax}`,
+    })
+  const encoded = records.map(encodeChecked)
+  const bytes = encoded.reduce((sum, each) => sum + each.byteLength, 0)
+  if (bytes > batchBytesMax) tooLarge('batch', bytes, batchBytesMax)
+  return encoded
+}
+
+function encodeChecked(record: ProducedRecord): Bytes {
+  const { key, headers, crc } = record
+  const { headersMax, headerNameBytesMax, recordBytesMax } = produceLimits
+  if (key !== null && key.byteLength > limits.keyBytesMax) tooLarge('key', key.byteLength, limits.keyBytesMax)
+  if (headers.length > headersMax)
+    throw new RoundhouseError('INVALID_ARGUMENT', {
+      what: `${headers.length} headers of a record`,
+      accepted: `at most ${headersMax}`,
+    })
+  for (const { name } of headers) {
+    const bytes = fromUtf8(name).byteLength
+    if (bytes > headerNameBytesMax) tooLarge("header's name", bytes, headerNameBytesMax)
+  }
+  const bytes = encodeRecord(record)
+  if (bytes.byteLength > recordBytesMax) tooLarge('record', bytes.byteLength, recordBytesMax)
+  if (crc !== undefined && crc !== checksumOf(bytes))
+    throw new RoundhouseError('INVALID_ARGUMENT', {
+      what: `record's crc ${crc}`,
+      accepted: `${checksumOf(bytes)}, which is that of what came`,
+    })
+  return bytes
+}
+
+/** A record begins with it. */
+function checksumOf(record: Bytes): number {
+  return new DataView(record.buffer, record.byteOffset).getUint32(0, true)
+}
+
+function tooLarge(what: string, bytes: number, max: number): never {
+  throw new RoundhouseError('TOO_LARGE', { what, bytes, max })
+}
