@@ -71,7 +71,10 @@ export function readRequest(request: CommandRequest, isKeyed: (command: string) 
   }
 }
 
-function readSession(request: CommandRequest): Session | null {
+/** Throws INVALID_ARGUMENT. */
+export function readSession(
+  request: Pick<CommandRequest, 'session' | 'sequence' | 'ackedBelow'>,
+): Session | null {
   const id = request.session
   if (id.length === 0) return null
   if (id.length !== callLimits.sessionBytes)

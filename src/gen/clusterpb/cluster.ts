@@ -20,6 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Record } from "../log/v1/log.js";
 
 export const Read = { LINEARIZABLE: 0, STALE: 1 } as const;
 
@@ -64,6 +65,37 @@ export interface Transfer {
   part: string;
   position: bigint;
   length: number;
+}
+
+export interface AtomicRequest {
+  /** In order; each sees what those before it have done. */
+  operations: Operation[];
+  /** As in CommandRequest, for the whole. */
+  session: Buffer;
+  sequence: bigint;
+  ackedBelow: bigint;
+}
+
+export interface Operation {
+  operation:
+    | //
+    /** Of this only the command, its key and its arguments count. */
+    { $case: "command"; value: CommandRequest }
+    | { $case: "append"; value: Append }
+    | undefined;
+}
+
+export interface Append {
+  stream: string;
+  partition: number;
+  records: Record[];
+}
+
+export interface AtomicResponse {
+  /** In the order of the operations; an append answers the offset of its first record as `count`. */
+  responses: CommandResponse[];
+  /** Raft index of the entry. */
+  revision: bigint;
 }
 
 export interface CommandResponse {
@@ -475,6 +507,335 @@ export const Transfer: MessageFns<Transfer> = {
     message.part = object.part ?? "";
     message.position = (object.position !== undefined && object.position !== null) ? BigInt(object.position) : 0n;
     message.length = object.length ?? 0;
+    return message;
+  },
+};
+
+function createBaseAtomicRequest(): AtomicRequest {
+  return { operations: [], session: Buffer.alloc(0), sequence: 0n, ackedBelow: 0n };
+}
+
+export const AtomicRequest: MessageFns<AtomicRequest> = {
+  encode(message: AtomicRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.operations) {
+      Operation.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.session.length !== 0) {
+      writer.uint32(138).bytes(message.session);
+    }
+    if (message.sequence !== 0n) {
+      if (BigInt.asUintN(64, message.sequence) !== message.sequence) {
+        throw new globalThis.Error("value provided for field message.sequence of type uint64 too large");
+      }
+      writer.uint32(144).uint64(message.sequence);
+    }
+    if (message.ackedBelow !== 0n) {
+      if (BigInt.asUintN(64, message.ackedBelow) !== message.ackedBelow) {
+        throw new globalThis.Error("value provided for field message.ackedBelow of type uint64 too large");
+      }
+      writer.uint32(152).uint64(message.ackedBelow);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AtomicRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAtomicRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operations.push(Operation.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.session = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.sequence = reader.uint64() as bigint;
+            continue;
+          }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.ackedBelow = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AtomicRequest>): AtomicRequest {
+    return AtomicRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AtomicRequest>): AtomicRequest {
+    const message = createBaseAtomicRequest();
+    message.operations = object.operations?.map((e) => Operation.fromPartial(e)) || [];
+    message.session = object.session ?? Buffer.alloc(0);
+    message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
+    message.ackedBelow = (object.ackedBelow !== undefined && object.ackedBelow !== null)
+      ? BigInt(object.ackedBelow)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseOperation(): Operation {
+  return { operation: undefined };
+}
+
+export const Operation: MessageFns<Operation> = {
+  encode(message: Operation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.operation?.$case) {
+      case "command":
+        CommandRequest.encode(message.operation.value, writer.uint32(10).fork()).join();
+        break;
+      case "append":
+        Append.encode(message.operation.value, writer.uint32(18).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Operation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOperation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operation = { $case: "command", value: CommandRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.operation = { $case: "append", value: Append.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Operation>): Operation {
+    return Operation.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Operation>): Operation {
+    const message = createBaseOperation();
+    switch (object.operation?.$case) {
+      case "command": {
+        if (object.operation?.value !== undefined && object.operation?.value !== null) {
+          message.operation = { $case: "command", value: CommandRequest.fromPartial(object.operation.value) };
+        }
+        break;
+      }
+      case "append": {
+        if (object.operation?.value !== undefined && object.operation?.value !== null) {
+          message.operation = { $case: "append", value: Append.fromPartial(object.operation.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseAppend(): Append {
+  return { stream: "", partition: 0, records: [] };
+}
+
+export const Append: MessageFns<Append> = {
+  encode(message: Append, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stream !== "") {
+      writer.uint32(10).string(message.stream);
+    }
+    if (message.partition !== 0) {
+      writer.uint32(16).uint32(message.partition);
+    }
+    for (const v of message.records) {
+      Record.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Append {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAppend();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stream = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.partition = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.records.push(Record.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Append>): Append {
+    return Append.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Append>): Append {
+    const message = createBaseAppend();
+    message.stream = object.stream ?? "";
+    message.partition = object.partition ?? 0;
+    message.records = object.records?.map((e) => Record.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAtomicResponse(): AtomicResponse {
+  return { responses: [], revision: 0n };
+}
+
+export const AtomicResponse: MessageFns<AtomicResponse> = {
+  encode(message: AtomicResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.responses) {
+      CommandResponse.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asUintN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AtomicResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAtomicResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.responses.push(CommandResponse.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.revision = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<AtomicResponse>): AtomicResponse {
+    return AtomicResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AtomicResponse>): AtomicResponse {
+    const message = createBaseAtomicResponse();
+    message.responses = object.responses?.map((e) => CommandResponse.fromPartial(e)) || [];
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
     return message;
   },
 };
@@ -1410,6 +1771,20 @@ export const ClusterNodeService = {
     responseSerialize: (value: CommandResponse): Buffer => Buffer.from(CommandResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CommandResponse => CommandResponse.decode(value),
   },
+  /**
+   * Commands and appends on keys of one hash tag as one entry: all are applied, or none. One that is refused, or whose
+   * condition is not met (SET with NX, XX or IFEQ), is the call's error. Streams count by their name and partition: with a
+   * hash tag in its name a stream lies where the tag's keys lie.
+   */
+  atomic: {
+    path: "/clusterpb.ClusterNode/Atomic" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AtomicRequest): Buffer => Buffer.from(AtomicRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AtomicRequest => AtomicRequest.decode(value),
+    responseSerialize: (value: AtomicResponse): Buffer => Buffer.from(AtomicResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AtomicResponse => AtomicResponse.decode(value),
+  },
 } as const;
 
 export interface ClusterNodeServer extends UntypedServiceImplementation {
@@ -1419,6 +1794,12 @@ export interface ClusterNodeServer extends UntypedServiceImplementation {
   runCommand: handleUnaryCall<CommandRequest, CommandResponse>;
   /** Many commands in flight, answers in request order, errors in band. Between peers also bulk data (`transfer`). */
   streamCommand: handleBidiStreamingCall<CommandRequest, CommandResponse>;
+  /**
+   * Commands and appends on keys of one hash tag as one entry: all are applied, or none. One that is refused, or whose
+   * condition is not met (SET with NX, XX or IFEQ), is the call's error. Streams count by their name and partition: with a
+   * hash tag in its name a stream lies where the tag's keys lie.
+   */
+  atomic: handleUnaryCall<AtomicRequest, AtomicResponse>;
 }
 
 export interface ClusterNodeClient extends Client {
@@ -1461,6 +1842,26 @@ export interface ClusterNodeClient extends Client {
     metadata: Metadata,
     options?: Partial<CallOptions>,
   ): ClientDuplexStream<CommandRequest, CommandResponse>;
+  /**
+   * Commands and appends on keys of one hash tag as one entry: all are applied, or none. One that is refused, or whose
+   * condition is not met (SET with NX, XX or IFEQ), is the call's error. Streams count by their name and partition: with a
+   * hash tag in its name a stream lies where the tag's keys lie.
+   */
+  atomic(
+    request: AtomicRequest,
+    callback: (error: ServiceError | null, response: AtomicResponse) => void,
+  ): ClientUnaryCall;
+  atomic(
+    request: AtomicRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AtomicResponse) => void,
+  ): ClientUnaryCall;
+  atomic(
+    request: AtomicRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AtomicResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const ClusterNodeClient = makeGenericClientConstructor(

@@ -11,6 +11,7 @@ import type {
 } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import {
+  AtomicRequest,
   ClusterNodeService,
   CommandRequest,
   CommandResponse,
@@ -32,6 +33,7 @@ import { type Caller, type CallerOf, demandIdentity, demandNode } from '../../pe
 import { readMembers, writeMember } from '../../peer/member-codec.ts'
 import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
 import { factsOf, isExpected, statusOf } from '../../peer/status.ts'
+import { readAtomic, writeAtomic } from './atomic.ts'
 import type { Connections } from './connections.ts'
 import { type Arrived, fail, rawMethod, respond } from './method.ts'
 import { type GrpcServerOptions, grpcLimits } from './options.ts'
@@ -40,6 +42,7 @@ import { OrderedWindow } from './ordered-window.ts'
 export const clusterNodeMethods = {
   heartbeat: rawMethod(ClusterNodeService.heartbeat, HeartbeatRequest),
   runCommand: rawMethod(ClusterNodeService.runCommand, CommandRequest),
+  atomic: rawMethod(ClusterNodeService.atomic, AtomicRequest),
   // A chunk weighs in the window before it is read, so that a few large ones fill it.
   streamCommand: rawMethod(ClusterNodeService.streamCommand, CommandRequest, it => it.transfer?.length ?? 0),
 }
@@ -67,6 +70,7 @@ export class ClusterNodeHandlers {
         this.heartbeat(call, callback),
       runCommand: (call: Unary<CommandRequest>, callback: sendUnaryData<Buffer>) =>
         this.runCommand(call, callback),
+      atomic: (call: Unary<AtomicRequest>, callback: sendUnaryData<Buffer>) => this.atomic(call, callback),
       streamCommand: (stream: CommandStream) => this.streamCommand(stream),
     }
   }
@@ -124,6 +128,24 @@ export class ClusterNodeHandlers {
       })
     }
     memory.admit(this.timeoutMs(grpcCall), run, refusal => fail(callback, memory, refusal, onUnexpected))
+  }
+
+  private atomic(grpcCall: Unary<AtomicRequest>, callback: sendUnaryData<Buffer>): void {
+    const { service, onUnexpected, isKeyed } = this.options
+    const { message, error } = grpcCall.request
+    const memory = this.connections.memoryOf(grpcCall)
+    if (message === null) {
+      fail(callback, memory, error, onUnexpected)
+      return
+    }
+    const timeoutMs = this.timeoutMs(grpcCall)
+    const run = () =>
+      respond(callback, memory, onUnexpected, async () => {
+        const requested = await readAtomic(message, service, isKeyed)
+        const call = { ...requested, read: 'linearizable', forward: true, hops: 0, shard: null } as const
+        return writeAtomic(await service.execute({ ...call, timeoutMs }))
+      })
+    memory.admit(timeoutMs, run, refusal => fail(callback, memory, refusal, onUnexpected))
   }
 
   private streamCommand(stream: CommandStream): void {
