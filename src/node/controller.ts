@@ -64,7 +64,7 @@ const clockOffMsMax = 5_000
 
 export class Controller {
   private readonly options: ControllerOptions
-  private readonly reader = new RegisterReader()
+  private reader = new RegisterReader()
   private known: Register | null = null
   /** The plan is a function of the register and of who is down: it is made anew when one of them changed. */
   private lastPlan: {
@@ -107,10 +107,17 @@ export class Controller {
     const replica = this.options.host.group(metaGroup)
     if (replica === undefined) return
     const command = metaCommands.get('META.READ')!
+    let isWhole = true
     const register = this.reader.read(key => {
       const reply = replica.peek(command, [key])
+      // No answer is not an empty one: a row that can't be read must not pass for one that is not there.
+      if (reply === null) isWhole = false
       return reply?.kind === 'value' ? reply.value : undefined
     })
+    if (!isWhole) {
+      this.reader = new RegisterReader()
+      return
+    }
     if (register === null || register === this.known) return
     this.known = register
     this.options.onRegister(register)

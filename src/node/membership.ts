@@ -78,6 +78,17 @@ export class Membership {
     log.info('joined', { cluster: this.clusterId, metaReplica })
   }
 
+  /**
+   * A start that takes long without having seen the register. After a crash in the middle of joining it knows nobody:
+   * whoever is asked again tells the addresses. And the replica of the meta shard may have been found damaged only after it
+   * was brought back: without the register nothing else would ask for another one.
+   */
+  async enterAgain(): Promise<void> {
+    const node = await this.join()
+    if (node === null || this.host.group(metaGroup)?.halted == null) return
+    await this.host.create(metaGroup, await this.anotherMetaReplica(node))
+  }
+
   /** The seeds of a member are of its own cluster, or this is the directory of another one. Silence says nothing. */
   checkSeeds(): void {
     for (const seed of this.seeds()) {

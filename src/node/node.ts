@@ -271,10 +271,11 @@ export class Node implements Service, PeerService {
     if (this.host.group(metaGroup) === undefined || this.membership.clusterId === null)
       await this.membership.enter()
     this.controller.refresh()
+    // Whoever leads soon has to know the others' clocks by then.
+    for (const [nodeId, { peer }] of this.addresses) if (nodeId !== this.nodeId) this.greet(nodeId, peer)
     for (let waited = 0; !this.isStopping && !this.isMember(); waited++) {
       await this.pause(20)
-      // A start after a crash in the middle of joining knows nobody: whoever is asked again tells the addresses.
-      if (waited % 150 === 149 && this.controller.register === null) await this.membership.join()
+      if (waited % 150 === 149 && this.controller.register === null) await this.membership.enterAgain()
     }
     this.membership.refuseOtherSettings()
     this.isReady = true
@@ -389,7 +390,7 @@ export class Node implements Service, PeerService {
   }
 
   private gossip(): void {
-    const { clock, peers } = this.options
+    const { clock } = this.options
     const disk = this.diskOf(this.nodeId)
     this.noteChanges(this.detector.update({ load: this.load(), leads: this.leads(), disk }))
     const { probe, changes } = this.detector.tick(clock.now())
@@ -398,14 +399,18 @@ export class Node implements Service, PeerService {
       const address = this.addressOf(nodeId)
       if (address === null) continue
       this.membership.askWhetherLeft(address, this.detector.view.self.heartbeat)
-      peers.heartbeat(address, this.greeting(), this.options.heartbeatIntervalMs * 2).then(
-        answer => {
-          this.detector.noteCall(nodeId, true)
-          this.hear(answer)
-        },
-        () => this.detector.noteCall(nodeId, false),
-      )
+      this.greet(nodeId, address)
     }
+  }
+
+  private greet(nodeId: string, address: string): void {
+    this.options.peers.heartbeat(address, this.greeting(), this.options.heartbeatIntervalMs * 2).then(
+      answer => {
+        this.detector.noteCall(nodeId, true)
+        this.hear(answer)
+      },
+      () => this.detector.noteCall(nodeId, false),
+    )
   }
 
   private left(): void {
