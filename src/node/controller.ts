@@ -39,6 +39,8 @@ export interface ControllerOptions {
   readonly isDown: (node: string) => boolean
   /** Down for longer than anybody should wait. */
   readonly isLost: (node: string) => boolean
+  /** The node says that its disk is full, or nearly: it is given nothing more. */
+  readonly isFull: (node: string) => boolean
   /** The node says that its disk is full, or hangs: what it led would stand still. */
   readonly isDiskSick: (node: string) => boolean
   /** How far a node's wall clock is off the median of all, ms. */
@@ -66,10 +68,10 @@ export class Controller {
   private readonly options: ControllerOptions
   private reader = new RegisterReader()
   private known: Register | null = null
-  /** The plan is a function of the register and of who is down: it is made anew when one of them changed. */
+  /** The plan is a function of the register and of who is down or full: it is made anew when one of them changed. */
   private lastPlan: {
     readonly register: Register
-    readonly down: string
+    readonly able: string
     readonly plan: RebalancePlan
   } | null = null
   private readonly busy = new Set<string>()
@@ -91,13 +93,15 @@ export class Controller {
 
   /** What this node, looking at its own copy of the register, takes for the plan. */
   plan(): RebalancePlan | null {
-    const { hash64, isDown, isLost, movesMax } = this.options
+    const { hash64, isDown, isLost, isFull, movesMax } = this.options
     const register = this.known
     if (register === null) return null
-    const down = register.nodes.map(({ nodeId }) => `${isDown(nodeId)} ${isLost(nodeId)}`).join()
-    if (this.lastPlan?.register !== register || this.lastPlan.down !== down) {
-      const plan = planRebalance({ register, isDown, isLost, hash64, movesMax })
-      this.lastPlan = { register, down, plan }
+    const able = register.nodes
+      .map(({ nodeId }) => `${isDown(nodeId)} ${isLost(nodeId)} ${isFull(nodeId)}`)
+      .join()
+    if (this.lastPlan?.register !== register || this.lastPlan.able !== able) {
+      const plan = planRebalance({ register, isDown, isLost, isFull, hash64, movesMax })
+      this.lastPlan = { register, able, plan }
     }
     return this.lastPlan.plan
   }

@@ -165,7 +165,7 @@ export class Node implements Service, PeerService {
         isFull: () => options.disk?.state === 'full',
         // By gossip, so a leader hears of it within a round or a few. Nothing depends on its hearing in time: what it sends
         // meanwhile finds the room between "nearly full" and "full", and a full node just takes in nothing.
-        isNearlyFull: node => ['nearly_full', 'full'].includes(this.diskOf(node)),
+        isNearlyFull: node => this.isDiskFull(node),
         isOfUsers: group => group !== metaGroup,
       },
       onFatal: error => this.fail(error),
@@ -188,6 +188,7 @@ export class Node implements Service, PeerService {
       hash64: options.hash64,
       isDown: node => this.isDown(node),
       isLost: node => this.isLost(node),
+      isFull: node => this.isDiskFull(node),
       isDiskSick: node => ['full', 'hung'].includes(this.diskOf(node)),
       clockOffMs: node => this.wallClocks.offMs(node),
       movesMax: options.rebalanceMovesMax,
@@ -387,6 +388,10 @@ export class Node implements Service, PeerService {
   private diskOf(node: string): DiskState {
     if (node !== this.nodeId) return this.detector.view.member(node)?.disk ?? 'ok'
     return this.host.isDiskHung ? 'hung' : (this.options.disk?.state ?? 'ok')
+  }
+
+  private isDiskFull(node: string): boolean {
+    return ['nearly_full', 'full'].includes(this.diskOf(node))
   }
 
   private gossip(): void {

@@ -14,6 +14,8 @@ export interface RebalanceInput {
   readonly isDown: (node: string) => boolean
   /** Nodes that have been down for longer than anybody should wait. */
   readonly isLost: (node: string) => boolean
+  /** Nodes that say that their disk is full, or nearly: they give data, and take none until there is room. */
+  readonly isFull: (node: string) => boolean
   readonly hash64: Hash64
   /** Operations open at one time. Each costs its nodes a snapshot's worth of I/O. */
   readonly movesMax: number
@@ -71,7 +73,10 @@ export function wishOf(
 }
 
 export function planRebalance(input: RebalanceInput): RebalancePlan {
-  const { register, isDown, isLost, hash64, movesMax } = input
+  const { register, isDown, isLost, isFull, hash64, movesMax } = input
+  /** Why a replica can't be made there now; null when it can. */
+  const troubleOf = (node: string) =>
+    isDown(node) ? 'which is down' : isFull(node) ? 'whose disk is full, or nearly' : null
   const held = holders(register, isLost)
   const wish = wishOf(register, isLost, hash64)
   const operations: OpenRequest[] = []
@@ -89,7 +94,8 @@ export function planRebalance(input: RebalanceInput): RebalancePlan {
       if (known.has(member.replica)) continue
       movesLeft++
       receiving.set(member.node, (receiving.get(member.node) ?? 0) + 1)
-      if (isDown(member.node)) blocked.push(`shard ${group} waits for ${member.node}, which is down`)
+      const trouble = troubleOf(member.node)
+      if (trouble !== null) blocked.push(`shard ${group} waits for ${member.node}, ${trouble}`)
     }
   }
   const { replicationFactor } = register.settings
@@ -107,11 +113,11 @@ export function planRebalance(input: RebalanceInput): RebalancePlan {
       const stuck = [...current.voters, ...current.learners].some(
         member => isDown(member.node) || record.unfit.includes(member.replica),
       )
-      if (!stuck || added.some(member => isDown(member.node))) continue
+      if (!stuck || added.some(member => troubleOf(member.node) !== null)) continue
     } else movesLeft += added.length
-    const down = added.find(member => isDown(member.node))
-    if (down !== undefined) {
-      blocked.push(`shard ${shard} would go to ${down.node}, which is down`)
+    const unable = added.find(member => troubleOf(member.node) !== null)
+    if (unable !== undefined) {
+      blocked.push(`shard ${shard} would go to ${unable.node}, ${troubleOf(unable.node)}`)
       continue
     }
     // A replacement takes the place of the operation that it replaces.

@@ -8,13 +8,18 @@ interface Around {
   readonly down?: readonly string[]
   /** Down, and for so long that nobody waits. */
   readonly lost?: readonly string[]
+  /** Nodes whose disk is full. */
+  readonly full?: readonly string[]
   readonly movesMax?: number
 }
 
-function plan(register: Register, { down = [], lost = [], movesMax = 24 }: Around = {}): RebalancePlan {
+function plan(
+  register: Register,
+  { down = [], lost = [], full = [], movesMax = 24 }: Around = {},
+): RebalancePlan {
   const isLost = (node: string) => lost.includes(node)
   const isDown = (node: string) => down.includes(node) || isLost(node)
-  return planRebalance({ register, isDown, isLost, hash64, movesMax })
+  return planRebalance({ register, isDown, isLost, isFull: node => full.includes(node), hash64, movesMax })
 }
 
 const shardsOf = ({ operations }: RebalancePlan) => operations.filter(({ group }) => group !== metaGroup)
@@ -361,6 +366,51 @@ describe('a node that is lost', () => {
     settle(meta, { lost: ['node2'] })
     settle(meta)
     assert.ok(held(meta, 'node2') >= 40)
+  })
+})
+
+describe('a node whose disk is full', () => {
+  it('is given nothing, and what would go there says why', () => {
+    const meta = cluster(3).admit('node4')
+    const result = plan(meta.register, { full: ['node4'] })
+    assert.deepEqual(shardsOf(result), [])
+    assert.equal(result.movesLeft, (settings.shardCount * 3) / 4)
+    assert.match(result.blockedBy!, /^shard \d+ would go to node4, whose disk is full, or nearly$/)
+    // What it is asked to follow is small, and without it it is no member.
+    meta.join('node5')
+    assert.notEqual(metaOf(plan(meta.register, { full: ['node5'] })), undefined)
+  })
+
+  it('gets its share once there is room', () => {
+    const meta = cluster(3).admit('node4')
+    settle(meta, { full: ['node4'] })
+    assert.deepEqual(shares(meta.register), { node1: 8, node2: 8, node3: 8 })
+    settle(meta)
+    assert.deepEqual(shares(meta.register), { node1: 6, node2: 6, node3: 6, node4: 6 })
+  })
+
+  it('keeps what it has, and gives what others take', () => {
+    assert.deepEqual(plan(cluster(4).register, { full: ['node2'] }).operations, [])
+    const meta = cluster(3).admit('node4')
+    settle(meta, { full: ['node1', 'node2', 'node3'] })
+    assert.deepEqual(shares(meta.register), { node1: 6, node2: 6, node3: 6, node4: 6 })
+  })
+
+  it('does not hold up moves to others', () => {
+    const meta = cluster(3).admit('node4', 'node5')
+    const result = plan(meta.register, { full: ['node5'] })
+    const going = shardsOf(result).flatMap(added)
+    assert.ok(going.length > 0)
+    assert.ok(going.every(node => node === 'node4'))
+    assert.match(result.blockedBy!, /node5, whose disk is full/)
+  })
+
+  it('is named where a move has begun already, which goes on when it can', () => {
+    const meta = cluster(3).admit('node4')
+    for (const request of plan(meta.register).operations) meta.open(request)
+    const { operations, blockedBy } = plan(meta.register, { full: ['node4'] })
+    assert.deepEqual(operations, [])
+    assert.match(blockedBy!, /^shard \d+ waits for node4, whose disk is full, or nearly$/)
   })
 })
 
