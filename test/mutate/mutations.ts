@@ -100,11 +100,12 @@ export const mutations: readonly Mutation[] = [
     replace: 'if (entry.index <= this.committed) continue',
   },
   {
-    name: 'commit-uncompared-tail',
-    why: 'The commit index is taken for entries behind the append that were never compared with the leader’s.',
+    name: 'commit-of-refused-append',
+    why: 'The commit index of an append that does not fit is taken over: entries that are not the leader’s count as committed.',
     file: 'src/raft/raft-log.ts',
-    find: 'this.commitTo(Math.min(committedByLeader, last))',
-    replace: 'this.commitTo(Math.min(committedByLeader, this.lastIndex()))',
+    find: 'if (!this.matchTerm(index, term)) return null',
+    replace:
+      'if (!this.matchTerm(index, term)) { this.commitTo(Math.min(committedByLeader, this.lastIndex())); return null }',
   },
   {
     name: 'no-consistency-check',

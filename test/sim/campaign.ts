@@ -3,7 +3,7 @@ import { type Logger, silentLogger } from '../../src/lib/logger.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import type { CallCounters } from './client.ts'
 import { forkLogs, stallFollower } from './fork.ts'
-import { SimCluster } from './sim-cluster.ts'
+import { SimCluster, type SimMachine } from './sim-cluster.ts'
 import type { Sometimes } from './sometimes.ts'
 import { drawSwarm, type Fault, type FaultKind, type Swarm } from './swarm.ts'
 import { Trouble } from './trouble.ts'
@@ -99,7 +99,13 @@ async function run(
       cluster.invariants?.firstViolationMs == null ? null : cluster.invariants.firstViolationMs - beganMs,
   })
   if (faults.some(({ kind }) => kind === 'joint-trouble')) trouble.disturbJoints(world.random.fork())
-  if (!(await cluster.boot(swarm.nodes))) {
+  if (faults.some(({ kind }) => kind === 'copy-trouble')) trouble.crashCopies(world.random.fork())
+  const older = faults.find(({ kind }) => kind === 'older-release')
+  const olderIndex = older === undefined ? null : older.pick % swarm.nodes
+  const beforeStart = (machine: SimMachine, i: number) => {
+    if (i === olderIndex) trouble.makeOlder(machine, swarm.newCommand)
+  }
+  if (!(await cluster.boot(swarm.nodes, beforeStart))) {
     violations.push(
       `${swarm.nodes} nodes did not form a cluster in time: ${JSON.stringify(cluster.describe())}`,
     )
@@ -107,6 +113,7 @@ async function run(
   }
   beganMs = world.nowMs
   workload = new Workload(cluster, { keys, clients, thinkMs })
+  trouble.onStart = machine => workload?.greet(machine)
   trouble.begin(faults)
   const electionsBefore = cluster.invariants!.elections
   const eventsMax = world.eventCount + eventsOfTroubleMax

@@ -8,7 +8,7 @@ import type { SimCluster } from './sim-cluster.ts'
 
 /** What a client knows of a call in the end. */
 export type Outcome =
-  | { readonly kind: 'done'; readonly reply: Reply; readonly text: string | null }
+  | { readonly kind: 'done'; readonly reply: Reply; readonly text: string | null; readonly revision: number }
   /** It certainly had no effect. */
   | { readonly kind: 'refused'; readonly error: RoundhouseError | RemoteError | null }
   /** It may have had one. */
@@ -222,13 +222,14 @@ export class Client {
       const attempt = this.try(command, bytes, session, read, Math.max(1, untilMs - world.nowMs))
       if (attempt !== null) {
         try {
-          const { reply } = await attempt
+          const { reply, revision } = await attempt
           this.counters.acknowledged++
-          return { kind: 'done', reply, text: textOf(reply) }
+          return { kind: 'done', reply, text: textOf(reply), revision }
         } catch (error) {
           if (!(error instanceof RoundhouseError) && !(error instanceof RemoteError)) throw error
           this.lastTrouble = error.message
           if (read === 'stale' && error.code === 'NOT_READY') sightings.see('staleRefused')
+          if (error.code === 'UNKNOWN_COMMAND') sightings.see('commandUnknown')
           if (error.code === 'OVERLOADED') sightings.see('uncommittedFull')
           if (error.kind === 'outcome_unknown') mayBeApplied = true
           else if (!isPassing(error)) return mayBeApplied ? this.gaveUp(true) : { kind: 'refused', error }
@@ -262,6 +263,8 @@ function servedBy(machine: object): Map<string, number> {
 /** Another node, or the same one later, may answer otherwise. */
 function isPassing({ code, kind }: RoundhouseError | RemoteError): boolean {
   if (code === 'SESSION_FULL') return false
+  // A node of an older release; another one may know it.
+  if (code === 'UNKNOWN_COMMAND') return true
   return kind === 'unavailable' || kind === 'exhausted' || kind === 'data_loss'
 }
 

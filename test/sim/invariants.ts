@@ -9,12 +9,17 @@
  * - no answer to an append or a vote leaves before what it promises is durable; what was confirmed survives
  * - one uncommitted change of configuration; consecutive quorums meet (§6); ids that left never come back
  * - a quarantined replica is mute
+ * - what is read was committed when it was asked for: a linearizable answer is no older than any commit before its question
+ *   (Raft §6.4, thesis), and no replica answers older rows than it has shown, over restarts too
+ * - no stamp is far off the voters' clocks
  */
 
 import { clock } from '../../src/commands/clock.ts'
+import { decodeEnvelope } from '../../src/commands/envelope.ts'
 import { sweep } from '../../src/commands/sweep.ts'
 import { metaGroup } from '../../src/node/meta-register.ts'
 import type { Node } from '../../src/node/node.ts'
+import type { Entry } from '../../src/raft/types.ts'
 import { type Configuration, decodeConfiguration } from '../../src/shard/configuration.ts'
 import type { JournalRecord, PeerMessage } from '../../src/shard/ports.ts'
 import type { Replica } from '../../src/shard/replica.ts'
@@ -28,6 +33,9 @@ const ownEntryBytesMax = 64
 
 /** A group's log may be this long while one who votes has nothing of it: it is being born. */
 const emptyLogMax = 16
+
+/** How far a stamp may be ahead of the median of the voters' clocks, and what a greeting may be late. */
+const stampOffMsMax = 500 + 250
 
 /** A violation that is told once is enough: what follows from it is noise. */
 const violationsMax = 20
@@ -51,17 +59,25 @@ export class Invariants {
   private readonly isDown: (node: string) => boolean
   /** Whether something was done to a node's disk that no replica of it need survive. */
   private readonly isDamaged: (node: string) => boolean
+  /** The latest time that any right clock shows; NaN where nobody can say which are right. */
+  private readonly latestWallMs: () => number
+  /** How long a replica puts off applying what is committed, ms; null: it does not. */
+  holdApply: ((node: string, replica: Replica) => number) | null = null
+  /** Entries were carried forward in the journal of that node. */
+  onCopied: ((node: string) => void) | null = null
 
   constructor(
     sightings: Sightings,
     nowMs: () => number,
     isDown: (node: string) => boolean,
     isDamaged: (node: string) => boolean,
+    latestWallMs: () => number,
   ) {
     this.sightings = sightings
     this.nowMs = nowMs
     this.isDown = isDown
     this.isDamaged = isDamaged
+    this.latestWallMs = latestWallMs
   }
 
   violated(text: string): void {
@@ -149,6 +165,7 @@ export class Invariants {
       if (entry.data.byteLength < ownEntryBytesMax) this.noteOwn(entry.data)
       const hash = ledger.append(entry)
       if (group === null) continue
+      if (ledger.seenRole === 'leader' && entry.term === ledger.seenTerm) this.noteStamp(ledger, group, entry)
       if (had[i] !== undefined && had[i] !== hash && had[i] === group.committed[entry.index])
         this.violated(`replica ${ledger.id} replaces the committed entry ${entry.index} of group ${group.id}`)
       const place = group.place(entry.index, entry.term)
@@ -162,6 +179,21 @@ export class Invariants {
     if (group !== null && ledger.changes.filter(index => index > group.commit).length > 1)
       this.violated(
         `replica ${ledger.id} has ${ledger.changes.length} uncommitted changes of configuration in group ${group.id}`,
+      )
+  }
+
+  /** Of three clocks and more the one that is off decides nothing: TTLs and sessions of everybody hang on the stamps. */
+  private noteStamp(ledger: ReplicaLedger, group: GroupTruth, { index, kind, data }: Entry): void {
+    if (kind !== 'normal' || data.byteLength === 0) return
+    const { timestampMs } = decodeEnvelope(data)
+    const before = group.stampMs
+    group.stampMs = Math.max(before, timestampMs)
+    const voters = group.configurations.get(group.lastConfiguration)?.voters
+    if (voters === undefined || voters.voters.length < 3 || voters.votersOutgoing.length > 0) return
+    const latestMs = this.latestWallMs()
+    if (timestampMs > before && timestampMs > latestMs + stampOffMsMax)
+      this.violated(
+        `leader ${ledger.id} stamps entry ${index} of group ${group.id} ${Math.round(timestampMs - latestMs)} ms ahead of every right clock`,
       )
   }
 
@@ -355,22 +387,37 @@ export class Invariants {
       if (ledger === undefined || ledger.isQuarantined) continue
       ledger.isQuarantined = true
       this.sightings.see('quarantined')
+      if (/state: the checksum of a row/.test(why)) this.sightings.see('rowRotMet')
       if (!this.isDamaged(node.nodeId))
         this.violated(`${node.nodeId}: replica ${id} is quarantined, and nothing was damaged: ${why}`)
     }
     for (const replica of node.host.all()) {
-      this.countTicks(node.nodeId, replica)
+      this.watch(node.nodeId, replica)
       this.lookAt(node.nodeId, replica)
     }
   }
 
-  private readonly ticked = new WeakMap<Replica, { atMs: number; times: number }>()
+  private readonly watched = new WeakSet<Replica>()
+
+  /** Once a replica: what its host and its callers ask of it goes by here. */
+  private watch(node: string, replica: Replica): void {
+    if (this.watched.has(replica)) return
+    this.watched.add(replica)
+    this.countTicks(node, replica)
+    this.watchReads(node, replica)
+    const apply = replica.applyCommitted.bind(replica)
+    // Whoever puts it off sees to it that the replica is looked at again.
+    replica.applyCommitted = untilMs => {
+      const heldMs = this.holdApply?.(node, replica) ?? 0
+      if (heldMs === 0) return apply(untilMs)
+      this.sightings.see('applyLate')
+      return true
+    }
+  }
 
   /** Ticks that a stalled process missed must not be made up for: a burst starts elections by itself. */
   private countTicks(node: string, replica: Replica): void {
-    if (this.ticked.has(replica)) return
     const last = { atMs: -1, times: 0 }
-    this.ticked.set(replica, last)
     const { raft } = replica
     const tick = raft.tick.bind(raft)
     raft.tick = () => {
@@ -380,6 +427,43 @@ export class Invariants {
       if (last.times === 2) this.violated(`${node}: replica ${replica.id} ticks twice at once`)
       tick()
     }
+  }
+
+  private watchReads(node: string, replica: Replica): void {
+    const { group } = replica
+    const enqueue = replica.enqueueRead.bind(replica)
+    const stale = replica.readStale.bind(replica)
+    replica.enqueueRead = read => {
+      // All that was ever answered was committed by then.
+      const due = this.group(group).commit
+      const { log, term } = replica.raft.raft
+      if (replica.isLeader && log.term(log.committed) !== term) this.sightings.see('readBeforeFirstCommit')
+      const settle: typeof read.settle = result => {
+        if (result.ok) this.showed(node, replica, due)
+        read.settle(result)
+      }
+      enqueue({ ...read, settle })
+    }
+    replica.readStale = (command, args) => {
+      const answer = stale(command, args)
+      this.showed(node, replica, 0)
+      return answer
+    }
+  }
+
+  private showed(node: string, replica: Replica, due: number): void {
+    const { id, appliedIndex } = replica
+    if (appliedIndex < due)
+      this.violated(
+        `${node}: replica ${id} answers a read as of ${appliedIndex}; ${due} was committed in group ${replica.group} when it was asked`,
+      )
+    const ledger = this.ledgers.get(id)
+    if (ledger === undefined) return
+    if (appliedIndex < ledger.shownApplied)
+      this.violated(
+        `${node}: replica ${id} answers a read as of ${appliedIndex}, after one as of ${ledger.shownApplied}`,
+      )
+    ledger.shownApplied = Math.max(ledger.shownApplied, appliedIndex)
   }
 
   private lookAt(node: string, replica: Replica): void {

@@ -58,6 +58,8 @@ export class ReplicaLedger {
   seenApplied = -1
   seenConfiguration = -1
   seenRole = ''
+  /** The applied index as of which it last answered a read, in whatever life. */
+  shownApplied = 0
   /** A snapshot is on its way to it. */
   isPulling = false
 
@@ -128,6 +130,8 @@ export class GroupTruth {
   /** By index: who the replicas are. */
   readonly configurations = new Map<number, { readonly text: string; readonly voters: VoterSets }>()
   lastConfiguration = 0
+  /** The latest stamp that a leader has given. */
+  stampMs = 0
   /** Replicas that were in the configuration once and are not any more. */
   readonly removed = new Set<number>()
 

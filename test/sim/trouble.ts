@@ -6,6 +6,7 @@
 import type { Prng } from '../../src/lib/prng.ts'
 import { metaGroup } from '../../src/node/meta-register.ts'
 import type { Node } from '../../src/node/node.ts'
+import type { Replica } from '../../src/shard/replica.ts'
 import { goodNetwork } from './network.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
 import type { Fault, FaultKind } from './swarm.ts'
@@ -82,6 +83,78 @@ export class Trouble {
     }
   }
 
+  /** Some replicas apply late, as on a machine that has much to apply: reads and restarts meet them in between. */
+  private slowApply(amount: number, random: Prng): void {
+    const { invariants, world, machines } = this.cluster
+    if (invariants === null) return
+    const heldUntilMs = new WeakMap<Replica, number>()
+    invariants.holdApply = (node, replica) => {
+      const { nowMs } = world
+      const untilMs = heldUntilMs.get(replica) ?? 0
+      if (untilMs > nowMs) return untilMs - nowMs
+      if (this.isOver || random.next() > 0.05) return 0
+      const heldMs = 1 + random.next() * 80 * amount
+      heldUntilMs.set(replica, nowMs + heldMs)
+      const machine = machines.find(each => each.nodeId === node)
+      const host = machine?.node?.host
+      machine?.clock.soon(heldMs + 0.01, () => host?.touch(replica))
+      return heldMs
+    }
+  }
+
+  /** From the boot on: nodes crash while the journal has just carried entries forward, and no checkpoint came since. */
+  crashCopies(random: Prng): void {
+    const { invariants, machines, sightings } = this.cluster
+    if (invariants === null) return
+    invariants.onCopied = node => {
+      const machine = machines.find(each => each.nodeId === node)
+      if (this.isOver || machine === undefined || random.next() > 0.02) return
+      this.later(random.next() * 60, () => {
+        if (this.crash(machine, 100 + random.next() * 1_000)) sightings.see('copyCrashed')
+      })
+    }
+  }
+
+  /** Before the boot: one of the machines has a release that lacks a command, until it is upgraded. */
+  makeOlder(machine: SimMachine, command: string): void {
+    machine.unknownCommand = command
+    this.older = machine
+  }
+
+  private upgrade(): void {
+    const { older } = this
+    const { sightings, world } = this.cluster
+    if (older === null) return
+    if (this.isSpared(older)) {
+      world.at(100, () => this.upgrade())
+      return
+    }
+    this.older = null
+    // What it did not understand it must not have passed over.
+    const waiting = new Map<number, number>()
+    for (const replica of older.node?.host.all() ?? [])
+      if (replica.halted !== null && !older.node!.host.unfit().has(replica.id))
+        waiting.set(replica.id, replica.appliedIndex)
+    if (waiting.size > 0) sightings.see('entryNotUnderstood')
+    older.unknownCommand = null
+    if (older.node !== null) older.crash()
+    this.start(older)
+    const look = () => {
+      for (const [id, index] of waiting) {
+        if ((older.node?.host.replica(id)?.appliedIndex ?? 0) <= index) continue
+        sightings.see('upgraded')
+        waiting.delete(id)
+      }
+      if (waiting.size > 0) world.at(250, look)
+    }
+    look()
+  }
+
+  private older: SimMachine | null = null
+
+  /** A process begins: it may be asked things. */
+  onStart: ((machine: SimMachine) => void) | null = null
+
   begin(faults: readonly Fault[]): void {
     for (const fault of faults) this.cluster.world.at(fault.atMs, () => this.happen(fault))
   }
@@ -100,6 +173,8 @@ export class Trouble {
       machine.clock.resume()
       this.downUntilMs.delete(machine)
     }
+    this.upgrade()
+    for (const machine of machines) machine.scrub()
     // What is slow or late in a running process stays so until it starts again: that is no fault to wait for.
     world.note('healed')
   }
@@ -110,7 +185,7 @@ export class Trouble {
   }
 
   get isMending(): boolean {
-    return this.emptied.size > 0
+    return this.emptied.size > 0 || this.older !== null
   }
 
   // --- Machines come up again -----------------------------------------------------------------------------------------
@@ -143,6 +218,7 @@ export class Trouble {
     const seeds = this.cluster.machines.map(each => each.address)
     const started = machine.start({ seeds })
     const { node } = machine
+    this.onStart?.(machine)
     // A program that is refused ends, and the supervisor tries again; but for one that is told that it was let go before
     // it had quite come.
     started.catch((error: Error & { readonly code?: string }) => {
@@ -249,6 +325,15 @@ export class Trouble {
 
       case 'joint-trouble':
         return this.cluster.invariants?.onJoint != null
+      case 'slow-apply':
+        this.slowApply(amount, draw.fork())
+        return true
+      case 'copy-trouble':
+        return this.cluster.invariants?.onCopied != null
+      case 'older-release':
+        if (this.older === null) return false
+        world.at(forMs, () => this.upgrade())
+        return true
 
       // Processes.
       case 'crash':
@@ -341,6 +426,19 @@ export class Trouble {
           operation === 'read' ? null : Object.assign(new Error(`EIO: ${path}`), { code: 'EIO' })
         this.later(forMs, () => this.mendDisk(machine))
         return true
+      case 'read-errors':
+        if (machine.node === null || machine.disk.fault !== null || this.isSpared(machine)) return false
+        machine.disk.fault = (operation, path) => {
+          if (operation !== 'read') return null
+          cluster.sightings.see('readFailed')
+          return Object.assign(new Error(`EIO: ${path}`), { code: 'EIO' })
+        }
+        this.later(forMs, () => {
+          machine.disk.fault = null
+        })
+        return true
+      case 'row-rot':
+        return this.rotRows(machine, draw.uint32(), amount)
       case 'rot':
       case 'misdirected':
         return this.damage(kind, machine, draw.uint32(), amount)
@@ -382,7 +480,7 @@ export class Trouble {
   /** False where it does not run, or must not crash now. It comes back after `downMs`. */
   crash(machine: SimMachine, downMs: number): boolean {
     const { world } = this.cluster
-    if (machine.node === null || (this.sparedUntilMs.get(machine) ?? 0) > world.nowMs) return false
+    if (machine.node === null || this.isSpared(machine)) return false
     machine.crash()
     this.downUntilMs.set(machine, world.nowMs + downMs)
     this.later(downMs, () => this.restart(machine))
@@ -406,7 +504,7 @@ export class Trouble {
   /** A journal that can't write can't seal what may have rotted either: such a disk is spared for a moment. */
   private stall(machine: SimMachine, forMs: number): boolean {
     const { nowMs } = this.cluster.world
-    if ((this.sparedUntilMs.get(machine) ?? 0) > nowMs) return false
+    if (this.isSpared(machine)) return false
     this.stalledUntilMs.set(machine, nowMs + forMs + sealedMs)
     machine.disk.stall()
     this.later(forMs, () => machine.disk.unstall())
@@ -447,6 +545,8 @@ export class Trouble {
     const { world } = this.cluster
     if (machine.clock.isPaused || this.emptied.has(machine) || !this.canLose(machine)) return false
     if ((this.stalledUntilMs.get(machine) ?? 0) > world.nowMs) return false
+    // The last frame of a process that died right behind it has no seal: rot in it can't be told from a torn write.
+    if (machine.node === null && machine.stoppedAtMs - machine.wroteAtMs < this.sealMs(machine)) return false
     const names = machine.disk.list('journal').map(name => `journal/${name}`)
     const path = names[where % Math.max(1, names.length)]
     if (path === undefined) return false
@@ -472,10 +572,29 @@ export class Trouble {
           if (((change >> bit) & 1) === 1) machine.disk.flipBit(path, to + i, bit)
       }
     }
-    // The timer of the seal may be late.
-    const { lateMeanMs, stallMsMax } = machine.clockFaults
-    this.sparedUntilMs.set(machine, world.nowMs + sealedMs + 10 * lateMeanMs + stallMsMax)
+    this.sparedUntilMs.set(machine, world.nowMs + this.sealMs(machine))
     if (where % 4 > 0) this.later(sealedMs + amount * 1_000, () => this.crash(machine, 500 * amount))
+    return true
+  }
+
+  /** So long after a write it is sealed for certain: the timer may be late. */
+  private sealMs({ clockFaults: { lateMeanMs, stallMsMax } }: SimMachine): number {
+    return sealedMs + 10 * lateMeanMs + stallMsMax
+  }
+
+  private isSpared(machine: SimMachine): boolean {
+    return (this.sparedUntilMs.get(machine) ?? 0) > this.cluster.world.nowMs
+  }
+
+  /** Rows that can't be read any more; then mostly a restart, whose replicas begin with those that are left. */
+  private rotRows(machine: SimMachine, where: number, amount: number): boolean {
+    if (machine.clock.isPaused || this.emptied.has(machine) || !this.canLose(machine)) return false
+    if (machine.rotRow() === null) return false
+    for (let i = where % 8; i > 0; i--) machine.rotRow()
+    this.victim = machine
+    machine.isDamaged = true
+    this.cluster.sightings.see('rowRotten')
+    if (where % 4 > 0) this.later(amount * 3_000, () => this.crash(machine, 500 * amount))
     return true
   }
 

@@ -8,9 +8,11 @@ import { commands } from '../../src/commands/table.ts'
 import { check } from '../../src/history/check.ts'
 import { kvModel } from '../../src/history/kv-model.ts'
 import type { Value } from '../../src/history/operation.ts'
+import { fromUtf8 } from '../../src/lib/bytes.ts'
 import type { Prng } from '../../src/lib/prng.ts'
+import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
 import { type CallCounters, Client, History, itemsOf, type Outcome } from './client.ts'
-import type { SimCluster } from './sim-cluster.ts'
+import type { SimCluster, SimMachine } from './sim-cluster.ts'
 
 export interface LoadOptions {
   /** Of each family. */
@@ -25,6 +27,14 @@ const longestWord = 4_096
 
 /** Steps of the checker's search of all keys together; after that it says nothing. */
 const searchStepsMax = 20_000
+
+/** A key that expires, as its owner knows it. */
+interface Lease {
+  readonly value: string
+  readonly begunMs: number
+  readonly untilMs: number
+  readonly state: 'setting' | 'set' | 'unsure' | 'gone'
+}
 
 type Act = (client: Client) => Promise<void>
 
@@ -190,6 +200,21 @@ export class Workload {
       this.violated(`a stale read of ${key} answered ${outcome.text}, which nobody wrote`)
   }
 
+  /** A process has just begun: whoever asks it now must not be told less than it told before. */
+  greet(machine: SimMachine): void {
+    const { world, settings } = this.cluster
+    const { node } = machine
+    for (const delayMs of [1, 5, 20, 60, 150, 300])
+      world.at(delayMs, () => {
+        if (!this.isRunning || node === null || machine.node !== node || machine.clock.isPaused) return
+        for (let shard = 0; shard < settings.shardCount; shard++) {
+          const call = { command: 'GET', args: [fromUtf8('x')], session: null, read: 'stale' as const }
+          // What it answers is looked at where it answers (invariants.ts).
+          node.execute({ ...call, forward: false, hops: 1, shard, timeoutMs: 1 }).catch(() => {})
+        }
+      })
+  }
+
   private async counter(client: Client): Promise<void> {
     const key = this.key(client, 'c')
     const draw = client.random.next()
@@ -217,7 +242,7 @@ export class Workload {
     isRead: boolean,
   ): Promise<Outcome> {
     const outcome = isRead ? await client.read(command, args) : await client.write(command, args)
-    if (outcome.kind === 'refused' && outcome.error !== null && !outcome.error.code.startsWith('SESSION_'))
+    if (outcome.kind === 'refused' && outcome.error !== null && !isExpected(outcome.error.code))
       this.violated(`${command} ${args.join(' ')}: ${outcome.error.message}`)
     return outcome
   }
@@ -323,13 +348,10 @@ export class Workload {
 
   // --- Keys that expire: each has one owner ---------------------------------------------------------------------------
 
-  private readonly leases = new Map<
-    string,
-    { value: string; begunMs: number; untilMs: number; state: 'setting' | 'set' | 'unsure' | 'gone' }
-  >()
+  private readonly leases = new Map<string, Lease>()
 
   private async expiring(client: Client): Promise<void> {
-    const { world, sightings } = this.cluster
+    const { world } = this.cluster
     // A write of unknown outcome may take effect later: then its client goes on with another key.
     const key = `e-${client.process}`
     const lease = this.leases.get(key)
@@ -341,15 +363,26 @@ export class Workload {
       return
     }
     if (lease === undefined || lease.state === 'gone' || client.random.next() < 0.2) {
-      const ttlMs = 300 + client.random.below(6_000)
+      const isShort = client.random.next() < 0.4
+      const ttlMs = isShort ? 20 + client.random.below(300) : 300 + client.random.below(6_000)
       const value = this.token(client)
       const mine = { value, begunMs: world.nowMs, untilMs: 0, state: 'setting' as const }
       this.leases.set(key, mine)
       const outcome = await this.run(client, 'SET', [key, value, 'PX', String(ttlMs)], false)
       const isDone = outcome.kind === 'done'
-      this.leases.set(key, { ...mine, untilMs: mine.begunMs + ttlMs, state: isDone ? 'set' : 'unsure' })
+      const made = { ...mine, untilMs: mine.begunMs + ttlMs, state: isDone ? 'set' : 'unsure' } as const
+      this.leases.set(key, made)
+      if (!isShort || !isDone) return
+      // Just when it expires: by the wall clock it is gone, by the log's, which only writes move, perhaps not yet.
+      await new Promise<void>(resolve => world.at(ttlMs + client.random.below(60), resolve))
+      await this.readLease(client, key, made)
       return
     }
+    await this.readLease(client, key, lease)
+  }
+
+  private async readLease(client: Client, key: string, lease: Lease): Promise<void> {
+    const { world, sightings } = this.cluster
     const { begunMs, untilMs, state, value } = lease
     const outcome = await this.run(client, 'GET', [key], true)
     if (outcome.kind !== 'done' || this.leases.get(key) !== lease) return
@@ -358,12 +391,34 @@ export class Workload {
       const slackMs = 600 + 0.05 * (world.nowMs - begunMs) + 0.05 * world.nowMs
       if (state === 'set' && world.nowMs < untilMs - slackMs)
         this.violated(`${key} is gone ${Math.round(untilMs - world.nowMs)} ms before it may expire`)
-      if (state === 'set') sightings.see('keyExpired')
-      if (state === 'set') this.leases.set(key, { ...lease, state: 'gone' })
+      if (state !== 'set') return
+      sightings.see('keyExpired')
+      this.leases.set(key, { ...lease, state: 'gone' })
+      await this.readExpired(client, key, outcome.revision)
       return
     }
     if (state === 'set' && outcome.text !== value)
       this.violated(`${key} holds ${outcome.text}, its owner wrote ${value}`)
+  }
+
+  /**
+   * "Gone" was made true for everybody before it was said: rows that are no older than the answer have no such key, whoever
+   * reads them and whatever clock he has.
+   */
+  private async readExpired(client: Client, key: string, revision: number): Promise<void> {
+    const { machines, sightings, settings } = this.cluster
+    const lease = this.leases.get(key)
+    const group = shardOfSlot(slotOf(fromUtf8(key)), settings.shardCount)
+    const leader = machines.find(({ node }) => node?.host.group(group)?.isLeader === true)
+    client.through = leader?.nodeId ?? null
+    const again = await client.read('GET', [key], 'stale')
+    client.through = null
+    if (again.kind !== 'done' || again.revision < revision || this.leases.get(key) !== lease) return
+    sightings.see('readAgainExpired')
+    if (again.text !== null)
+      this.violated(
+        `${key} had expired as of ${revision}, and holds ${again.text} in rows as of ${again.revision}`,
+      )
   }
 
   // --- One hash tag: two keys that are always written together, and one that moves ------------------------------------
@@ -496,4 +551,9 @@ export class Workload {
     )
     this.violated(`the history of ${key} is not linearizable:\n${lines.join('\n')}`)
   }
+}
+
+/** Refusals that any call may meet. */
+function isExpected(code: string): boolean {
+  return code.startsWith('SESSION_') || code === 'UNKNOWN_COMMAND'
 }
