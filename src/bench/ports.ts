@@ -7,7 +7,7 @@ import type { Kind, Outcome, Verdicts } from './verify/books.ts'
 /** mixed: nine reads to a write. */
 export type WorkloadName = 'set' | 'get' | 'stale-get' | 'mixed' | 'mset'
 
-/** unary: a call a command. pipelined: all commands of a client and node over one StreamCommand. */
+/** unary: a call a command. pipelined: all commands of a client and node over a few StreamCommands. */
 export type CallKind = 'unary' | 'pipelined'
 
 /** leader: each command goes to the node that leads its shard. any: to a node by chance, which forwards. */

@@ -63,7 +63,7 @@ export function benchVerb(loadBench: () => Promise<RunBench>, loadVerify: () => 
     options: {
       ...option(
         'calls',
-        'unary: a call a command; pipelined: one stream a client and node; or both, with a comma',
+        'unary: a call a command; pipelined: a few streams a client and node; or both, with a comma',
       ),
       ...option('in-flight', 'Commands under way, all clients together; several with commas', { alias: 'c' }),
       ...option('clients', 'Clients, each with a connection to every node'),
