@@ -361,9 +361,9 @@ export const mutations: readonly Mutation[] = [
     name: 'expire-by-own-clock',
     why: 'Each replica takes its own clock for the time: rows expire here and not there.',
     file: 'src/shard/replica.ts',
-    find: "if (entry.kind === 'normal') settled = settledOf(this.machine.apply(entry.index, entry.data))",
+    find: "if (entry.kind === 'normal') settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term))",
     replace:
-      "if (entry.kind === 'normal') { Object.assign(this.machine, { clockMs: Math.max(this.machine.logClockMs, Math.floor(this.options.clock.wall())) }); settled = settledOf(this.machine.apply(entry.index, entry.data)) }",
+      "if (entry.kind === 'normal') { Object.assign(this.machine, { clockMs: Math.max(this.machine.logClockMs, Math.floor(this.options.clock.wall())) }); settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term)) }",
   },
   {
     name: 'stamp-by-any-clock',
@@ -374,7 +374,7 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'expired-without-clock-entry',
-    why: 'A read calls a key gone by the leader’s clock alone: under the next leader it is back.',
+    why: 'A read answers with what the leader’s clock calls expired, as long as no write has moved the log’s.',
     file: 'src/commands/machine.ts',
     find: "return this.keyspace.clockWanted ? { kind: 'clock-wanted' } : result",
     replace: 'return result',
@@ -386,5 +386,33 @@ export const mutations: readonly Mutation[] = [
     find: 'if (isTick) this.tickAll()',
     replace:
       'if (isTick) { const me = this as { lastTickMs?: number }; const nowMs = this.options.clock.now(); for (let n = Math.max(1, Math.round((nowMs - (me.lastTickMs ?? nowMs)) / 50)); n > 0; n--) this.tickAll(); me.lastTickMs = nowMs }',
+  },
+  {
+    name: 'records-unsynced',
+    why: 'A checkpoint is durable before the records that its rows name are.',
+    file: 'src/storage/state.ts',
+    find: 'if (logs !== null) await this.recordLogs.sync()',
+    replace: 'if (logs === null) await this.recordLogs.sync()',
+  },
+  {
+    name: 'snapshot-forgets-records',
+    why: 'A snapshot has the rows of partitions and none of their records.',
+    file: 'src/storage/state.ts',
+    find: '() => logs?.files() ?? []',
+    replace: '() => []',
+  },
+  {
+    name: 'guard-ignored',
+    why: 'An atomic entry goes on though the condition of one of its commands is not met.',
+    file: 'src/commands/machine.ts',
+    find: 'if (commands.length > 1 && reply',
+    replace: 'if (commands.length < 1 && reply',
+  },
+  {
+    name: 'trim-goes-back',
+    why: 'A trim to an offset that is gone already brings the start of a partition back.',
+    file: 'src/keyspace/partitions.ts',
+    find: 'if (start <= found.start) return found.start',
+    replace: 'if (start === found.start) return found.start',
   },
 ]

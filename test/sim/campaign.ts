@@ -38,6 +38,14 @@ export interface RunOptions {
   readonly logs?: (cluster: SimCluster) => (node: string) => Logger
 }
 
+/** What makes clocks wrong, or what is heard of others' clocks old. */
+const untimely: ReadonlySet<FaultKind> = new Set([
+  'pause',
+  'clog',
+  'slow-network',
+  'clock-drift',
+  'wall-step',
+])
 /** After healing, everything has to be in order within this time. */
 const healMs = 60_000
 /** A busy run ends sooner: more seeds show more than longer ones. */
@@ -112,7 +120,8 @@ async function run(
     return finish()
   }
   beganMs = world.nowMs
-  workload = new Workload(cluster, { keys, clients, thinkMs })
+  const isTimely = !faults.some(({ kind }) => untimely.has(kind))
+  workload = new Workload(cluster, { keys, clients, thinkMs, isTimely })
   trouble.onStart = machine => workload?.greet(machine)
   trouble.begin(faults)
   const electionsBefore = cluster.invariants!.elections

@@ -55,10 +55,13 @@ export class History {
   }
 }
 
+/** Text stands for its UTF-8. */
+export type Argument = string | Bytes
+
 /** A write that was done. */
 interface Written {
   readonly command: string
-  readonly args: readonly string[]
+  readonly args: readonly Argument[]
   readonly session: NonNullable<Call['session']>
   readonly outcome: Outcome & { kind: 'done' }
 }
@@ -115,12 +118,12 @@ export class Client {
     return id
   }
 
-  read(command: string, args: readonly string[], read: Call['read'] = 'linearizable'): Promise<Outcome> {
+  read(command: string, args: readonly Argument[], read: Call['read'] = 'linearizable'): Promise<Outcome> {
     this.counters.reads++
     return this.call(command, args, null, read)
   }
 
-  async write(command: string, args: readonly string[]): Promise<Outcome> {
+  async write(command: string, args: readonly Argument[]): Promise<Outcome> {
     this.counters.writes++
     const { sightings } = this.cluster
     const sequence = ++this.sequence
@@ -210,12 +213,12 @@ export class Client {
 
   private async call(
     command: string,
-    args: readonly string[],
+    args: readonly Argument[],
     session: Call['session'],
     read: Call['read'],
   ): Promise<Outcome> {
     const { world, sightings } = this.cluster
-    const bytes = args.map(fromUtf8)
+    const bytes = args.map(each => (typeof each === 'string' ? fromUtf8(each) : each))
     const untilMs = world.nowMs + patienceMs
     let mayBeApplied = false
     while (world.nowMs < untilMs) {

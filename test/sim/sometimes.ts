@@ -63,6 +63,10 @@ export const sometimes = {
   staleServed: 'a stale read was answered',
   staleRefused: 'a stale read was refused: its replica had not caught up',
   outcomeUnknown: 'a client had to be told that the outcome is unknown',
+  recordsRead: 'records of a stream were read',
+  streamTrimmed: 'a partition of a stream was trimmed',
+  atomicApplied: 'an atomic entry was applied',
+  atomicRefused: 'an atomic entry was refused by its guard',
   historyChecked: 'a history with unknown outcomes was found linearizable',
 } as const
 

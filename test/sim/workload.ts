@@ -13,6 +13,7 @@ import type { Prng } from '../../src/lib/prng.ts'
 import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
 import { type CallCounters, Client, History, itemsOf, type Outcome } from './client.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
+import { Streams } from './streams.ts'
 
 export interface LoadOptions {
   /** Of each family. */
@@ -20,7 +21,12 @@ export interface LoadOptions {
   readonly clients: number
   /** Mean pause of a client between two calls, ms. */
   readonly thinkMs: number
+  /** All clocks are right, and nothing keeps the nodes from hearing what the others' show: an expiry is exact then. */
+  readonly isTimely: boolean
 }
+
+/** Stamps are whole milliseconds. */
+const roundingMs = 2
 
 /** Of values of no meaning, chars. */
 const longestWord = 4_096
@@ -32,7 +38,10 @@ const searchStepsMax = 20_000
 interface Lease {
   readonly value: string
   readonly begunMs: number
+  /** It may be gone from then on … */
   readonly untilMs: number
+  /** … and must be from then on, by clocks that are right. */
+  readonly lastMs: number
   readonly state: 'setting' | 'set' | 'unsure' | 'gone'
 }
 
@@ -48,6 +57,7 @@ export class Workload {
   private readonly options: LoadOptions
   private readonly families: readonly (readonly [weight: number, act: Act])[]
   private readonly weights: number
+  private readonly streams: Streams
   private isRunning = true
   private active = 0
   private tokens = 0
@@ -56,6 +66,7 @@ export class Workload {
     this.cluster = cluster
     this.options = options
     this.random = cluster.world.random.fork()
+    this.streams = new Streams(cluster, options.keys, text => this.violated(text))
     const all: readonly Act[] = [
       client => this.register(client),
       client => this.counter(client),
@@ -68,6 +79,7 @@ export class Workload {
       client => this.pair(client),
       client => this.moving(client),
       client => this.anything(client),
+      client => this.streams.act(client),
     ]
     // Each run has its own mix, some families not at all; registers and counters always.
     this.families = all.map(
@@ -366,11 +378,13 @@ export class Workload {
       const isShort = client.random.next() < 0.4
       const ttlMs = isShort ? 20 + client.random.below(300) : 300 + client.random.below(6_000)
       const value = this.token(client)
-      const mine = { value, begunMs: world.nowMs, untilMs: 0, state: 'setting' as const }
+      const mine = { value, begunMs: world.nowMs, untilMs: 0, lastMs: 0, state: 'setting' as const }
       this.leases.set(key, mine)
       const outcome = await this.run(client, 'SET', [key, value, 'PX', String(ttlMs)], false)
       const isDone = outcome.kind === 'done'
-      const made = { ...mine, untilMs: mine.begunMs + ttlMs, state: isDone ? 'set' : 'unsure' } as const
+      const untilMs = mine.begunMs + ttlMs
+      const lastMs = world.nowMs + ttlMs + roundingMs
+      const made = { ...mine, untilMs, lastMs, state: isDone ? 'set' : 'unsure' } as const
       this.leases.set(key, made)
       if (!isShort || !isDone) return
       // Just when it expires: by the wall clock it is gone, by the log's, which only writes move, perhaps not yet.
@@ -383,7 +397,8 @@ export class Workload {
 
   private async readLease(client: Client, key: string, lease: Lease): Promise<void> {
     const { world, sightings } = this.cluster
-    const { begunMs, untilMs, state, value } = lease
+    const { begunMs, untilMs, lastMs, state, value } = lease
+    const askedMs = world.nowMs
     const outcome = await this.run(client, 'GET', [key], true)
     if (outcome.kind !== 'done' || this.leases.get(key) !== lease) return
     if (outcome.text === null) {
@@ -397,6 +412,8 @@ export class Workload {
       await this.readExpired(client, key, outcome.revision)
       return
     }
+    if (state === 'set' && this.options.isTimely && askedMs > lastMs)
+      this.violated(`${key} is read ${Math.round(askedMs - lastMs)} ms after its time`)
     if (state === 'set' && outcome.text !== value)
       this.violated(`${key} holds ${outcome.text}, its owner wrote ${value}`)
   }
@@ -509,6 +526,7 @@ export class Workload {
         await this.readSum(client, name, key === 'h' ? 'HGET' : 'ZSCORE', [key, field])
       }
       const set = await this.run(client, 'SMEMBERS', ['s'], true)
+      await this.streams.finish(client)
       if (set.kind === 'done') this.finishSet(new Set(itemsOf(set.reply).map(({ key }) => key ?? '')))
     }
     const rest = await this.run(client, 'LRANGE', ['q', '0', '-1'], true)
