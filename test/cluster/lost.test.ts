@@ -65,6 +65,42 @@ describe('a node whose directory is lost', () => {
   })
 })
 
+describe('a machine that is lost', () => {
+  it('is replaced by one of another name, which takes over what it held; nothing acknowledged is missing', async () => {
+    await Cluster.with({ shardCount: 8 }, async cluster => {
+      const { client } = cluster
+      const session = client.session()
+      const [one, two] = [cluster.node(1), cluster.node(2)]
+      for (let i = 0; i < 50; i++)
+        await session.write(cluster.anyNode, { command: 'SET', key: `k${i}`, args: [`v${i}`] }, soon())
+      await two.kill()
+      rmSync(two.dataDir, { recursive: true })
+      const four = await cluster.add()
+      four.start()
+      const stateOf = async (id: string) => {
+        const { nodes } = await cluster.status(one)
+        return nodes.find(node => node.nodeId === id)?.state ?? null
+      }
+      await eventually('node2 is dead and node4 a member', patienceMs, async () => {
+        return (await stateOf(two.id)) === 'dead' && (await stateOf(four.id)) === 'alive'
+      })
+      const unknown = await cli('replace', two.id, 'node9', '--node', one.address)
+      assert.equal(unknown.code, 1, unknown.text)
+      assert.match(unknown.text, /node9/)
+      const { code, text } = await cli('replace', two.id, four.id, '--node', one.address)
+      assert.equal(code, 0, text)
+      const { shards, nodes } = await cluster.settled(patienceMs)
+      assert.deepEqual(nodes.map(node => node.nodeId).sort(), ['node1', 'node3', 'node4'])
+      for (const { shardId, voters } of shards)
+        assert.deepEqual([...voters].sort(), ['node1', 'node3', 'node4'], `shard ${shardId}`)
+      for (let i = 0; i < 50; i++) {
+        const found = await client.read(() => four.address, { command: 'GET', key: `k${i}` }, soon())
+        assert.equal(textOf(found), `v${i}`)
+      }
+    })
+  })
+})
+
 describe('a node that is left of three', () => {
   it('goes on alone after recover --unsafe, with what it had, and takes in others again', async () => {
     await Cluster.with({ shardCount: 8, flags: ['--heartbeat-interval', '200ms'] }, async cluster => {
