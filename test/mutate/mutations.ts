@@ -361,9 +361,9 @@ export const mutations: readonly Mutation[] = [
     name: 'expire-by-own-clock',
     why: 'Each replica takes its own clock for the time: rows expire here and not there.',
     file: 'src/shard/replica.ts',
-    find: "if (entry.kind === 'normal') settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term))",
+    find: 'settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term))',
     replace:
-      "if (entry.kind === 'normal') { Object.assign(this.machine, { clockMs: Math.max(this.machine.logClockMs, Math.floor(this.options.clock.wall())) }); settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term)) }",
+      '{ Object.assign(this.machine, { clockMs: Math.max(this.machine.logClockMs, Math.floor(this.options.clock.wall())) }); settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term)) }',
   },
   {
     name: 'stamp-by-any-clock',

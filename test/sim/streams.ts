@@ -194,10 +194,13 @@ export class Streams {
     const key = `{${this.guarded.name}}n`
     const args = [this.guarded.name, 'INCR', '1', key, 'STREAM.APPEND', String(append.length), ...append]
     // Now and then a guard that is not met: then neither of the others is to be seen.
-    if (client.random.next() < 0.3) args.push('SET', '3', key, 'never', 'NX')
+    const isGuarded = client.random.next() < 0.3
+    if (isGuarded) args.push('SET', '3', key, 'never', 'NX')
     const outcome = await client.write('ATOMIC', args)
-    if (outcome.kind === 'done') this.cluster.sightings.see('atomicApplied')
-    else if (outcome.kind === 'refused' && outcome.error?.code === 'CONDITION_NOT_MET') {
+    if (outcome.kind === 'done') {
+      if (isGuarded) this.violated('an atomic entry was applied, and its guard was not met')
+      this.cluster.sightings.see('atomicApplied')
+    } else if (outcome.kind === 'refused' && outcome.error?.code === 'CONDITION_NOT_MET') {
       this.cluster.sightings.see('atomicRefused')
       this.begun.delete(values[0]!)
     } else this.refused(outcome, 'an atomic entry')
