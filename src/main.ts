@@ -9,13 +9,16 @@ import { runCli } from './cli/cli.ts'
 import { completionVerb } from './cli/completion.ts'
 import { configCheckVerb } from './cli/config-check.ts'
 import { configShowVerb } from './cli/config-show.ts'
+import { consumeVerb } from './cli/consume.ts'
 import { devAddNodeVerb } from './cli/dev-add-node.ts'
 import { devStartVerb } from './cli/dev-start.ts'
 import { getVerb } from './cli/get.ts'
+import { getServersVerb } from './cli/get-servers.ts'
 import { healthVerb } from './cli/health.ts'
 import { helpVerb } from './cli/help-verb.ts'
 import { leaveVerb } from './cli/leave.ts'
 import { nodesVerb } from './cli/nodes.ts'
+import { produceVerb } from './cli/produce.ts'
 import { promptVerb } from './cli/prompt.ts'
 import { rebalanceVerb } from './cli/rebalance.ts'
 import { recoverVerb } from './cli/recover.ts'
@@ -26,6 +29,7 @@ import { setVerb } from './cli/set.ts'
 import { shardsVerb } from './cli/shards.ts'
 import type { Output, Shell, Verb } from './cli/shell.ts'
 import { statusVerb } from './cli/status.ts'
+import { streamVerbs } from './cli/streams.ts'
 import { verifyVerb } from './cli/verify.ts'
 import { versionVerb } from './cli/version.ts'
 
@@ -37,6 +41,10 @@ const verbs: readonly Verb[] = [
   setVerb,
   getVerb,
   runVerb,
+  ...streamVerbs,
+  produceVerb,
+  consumeVerb,
+  getServersVerb,
   statusVerb,
   nodesVerb,
   shardsVerb,
@@ -66,6 +74,8 @@ function outputOf(stream: NodeJS.WriteStream): Output {
     write: data => {
       stream.write(data)
     },
+    drained: () =>
+      stream.writableNeedDrain ? new Promise(resolve => stream.once('drain', resolve)) : Promise.resolve(),
   }
 }
 

@@ -98,7 +98,7 @@ export function withSuggestion(error: unknown, command: string): unknown {
 }
 
 /** 16 bytes: creation time in ms, six bytes big-endian, then ten random ones. */
-function newSession(wallMs: number): Buffer<ArrayBuffer> {
+export function newSession(wallMs: number): Buffer<ArrayBuffer> {
   const session = Buffer.alloc(16)
   session.writeUIntBE(wallMs, 0, 6)
   randomBytes(10).copy(session, 6)

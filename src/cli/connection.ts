@@ -18,7 +18,9 @@ import { formatDuration, joinAddress, parseDuration, splitAddress } from '../con
 import { type RemoteError, RoundhouseError } from '../errors.ts'
 import { ClusterNodeClient } from '../gen/clusterpb/cluster.ts'
 import { HealthClient } from '../gen/grpc/health/v1/health.ts'
+import { LogClient } from '../gen/log/v1/log.ts'
 import { AdminClient } from '../gen/roundhouse/v1/admin.ts'
+import { StreamsClient } from '../gen/roundhouse/v1/streams.ts'
 import type { Certificates } from '../lib/certificates.ts'
 import { TlsChannelCredentials } from '../lib/tls-channel.ts'
 import { tlsTrouble } from '../lib/tls-trouble.ts'
@@ -94,6 +96,8 @@ export interface Connection {
   readonly cluster: ClusterNodeClient
   readonly admin: AdminClient
   readonly health: HealthClient
+  readonly log: LogClient
+  readonly streams: StreamsClient
   readonly channel: ChannelInterface
 }
 
@@ -253,6 +257,9 @@ export class Nodes {
       'grpc.max_receive_message_length': receiveBytesMax,
       // The pool of the process remembers a failed dial and would hold back the next for a second.
       'grpc.use_local_subchannel_pool': 1,
+      // Who follows a stream would wait for ever on a node that is stopped or cut off.
+      'grpc.keepalive_time_ms': 20_000,
+      'grpc.keepalive_timeout_ms': 10_000,
     })
     if (!(await isReady(channel, Math.min(deadline, Date.now() + connectMsMax)))) {
       channel.close()
@@ -265,6 +272,8 @@ export class Nodes {
       cluster: new ClusterNodeClient(address, this.credentials, options),
       admin: new AdminClient(address, this.credentials, options),
       health: new HealthClient(address, this.credentials, options),
+      log: new LogClient(address, this.credentials, options),
+      streams: new StreamsClient(address, this.credentials, options),
     }
     return this.connection
   }

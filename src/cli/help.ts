@@ -164,6 +164,8 @@ function familyOf({ name, keys }: Command): string {
   if (/^[LR](PUSH|POP|LEN|RANGE|INDEX|SET|TRIM|REM)$/.test(name)) return 'Lists'
   if (/^(SADD|SREM|SMEMBERS|SISMEMBER|SCARD|SSCAN)$/.test(name)) return 'Sets'
   if (/^Z/.test(name)) return 'Sorted sets'
+  if (/^STREAM\./.test(name)) return 'Streams'
+  if (/^GROUP\./.test(name)) return 'Consumer groups'
   return 'Keys'
 }
 

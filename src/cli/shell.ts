@@ -35,6 +35,8 @@ export interface Output {
   /** For progress bars, which steer the cursor; null where there is no terminal. */
   readonly stream: NodeJS.WriteStream | null
   write(data: string | Uint8Array): void
+  /** Resolves when the reader has room for more; absent: he always has. */
+  drained?(): Promise<void>
 }
 
 export interface Verb {
@@ -60,6 +62,7 @@ export interface Verb {
 /** Headings of the list of verbs, in its order. */
 export const verbGroups = {
   data: 'Keys and values',
+  streams: 'Streams',
   cluster: 'The cluster',
   node: 'Running nodes',
   tools: 'Tools',

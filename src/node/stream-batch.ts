@@ -1,7 +1,8 @@
 import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
 import { encodeRecord } from '../keyspace/record.ts'
-import { type Bytes, fromUtf8 } from '../lib/bytes.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import type { Hash64 } from '../ring/ring.ts'
 import type { ProducedRecord } from './ports.ts'
 
 /** What producers meet. The errors that name these are TOO_LARGE and INVALID_ARGUMENT. */
@@ -59,4 +60,9 @@ function checksumOf(record: Bytes): number {
 
 function tooLarge(what: string, bytes: number, max: number): never {
   throw new RoundhouseError('TOO_LARGE', { what, bytes, max })
+}
+
+/** xxHash64 of the key's text, seed 0, modulo the number of partitions. */
+export function partitionOfKey(hash64: Hash64, key: Bytes, partitions: number): number {
+  return Number(hash64(toUtf8(key)) % BigInt(partitions))
 }

@@ -36,7 +36,7 @@ import {
   type StreamWish,
 } from './ports.ts'
 import type { Router } from './router.ts'
-import { encodeBatch } from './stream-batch.ts'
+import { encodeBatch, partitionOfKey } from './stream-batch.ts'
 import { keeperLimits, partitionKey, StreamKeeper } from './stream-keeper.ts'
 import { readWaitRequest, StreamTails } from './stream-tails.ts'
 
@@ -418,11 +418,6 @@ export class Streams implements StreamService {
     const [start, end] = await this.info(place)
     return new RoundhouseError('OFFSET_OUT_OF_RANGE', { what, offset, start, end })
   }
-}
-
-/** xxHash64 of the key's text, seed 0, modulo the number of partitions. */
-export function partitionOfKey(hash64: Hash64, key: Bytes, partitions: number): number {
-  return Number(hash64(toUtf8(key)) % BigInt(partitions))
 }
 
 function named(name: string): string {

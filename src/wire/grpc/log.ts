@@ -149,6 +149,8 @@ export class LogHandlers {
     let isFailed = false
     const refuse = (error: unknown): Error => {
       isFailed = true
+      // What waits for its turn behind the one that failed is not begun: its place would be the wrong one.
+      abort.abort()
       if (!isExpected(error)) this.options.onUnexpected(error)
       return errorStatus(error)
     }

@@ -136,7 +136,9 @@ describe('the gRPC server', () => {
     assert.deepEqual((await reflection.listServices()).sort(), [
       'clusterpb.ClusterNode',
       'grpc.health.v1.Health',
+      'log.v1.Log',
       'roundhouse.v1.Admin',
+      'roundhouse.v1.Streams',
     ])
     const descriptor = await reflection.getDescriptorBySymbol('clusterpb.ClusterNode')
     const found = descriptor.getPackageObject() as unknown as {
