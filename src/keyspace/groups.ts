@@ -145,7 +145,6 @@ export class Groups {
     this.rebalance(name, row, members)
     const joined = members.get(id)!
     release(row, members, joined)
-    for (const holding of joined.holds.values()) holding.from = row.generation
     this.beat(name, id, timeoutMs)
     this.file(name, row, Math.min(row.filedMs, this.nowMs + timeoutMs))
     this.store(name, row)
