@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process'
 import { constants, setPriority } from 'node:os'
-import { extname, join } from 'node:path'
+import { extname } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 /**
- * Reads whole checkpoints and says which of them are broken. It runs in a child process (state-scrub-child.ts): LMDB
+ * Reads whole checkpoints, rows and records, and says which of them are broken. It runs in a child process (state-scrub-child.ts): LMDB
  * trusts its pages, and a broken one can crash who reads it. When the child dies, the replica it was at is broken and a
  * new child goes on behind it. May run beside a live store; it reads what is checkpointed at the time.
  *
@@ -32,7 +32,8 @@ export interface ScrubFinding {
 
 /** What the child is told. */
 export interface ScrubTask {
-  readonly path: string
+  /** The node's data directory. */
+  readonly directory: string
   readonly replicas: readonly number[]
   readonly replicasMax: number
   readonly bytesPerSecond: number | null
@@ -84,7 +85,8 @@ async function runChild(
   const entry = fileURLToPath(new URL(`./state-scrub-child${extension}`, import.meta.url))
   const loader = extension === '.ts' ? ['--import', import.meta.resolve('tsx')] : []
   const { replicasMax = 4096, bytesPerSecond = null } = options
-  const task: ScrubTask = { path: join(options.directory, 'state'), replicas, replicasMax, bytesPerSecond }
+  const { directory } = options
+  const task: ScrubTask = { directory, replicas, replicasMax, bytesPerSecond }
   const child = spawn(process.execPath, [...loader, entry, JSON.stringify(task)], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })

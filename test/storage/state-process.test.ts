@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, it } from 'node:test'
 import { isError } from '../../src/errors.ts'
+import { Keyspace } from '../../src/keyspace/keyspace.ts'
+import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import type { ReplicaState } from '../../src/shard/ports.ts'
@@ -280,5 +282,67 @@ describe('LMDB state whose file was damaged', () => {
       const trouble = found.find(({ replica }) => replica === 1)!.trouble
       if (seen.missing > 0 || seen.corrupt > 0) assert.notEqual(trouble, null)
     }
+  })
+})
+
+describe('files of records that were damaged', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'records-damaged-'))
+  after(() => rmSync(directory, { recursive: true }))
+  const id = { stream: 3, partition: 0 }
+  const partitionsOf = (state: ReplicaState) => {
+    const keyspace = new Keyspace(state)
+    keyspace.beginEntry(7, 1_000, 1)
+    return keyspace.partitions
+  }
+
+  it('are found by a scrub and by whoever reads, never served; the rest of them is read', async () => {
+    const store = new LmdbStateStore({ directory, replicasMax: 8, streamSegmentBytes: 2_000 })
+    for (const replica of [1, 2]) {
+      const state = store.open(replica)
+      for (let at = 0; at < 40; at += 4) {
+        const records = [0, 1, 2, 3].map(i =>
+          encodeRecord({
+            value: fromUtf8(`record ${at + i} ${'.'.repeat(80)}`),
+            key: null,
+            headers: [],
+            type: 0,
+          }),
+        )
+        partitionsOf(state).append(id, fromUtf8('s/0'), records)
+        await state.checkpoint(meta(at + 1))
+      }
+    }
+    await store.close()
+    const home = join(directory, 'streams', '1', '1', '3', '0-7')
+    const files = readdirSync(home).filter(name => name.endsWith('.store'))
+    assert.ok(files.length >= 3)
+    const path = join(home, files[1]!)
+    const bytes = readFileSync(path)
+    bytes[bytes.indexOf(`record ${Number(files[1]!.slice(0, 20)) + 2} `) + 10]! ^= 4
+    writeFileSync(path, bytes)
+
+    const findings = await scrubState({ directory, replicas: [1, 2], replicasMax: 8 })
+    assert.deepEqual(
+      findings.map(({ replica, trouble }) => [replica, trouble === null]),
+      [
+        [1, false],
+        [2, true],
+      ],
+    )
+    assert.match(findings[0]!.trouble!, new RegExp(`${files[1]!}: a wrong length or checksum`))
+    const again = new LmdbStateStore({ directory, replicasMax: 8, streamSegmentBytes: 2_000 })
+    const partitions = partitionsOf(again.open(1))
+    let corrupt = 0
+    for (let offset = 0; offset < 40; offset++) {
+      try {
+        const [kept] = partitions.read(id, offset, 1, 1).records
+        assert.match(toUtf8(decodeKept(kept!).value), new RegExp(`^record ${offset} `))
+      } catch (error) {
+        assert.ok(isError(error, 'CORRUPT'), String(error))
+        corrupt++
+      }
+    }
+    assert.equal(corrupt, 1)
+    await again.close()
   })
 })
