@@ -5,8 +5,9 @@ import { isErrorCode, RemoteError } from '../errors.ts'
 import type { CommandResponse } from '../gen/clusterpb/cluster.ts'
 import { CommandRequest } from '../gen/clusterpb/cluster.ts'
 import type { RebalanceStatus, StatsResponse, StatusResponse } from '../gen/roundhouse/v1/admin.ts'
-import type { Nodes } from './connection.ts'
+import type { Access, Nodes } from './connection.ts'
 import { suggest } from './help.ts'
+import { type Carried, mayGoWithout, sharedSession, sharedTimeoutMsMax } from './one-shot.ts'
 
 export function fetchStatus(nodes: Nodes): Promise<StatusResponse> {
   return nodes.call('read', (call, { admin }) => call(admin.status.bind(admin), {}))
@@ -39,7 +40,7 @@ export class Session {
   private sequence = 0n
 
   /** What the next write carries. */
-  next(wallMs: number): { session: Buffer; sequence: bigint; ackedBelow: bigint } {
+  next(wallMs: number): Carried {
     if (wallMs - this.startedMs > sessionMsMax) {
       this.id = newSession(wallMs)
       this.startedMs = wallMs
@@ -59,15 +60,15 @@ export class Session {
 const sessionMsMax = 30 * 60_000
 
 /**
- * Runs one command. With a session, by default one of its own, a write that is sent again through another node is
- * applied once; reads don't need one.
+ * Runs one command. With a session, a write that is sent again through another node is applied once; without one it is
+ * sent once. Reads don't need any. A write that comes alone takes that of one-shot.ts.
  */
 export async function runCommand(
   nodes: Nodes,
   command: string,
   args: readonly Argument[],
   access: 'read' | 'write',
-  session = new Session(),
+  session?: Session,
 ): Promise<CommandResponse> {
   const [first = '', ...rest] = args
   const hasKey = first.length > 0
@@ -76,15 +77,28 @@ export async function runCommand(
     ...(!hasKey ? {} : typeof first === 'string' ? { key: first } : { keyBytes: Buffer.from(first) }),
     // An empty `key` stands for none, so an empty first argument travels among the others.
     args: (hasKey ? rest : args).map(each => Buffer.from(each as string)),
-    ...(access === 'write' ? session.next(Date.now()) : {}),
   })
-  return await nodes.call(access, async (call, { cluster, address }) => {
-    const response = await call(cluster.runCommand.bind(cluster), request)
-    if (response.error === '') return response
-    if (isErrorCode(response.code))
-      throw new RemoteError(response.code, response.error, response.leader || null)
-    throw new Error(`${address} refused: ${response.error}`)
-  })
+  const send = (mode: Access, carried: Partial<Carried>) =>
+    nodes.call(mode, async (call, { cluster, address }) => {
+      const response = await call(cluster.runCommand.bind(cluster), { ...request, ...carried })
+      if (response.error === '') return response
+      if (isErrorCode(response.code))
+        throw new RemoteError(response.code, response.error, response.leader || null)
+      throw new Error(`${address} refused: ${response.error}`)
+    })
+  if (access === 'read') return await send('read', {})
+  if (session !== undefined) return await send('write', session.next(Date.now()))
+  try {
+    return await send('write', ownOrShared(nodes))
+  } catch (error) {
+    if (!mayGoWithout(error, command, args.length)) throw error
+    return await send('once', {})
+  }
+}
+
+/** For a write that comes alone. */
+export function ownOrShared(nodes: Nodes): Carried {
+  return nodes.timeoutMs <= sharedTimeoutMsMax ? sharedSession(Date.now()) : new Session().next(Date.now())
 }
 
 /** A refusal that lists every command becomes one that names what was probably meant. */

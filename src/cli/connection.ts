@@ -115,6 +115,9 @@ export type Caller = <Request, Response>(
   request: Request,
 ) => Promise<Response>
 
+/** once: a write without a session, which is not sent again where it is not certain that it was not applied. */
+export type Access = 'read' | 'write' | 'once'
+
 export class Nodes {
   readonly timeoutMs: number
   private addresses: readonly string[]
@@ -171,12 +174,10 @@ export class Nodes {
 
   /**
    * Calls until a node gives a definite answer. Throws what it refused with, UNREACHABLE when no node could be reached,
-   * TLS when one could but for its or our certificates, and, of a write, OUTCOME_UNKNOWN or DEADLINE when a call broke off and nothing settled it since.
+   * TLS when one could but for its or our certificates, and, of a write, OUTCOME_UNKNOWN or DEADLINE when a call
+   * broke off and nothing settled it since.
    */
-  async call<T>(
-    access: 'read' | 'write',
-    attempt: (call: Caller, connection: Connection) => Promise<T>,
-  ): Promise<T> {
+  async call<T>(access: Access, attempt: (call: Caller, connection: Connection) => Promise<T>): Promise<T> {
     const deadline = Date.now() + this.timeoutMs
     let undecided: Error | null = null
     let refusal: RemoteError | RoundhouseError | null = null
@@ -195,9 +196,11 @@ export class Nodes {
           return await attempt(this.caller(connection, deadline), connection)
         } catch (error) {
           if (!isTrouble(error)) throw error
-          if (error.kind === 'outcome_unknown')
+          if (error.kind === 'outcome_unknown') {
+            if (access === 'once') throw error
             undecided = access === 'write' ? error : unanswered(error, address)
-          else if (error.kind === 'unavailable') refusal = error
+          } else if (error.kind === 'unavailable') refusal = error
+          else if (access === 'write' && undecided !== null && isBeforeApply(error)) throw undecided
           else throw error
           if (error instanceof RoundhouseError) this.drop()
         }
@@ -292,6 +295,11 @@ export class Nodes {
         this.signal.addEventListener('abort', cancel, { once: true })
       })
   }
+}
+
+/** A refusal that was made without a look at what has been applied: of an earlier copy of the write it says nothing. */
+function isBeforeApply(error: RemoteError | RoundhouseError): boolean {
+  return error.kind === 'exhausted' || error.code === 'SESSION_STALE'
 }
 
 function isTrouble(error: unknown): error is RemoteError | RoundhouseError {

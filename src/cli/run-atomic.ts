@@ -11,7 +11,7 @@ import {
   type Operation,
 } from '../gen/clusterpb/cluster.ts'
 import { systemReason } from '../lib/system-reason.ts'
-import { Session } from './calls.ts'
+import { ownOrShared } from './calls.ts'
 import type { Nodes } from './connection.ts'
 import { UsageError } from './shell.ts'
 import { splitWords, UnfinishedLine } from './words.ts'
@@ -75,7 +75,7 @@ function emptyRecord(
 
 /** All of them or none; sent again through another node, they are applied once. */
 export async function runAtomic(nodes: Nodes, operations: Operation[]): Promise<AtomicResponse> {
-  const request = AtomicRequest.fromPartial({ operations, ...new Session().next(Date.now()) })
+  const request = AtomicRequest.fromPartial({ operations, ...ownOrShared(nodes) })
   return await nodes.call('write', async (call, { cluster, address }) => {
     const response = await call(cluster.atomic.bind(cluster), request)
     const failed = response.responses.find(({ error }) => error !== '')
