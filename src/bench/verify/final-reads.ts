@@ -3,11 +3,11 @@ import { recordedRead, shortOf, textOf, type Workload } from './workload.ts'
 
 /** At the same time. */
 const lanesMax = 32
-const patience = { totalMs: 60_000, attemptMs: 6_000 }
+const attemptMs = 6_000
+/** A node that has answered nothing for so long is left. */
+const silenceMsMax = 60_000
 /** Of clocks, ms; nothing may have come back beyond it. */
 const marginMs = 2_000
-/** Of those that can't be read so many are told; then a node is left. */
-const unreadableMax = 3
 
 export interface FinalReads {
   /** Each through every node, unless it stands among the unreadable. */
@@ -28,36 +28,49 @@ export async function readEverything(
   const lastMs = ends.reduce((latest, each) => Math.max(latest, each), 0)
   await after(Math.max(0, lastMs + marginMs - now() + 1))
   const unreadable: string[] = []
-  const lost = new Map<string, number>()
   const work: ((lane: number) => Promise<void>)[] = []
   for (const { id, address } of nodes) {
     const caller = () => workload.caller(() => address)
-    const failed = (key: string, text: string) => {
-      const count = (lost.get(id) ?? 0) + 1
-      lost.set(id, count)
-      if (count <= unreadableMax) unreadable.push(`${key} can't be read through ${id}: ${text}`)
+    /** null: nothing was asked yet. */
+    let heardMs: number | null = null
+    let isLeft = false
+    /** Ends with the node's silence, so that one that is gone takes that long and no more. */
+    const patience = () => {
+      heardMs ??= now()
+      return { totalMs: Math.max(0, heardMs + silenceMsMax - now()), attemptMs }
     }
-    const isLeft = () => (lost.get(id) ?? 0) >= unreadableMax
+    const failed = (key: string, text: string) => {
+      if (!isLeft) unreadable.push(`${key} can't be read through ${id}: ${text}`)
+      isLeft = true
+    }
     for (const series of books.series)
       work.push(async lane => {
-        if (isLeft()) return
+        if (isLeft) return
         const { key, kind } = series
         const name = `final.${id}.${lane}`
-        const { answer, value } = await recordedRead(recorder, name, key, kind, caller(), patience)
-        if (answer.kind !== 'reply') failed(key, answer.text)
-        else books.judgeEnd(series, value ?? null, id)
+        const { answer, value } = await recordedRead(recorder, name, key, kind, caller(), patience())
+        if (answer.kind !== 'reply') {
+          failed(key, answer.text)
+          return
+        }
+        heardMs = now()
+        books.judgeEnd(series, value ?? null, id)
       })
     for (const once of books.once)
       work.push(async lane => {
-        if (isLeft()) return
+        if (isLeft) return
         const name = `final.${id}.${lane}`
         const begunMs = now()
         const answer =
           once.expiry === null
-            ? (await recordedRead(recorder, name, once.key, 'register', caller(), patience)).answer
-            : await caller().read('GET', once.key, [], patience)
-        if (answer.kind !== 'reply') failed(once.key, answer.text)
-        else books.judgeOnce(once, shortOf(textOf(answer.response)), begunMs, now(), marginMs, id)
+            ? (await recordedRead(recorder, name, once.key, 'register', caller(), patience())).answer
+            : await caller().read('GET', once.key, [], patience())
+        if (answer.kind !== 'reply') {
+          failed(once.key, answer.text)
+          return
+        }
+        heardMs = now()
+        books.judgeOnce(once, shortOf(textOf(answer.response)), begunMs, now(), marginMs, id)
       })
   }
   let next = 0
