@@ -238,7 +238,8 @@ class Producing {
     })
     const batch = { request, sequence: this.sequence, inputBytes: filling.inputBytes }
     this.unanswered.push(batch)
-    if (this.link !== null && this.link.failure === null) this.link.send(batch, this.lowest)
+    if (this.link === null || this.link.failure !== null) await this.resume()
+    else this.link.send(batch, this.lowest)
   }
 
   private get lowest(): bigint {
@@ -288,7 +289,12 @@ class Producing {
     const last = offset + BigInt(count) - 1n
     const known = this.done.get(partition)
     if (known === undefined) this.done.set(partition, { first: offset, last, count })
-    else this.done.set(partition, { first: known.first, last, count: known.count + count })
+    else
+      this.done.set(partition, {
+        first: offset < known.first ? offset : known.first,
+        last: last > known.last ? last : known.last,
+        count: known.count + count,
+      })
     this.doneBytes += batch.inputBytes
     this.show()
     this.wake()

@@ -33,6 +33,8 @@ export class FakeStreams implements StreamService {
   waiting = 0
   private readonly streams = new Map<string, FakeStream>()
   private readonly waiters = new Set<() => void>()
+  /** By session and sequence: what was answered is answered again. */
+  private readonly answered = new Map<string, Produced>()
   private nextId = 1
 
   async create({
@@ -98,12 +100,18 @@ export class FakeStreams implements StreamService {
     const encoded = encodeBatch(batch.records)
     this.batches.push(batch)
     await this.onProduce(batch)
+    const { session } = batch
+    const once = session === null ? '' : `${Buffer.from(session.id).toString('hex')} ${session.sequence}`
+    const known = this.answered.get(once)
+    if (known !== undefined) return known
     const partition = batch.partition ?? 0
     const found = this.partition(await this.find(batch.stream, partition))
     const offset = found.kept.length
     for (const record of encoded) found.kept.push(keepRecord(record, this.nowMs++, 3))
     this.wake()
-    return { partition, offset, count: batch.records.length }
+    const produced = { partition, offset, count: batch.records.length }
+    if (session !== null) this.answered.set(once, produced)
+    return produced
   }
 
   async operationOf(name: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation> {

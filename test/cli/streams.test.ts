@@ -1,0 +1,279 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { after, before, describe, it } from 'node:test'
+import { runCli } from '../../src/cli/cli.ts'
+import { consumeVerb, startOf } from '../../src/cli/consume.ts'
+import { getServersVerb } from '../../src/cli/get-servers.ts'
+import { linesOf, produceVerb } from '../../src/cli/produce.ts'
+import { daysToo, streamVerbs } from '../../src/cli/streams.ts'
+import { RoundhouseError } from '../../src/errors.ts'
+import { type Harness, startServer, until } from '../wire/grpc/harness.ts'
+import { fakeShell } from './fake-cluster.ts'
+
+const verbs = [...streamVerbs, produceVerb, consumeVerb, getServersVerb]
+
+describe('streams in the shell', () => {
+  let h: Harness
+  const directory = mkdtempSync(join(tmpdir(), 'roundhouse-cli-'))
+  before(async () => {
+    h = await startServer()
+  })
+  after(() => {
+    rmSync(directory, { recursive: true })
+    return h.close()
+  })
+
+  /** Runs a verb against the node; input is what comes on standard input. */
+  async function run(line: string, input: string | Readable = '', nodes = h.address) {
+    const stdin = typeof input === 'string' ? Readable.from(input === '' ? [] : [Buffer.from(input)]) : input
+    const shell = fakeShell({ ROUNDHOUSE_NODE: nodes }, false, stdin)
+    const args = line.match(/'[^']*'|\S+/g)!.map(word => word.replace(/^'(.*)'$/, '$1'))
+    const exit = await runCli(args, shell, verbs)
+    return { exit, out: shell.stdout.text(), err: shell.stderr.text() }
+  }
+
+  it('are made, listed and described', async () => {
+    const made = await run('stream create orders --partitions 2 --retention 7d --retention-bytes 1GiB')
+    assert.deepEqual(made, {
+      exit: 0,
+      out: 'orders: id 1, 2 partitions, kept for 168h, up to 1GiB a partition\n',
+      err: '',
+    })
+    assert.match((await run('stream list')).out, /^NAME .*\norders +1 +2 +168h +1GiB/)
+    assert.match(
+      (await run('stream describe orders')).out,
+      /PARTITION +START +END.*\n0 +0 +0 +0 +0 B +- +0 +n1 +n1 n2\n1 /,
+    )
+    const [listed] = JSON.parse((await run('stream list -o json')).out)
+    assert.deepEqual(
+      [listed.name, listed.retention_ms, listed.retention_bytes],
+      ['orders', 604_800_000, 2 ** 30],
+    )
+  })
+
+  it('take changes of what they keep', async () => {
+    const changed = await run('stream change orders --retention none')
+    assert.match(changed.out, /kept up to 1GiB a partition/)
+    const nothing = await run('stream change orders')
+    assert.deepEqual([nothing.exit, /--retention or --retention-bytes/.test(nothing.err)], [2, true])
+  })
+
+  it('are told apart from what is none, and name what is accepted', async () => {
+    for (const [line, text] of [
+      ['stream create x --partitions 0', /--partitions: "0" is not an integer from 1 to 1024/],
+      [
+        'stream create x --retention soon',
+        /--retention: "soon" is not a duration such as 36h or 7d, nor none/,
+      ],
+      ['stream create x --retention-bytes much', /is not a size such as 512MiB or 1GiB/],
+      ['stream truncate orders', /--before is missing/],
+      ['stream create', /stream is missing/],
+      ['consume orders --from yesterday', /earliest, latest, an offset, a time such as/],
+      ['consume orders --partition -1', /--partition: "-1" is not an integer/],
+      ['produce orders --headers novalue', /"novalue" is not name=value/],
+    ] as const) {
+      const { exit, err } = await run(line, 'x\n')
+      assert.equal(exit, 2, line)
+      assert.match(err, text)
+    }
+    const { exit, err } = await run('stream describe nobody')
+    assert.deepEqual([exit, err], [1, 'error: ERR no such stream: nobody\n'])
+  })
+
+  it('take a record a line, byte for byte, the empty ones and the last without an end', async () => {
+    const { exit, out } = await run('produce orders --partition 0', 'one\n\n three \u00e4\r\nlast')
+    assert.deepEqual([exit, out], [0, '4 records in orders/0, offsets 0 to 3\n'])
+    assert.equal((await run('consume orders --partition 0')).out, 'one\n\n three \u00e4\r\nlast\n')
+  })
+
+  it('give JSON that can be produced again', async () => {
+    const lines = [
+      { value: 'a', key: 'k', headers: { h: '1', b: { base64: '/w==' } }, type: 7 },
+      { value: { base64: '/wA=' } },
+    ]
+    const input = lines.map(each => JSON.stringify(each)).join('\n')
+    assert.equal((await run('produce orders --json --partition 1', input)).exit, 0)
+    const { out } = await run('consume orders --partition 1 -o json')
+    const found = out
+      .trim()
+      .split('\n')
+      .map(each => JSON.parse(each))
+    for (const [i, { partition, offset, timestamp, ...rest }] of found.entries()) {
+      assert.deepEqual([partition, offset, !Number.isNaN(Date.parse(timestamp))], [1, i, true])
+      assert.deepEqual(rest, lines[i])
+    }
+  })
+
+  it('name the line that is no record', async () => {
+    for (const [line, text] of [
+      ['{', /line 2: /],
+      ['[]', /line 2: it is no object; accepted is \{"value"/],
+      ['{"key":"k"}', /line 2: it has no value/],
+      ['{"value":7}', /line 2: its value is no bytes/],
+      ['{"value":"","type":-1}', /line 2: its type/],
+    ] as const) {
+      const { exit, err } = await run('produce orders --json --partition 1', `{"value":"ok"}\n${line}\n`)
+      assert.equal(exit, 2, line)
+      assert.match(err, text)
+    }
+  })
+
+  it('take key and headers for all records', async () => {
+    await run('produce orders --key u42 --headers a=1,b=x=y', 'v\n')
+    const [record] = h.service.streams.batches.at(-1)!.records
+    assert.equal(Buffer.from(record!.key!).toString(), 'u42')
+    assert.deepEqual(
+      record!.headers.map(({ name, value }) => [name, Buffer.from(value).toString()]),
+      [
+        ['a', '1'],
+        ['b', 'x=y'],
+      ],
+    )
+  })
+
+  it('put records of one key into the partition that every producer finds', async () => {
+    await run('stream create keyed --partitions 8')
+    const keys = Array.from({ length: 40 }, (_, i) => JSON.stringify({ value: `${i}`, key: `k${i % 10}` }))
+    const { out } = await run('produce keyed --json', keys.join('\n'))
+    assert.match(out, /in keyed\/\d/)
+    const places = new Map<string, Set<number | null>>()
+    for (const { stream, partition, records } of h.service.streams.batches)
+      for (const { key } of stream === 'keyed' ? records : []) {
+        const name = Buffer.from(key!).toString()
+        places.set(name, (places.get(name) ?? new Set()).add(partition))
+      }
+    assert.ok([...places.values()].every(each => each.size === 1))
+    assert.ok(new Set([...places.values()].flatMap(each => [...each])).size > 1)
+  })
+
+  it('are produced once, though calls break off', async () => {
+    await run('stream create once')
+    let calls = 0
+    const seen: { sequence: number; first: string }[] = []
+    h.service.streams.onProduce = ({ stream, session, records }) => {
+      if (stream !== 'once') return
+      seen.push({ sequence: session!.sequence, first: Buffer.from(records[0]!.value).toString() })
+      if (++calls === 2) throw new RoundhouseError('OUTCOME_UNKNOWN', { why: 'for the test' })
+    }
+    const path = join(directory, 'lines')
+    const lines = Array.from({ length: 5_000 }, (_, i) => `line ${i}`)
+    writeFileSync(path, lines.join('\n'))
+    const { exit, out } = await run(`produce once --file ${path}`)
+    h.service.streams.onProduce = () => {}
+    assert.equal(exit, 0)
+    assert.equal(out, '5000 records in once/0, offsets 0 to 4999\n')
+    const [, second] = seen
+    assert.ok(seen.filter(each => each.sequence === second!.sequence).length === 2, 'it was sent again')
+    for (const { sequence, first } of seen)
+      assert.equal(first, seen.find(each => each.sequence === sequence)!.first)
+  })
+
+  it('say how many were acknowledged before what went wrong', async () => {
+    await run('stream create full')
+    let calls = 0
+    h.service.streams.onProduce = () => {
+      if (++calls > 1) throw new RoundhouseError('DISK_FULL', { shard: 1 })
+    }
+    const input = new Readable({ read() {} })
+    const running = run('produce full', input)
+    input.push('first\n')
+    await until('the first is there', () => calls === 1)
+    input.push('second\n')
+    input.push(null)
+    const { exit, err } = await running
+    h.service.streams.onProduce = () => {}
+    assert.equal(exit, 75)
+    assert.match(err, /^1 records were acknowledged before that\nerror: DISK_FULL/)
+  })
+
+  it('are merged over all partitions, and end with the last or at --max', async () => {
+    const { out } = await run('consume keyed')
+    assert.equal(out.trim().split('\n').length, 40)
+    assert.equal((await run('consume keyed --max 7')).out.trim().split('\n').length, 7)
+  })
+
+  it('are followed until the signal', async () => {
+    await run('stream create tail')
+    await run('produce tail', 'old\n')
+    const shell = fakeShell({ ROUNDHOUSE_NODE: h.address })
+    const running = runCli(['consume', 'tail', '--follow'], shell, verbs)
+    await until('it waits', () => h.service.streams.waiting === 1)
+    await run('produce tail', 'new\n')
+    await until('it came', () => shell.stdout.text() === 'new\n')
+    shell.controller.abort()
+    assert.equal(await running, 0)
+    assert.equal(shell.stderr.text(), '')
+  })
+
+  it('begin where --from says', async () => {
+    assert.equal((await run('consume tail --from 1')).out, 'new\n')
+    assert.equal((await run('consume tail --from earliest')).out, 'old\nnew\n')
+    assert.equal((await run('consume tail --from latest')).out, '')
+    const beyond = await run('consume tail --from 99')
+    assert.deepEqual([beyond.exit, /99; tail\/0 holds 0 to 1/.test(beyond.err)], [1, true])
+  })
+
+  it('are truncated and deleted', async () => {
+    assert.equal((await run('stream truncate tail --before 1')).out, 'tail/0 begins at 1\n')
+    assert.equal((await run('consume tail')).out, 'new\n')
+    assert.equal((await run('stream delete tail')).out, 'tail is gone\n')
+    assert.equal((await run('consume tail')).exit, 1)
+  })
+
+  it('name the servers as the seed prints them', async () => {
+    const { out } = await run(`getservers --addr ${h.address}`, '', '127.0.0.1:1')
+    assert.equal(
+      out,
+      'servers:\n\t- id:"n1" rpc_addr:"n1.example:8080" is_leader:true\n\t- id:"n2" rpc_addr:"n2.example:8080"\n',
+    )
+  })
+
+  it('are not reached where nobody listens', async () => {
+    const { exit, err } = await run('produce orders --timeout 300ms', 'x\n', '127.0.0.1:1')
+    assert.deepEqual([exit, /no node answers at 127\.0\.0\.1:1/.test(err)], [75, true])
+  })
+})
+
+describe('--from', () => {
+  it('takes offsets, words, times and ages', () => {
+    const nowMs = Date.parse('2026-11-20T12:00:00Z')
+    assert.deepEqual(startOf('17', nowMs), { kind: 'offset', offset: 17n })
+    assert.deepEqual(startOf('latest', nowMs), { kind: 'latest' })
+    assert.deepEqual(startOf('2026-11-20T10:00:00Z', nowMs), { kind: 'time', ms: nowMs - 7_200_000 })
+    assert.deepEqual(startOf('2026-11-20 10:00:00Z', nowMs), { kind: 'time', ms: nowMs - 7_200_000 })
+    assert.deepEqual(startOf('2h', nowMs), { kind: 'time', ms: nowMs - 7_200_000 })
+    for (const wrong of ['', '-1', '1.5', 'soon', '2026-13-40T00:00'])
+      assert.throws(() => startOf(wrong, nowMs))
+  })
+})
+
+describe('a duration', () => {
+  it('may have days', () => {
+    assert.deepEqual(['7d', '1d12h', '90m', 'd', '1w'].map(daysToo), [
+      604_800_000,
+      129_600_000,
+      5_400_000,
+      undefined,
+      undefined,
+    ])
+  })
+})
+
+describe('lines', () => {
+  it('are cut where they end, however they come', async () => {
+    const text = 'a\nbc\n\ndé\nlast'
+    for (let size = 1; size <= text.length; size++) {
+      const bytes = Buffer.from(text)
+      const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) =>
+        bytes.subarray(i * size, (i + 1) * size),
+      )
+      const found: string[] = []
+      for await (const lines of linesOf(Readable.from(chunks)))
+        found.push(...lines.map(each => each.toString()))
+      assert.deepEqual(found, ['a', 'bc', '', 'dé', 'last'])
+    }
+  })
+})
