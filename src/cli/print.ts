@@ -70,7 +70,7 @@ export function printReply(output: Output, response: CommandResponse): void {
       output.write(`(integer) ${reply.value}\n`)
       return
     case 'list':
-      output.write(`${listText(reply.value.list)}\n`)
+      output.write(`${listText(reply.value.list)}\n${cursorText(response.cursor)}`)
       return
     case 'map':
       for (const [name, values] of Object.entries(reply.value.map)) {
@@ -78,6 +78,14 @@ export function printReply(output: Output, response: CommandResponse): void {
       }
       return
   }
+}
+
+/** Where a scan goes on, as it is typed into the next call; the end says so. Bytes that are no such text are in quotes. */
+function cursorText(cursor: Uint8Array | undefined): string {
+  if (cursor === undefined || cursor.byteLength === 0) return ''
+  const text = utf8Of(cursor)
+  if (text === '0') return 'cursor 0: the end\n'
+  return `cursor ${text !== undefined && /^[\w.-]+$/.test(text) ? text : quoted(cursor)}\n`
 }
 
 /** HSET answers whether it was done, and how many fields are new beside it: people know it by the number. */

@@ -66,6 +66,17 @@ describe('a reply for people', () => {
     assert.equal(shown(list([['k1', undefined]])), '1) "k1"\n')
   })
 
+  it('has the cursor of a scan under its page, to be typed into the next call', () => {
+    const page = (cursor: string, ...keys: string[]) => ({
+      ...list(keys.map(key => [key, undefined])),
+      cursor: Buffer.from(cursor),
+    })
+    assert.equal(shown(page('12.dXNlcjox', 'user:1')), '1) "user:1"\ncursor 12.dXNlcjox\n')
+    assert.equal(shown(page('.Zmll')), '(empty list)\ncursor .Zmll\n')
+    assert.equal(shown(page('0', 'k')), '1) "k"\ncursor 0: the end\n')
+    assert.equal(shown(page('\u001b[2J')), '(empty list)\ncursor "\\x1b[2J"\n')
+  })
+
   it('gives a pipe every byte, and a terminal nothing that could steer it', () => {
     const write = (isTerminal: boolean, bytes: Uint8Array) => {
       const { stdout } = fakeShell({}, isTerminal)
