@@ -205,8 +205,10 @@ export class Invariants {
   }
 
   written(batch: readonly JournalRecord[]): void {
-    for (const { replica } of batch) {
+    for (const { replica, configuration } of batch) {
       const ledger = this.ledgers.get(replica)!
+      if (configuration !== undefined && decodeConfiguration(configuration).quarantined !== undefined)
+        ledger.isQuarantineNoted = true
       ledger.isWriteInFlight = false
       ledger.durableTerm = ledger.term
       ledger.durableVote = ledger.vote
@@ -344,7 +346,7 @@ export class Invariants {
       }
       if (node?.host.unfit().has(message.from) || node?.host.replica(message.from)?.halted != null)
         this.violated(`${message.kind} from replica ${message.from}, which is quarantined`)
-      else if (ledger.isQuarantined)
+      else if (ledger.isQuarantineNoted)
         this.violated(`${message.kind} from replica ${message.from}, which was quarantined once`)
       if (ledger.isRemoved) this.violated(`${message.kind} from replica ${message.from}, which was destroyed`)
       switch (message.kind) {

@@ -49,6 +49,8 @@ export class ReplicaLedger {
   isRemoving = false
   /** Its node keeps it mute. */
   isQuarantined = false
+  /** … and has noted that, durably: no later process may forget it. */
+  isQuarantineNoted = false
   /** As the process showed it last; -1 where it has shown nothing since its start. */
   seenTerm = -1
   seenVote = 0

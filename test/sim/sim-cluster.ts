@@ -96,6 +96,8 @@ export class SimMachine {
   private startCount = 0
   wallOffsetMs = 0
   wasStepped = false
+  /** When something was last kept in its journal for somebody who gets a snapshot. */
+  pinnedAtMs = 0
   /** Of the clock of each process to come. */
   readonly clockFaults: ClockFaults = { ...goodClock }
   /** How long the disk takes to sync, ms: at least, and the mean of what comes on top. */
@@ -499,7 +501,12 @@ export class SimCluster {
       if (node === null) continue
       const stats = machine.journalStats()
       const { journalSegmentBytes, journalBudgetBytes } = this.settings
-      if (stats !== null && stats.usedBytes > 4 * journalBudgetBytes + 4 * journalSegmentBytes)
+      const { nowMs } = this.world
+      // What a snapshot's receiver will need is kept beside the budget.
+      if ([...node.host.all()].some(each => node.host.snapshotter.pinnedIndex(each) !== null))
+        machine.pinnedAtMs = nowMs
+      const isFree = nowMs - machine.pinnedAtMs > pinReleaseMs
+      if (stats !== null && isFree && stats.usedBytes > 4 * journalBudgetBytes + 4 * journalSegmentBytes)
         invariants.violated(`${nodeId}: the journal takes ${stats.usedBytes} bytes`)
       if (stats !== null && stats.bytesCopied > 0) sightings.see('entriesCopied')
       if (stats !== null) {
@@ -547,12 +554,15 @@ export class SimCluster {
   }
 }
 
+/** After a snapshot's pin went, so long until the journal has let go of what it held. */
+const pinReleaseMs = 3_000
 /** Between two scrubs of a node's rows. */
 const scrubMs = 2_500
 
-/** Makes a node that was built from this source one of an older release: it lacks a command. */
+/** Makes a node that was built from this source one of an older release: it lacks a command, and ATOMIC, which could carry it. */
 function makeOlder(node: Node, unknown: string): void {
-  const older = new Map([...commands].filter(([name]) => name !== unknown))
+  const isUnknown = (name: string) => name === unknown || name === 'ATOMIC'
+  const older = new Map([...commands].filter(([name]) => !isUnknown(name)))
   const { options } = node.host as unknown as { options: HostOptions }
   const { tableOf } = options
   Object.assign(options, {
@@ -560,8 +570,8 @@ function makeOlder(node: Node, unknown: string): void {
   } satisfies Partial<HostOptions>)
   const execute = node.execute.bind(node)
   node.execute = call =>
-    call.command.toUpperCase() === unknown
-      ? Promise.reject(new RoundhouseError('UNKNOWN_COMMAND', { command: unknown }))
+    isUnknown(call.command.toUpperCase())
+      ? Promise.reject(new RoundhouseError('UNKNOWN_COMMAND', { command: call.command }))
       : execute(call)
 }
 
