@@ -63,6 +63,23 @@ export class RottablePlatter {
     }
   }
 
+  /** All rows of one replica but those that `isSpared` names by their keys. */
+  rotAll(replica: number, isSpared: (key: string) => boolean): void {
+    const rows = this.tables.get(replica)?.rows
+    if (rows === undefined) return
+    this.look(() => {
+      for (const [key, value] of [...rows.entries()]) if (!isSpared(key)) this.spoil(rows, key, value)
+    })
+  }
+
+  private spoil(rows: Table['rows'], key: string, value: Bytes): void {
+    // Its own array: a value may be shared with a memtable, in which nothing rots.
+    const copy = new Uint8Array(value)
+    rows.set(key, copy)
+    this.tables.rotten.add(copy)
+    this.hasRotted = true
+  }
+
   /** One row of one replica; the answer is the replica, null where there is nothing to rot. */
   rot(random: Random): number | null {
     const replicas = [...this.tables.keys()].sort((a, b) => a - b)
@@ -74,11 +91,7 @@ export class RottablePlatter {
       let i = 0
       for (const [key, value] of rows.entries()) {
         if (i++ < at) continue
-        // Its own array: a value may be shared with a memtable, in which nothing rots.
-        const copy = new Uint8Array(value)
-        rows.set(key, copy)
-        this.tables.rotten.add(copy)
-        this.hasRotted = true
+        this.spoil(rows, key, value)
         break
       }
       return replica

@@ -76,4 +76,22 @@ describe('a simulated cluster', () => {
     assert.ok(await world.run(world.nowMs + 60_000, () => cluster.isSettled(5)), 'not settled')
     assert.deepEqual([...cluster.violations, ...cluster.invariants!.violations], [])
   })
+
+  it('gives a node another replica of the meta shard when its own is found broken before the register was read', async () => {
+    const cluster = new SimCluster(265, { isWatched: true, hostLimits: { entriesBetweenCheckpointsMax: 1 } })
+    const { world, invariants } = cluster
+    assert.ok(await cluster.boot(3))
+    const third = cluster.machines[2]!
+    const meta = () => third.node?.host.group(metaGroup)
+    await world.run(world.nowMs + 2_000)
+    const broken = meta()!.id
+    assert.ok(await world.run(world.nowMs + 5_000, () => (meta()!.state.checkpointed?.index ?? 0) > 1))
+    third.crash()
+    third.rotRows(broken)
+    void third.start().catch(() => {})
+    assert.ok(await world.run(world.nowMs + 30_000, () => third.node!.isServing()), 'it never serves again')
+    assert.notEqual(meta()?.id, broken)
+    assert.ok(await world.run(world.nowMs + 60_000, () => cluster.isSettled(3)), 'not settled')
+    assert.deepEqual([...cluster.violations, ...invariants!.violations], [])
+  })
 })

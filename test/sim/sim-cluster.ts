@@ -1,6 +1,7 @@
 import xxhash from 'xxhash-wasm'
 import { commands } from '../../src/commands/table.ts'
 import { RoundhouseError } from '../../src/errors.ts'
+import { systemRows } from '../../src/keyspace/rows.ts'
 import { assert } from '../../src/lib/assert.ts'
 import type { Logger } from '../../src/lib/logger.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
@@ -305,6 +306,12 @@ export class SimMachine {
   /** The replica of which a row can't be read any more; null where none has rows. */
   rotRow(): number | null {
     return this.platter.rot(this.cluster.world.random)
+  }
+
+  /** Of this replica only the row is left that every start reads. */
+  rotRows(replica: number): void {
+    this.isDamaged = true
+    this.platter.rotAll(replica, key => key === systemRows.clock)
   }
 
   /** Reads all rows, as the scrub beside a node does, and condemns the replicas whose rows are broken. */
