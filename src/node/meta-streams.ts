@@ -30,8 +30,8 @@ export const streamLimits = {
   streamsMax: 1_000,
   allPartitionsMax: 10_000,
   retentionMsMin: 1_000,
-  /** Retention cuts whole segments, and one is always kept: less than two would keep more than was asked for. */
-  retentionBytesMin: 32 * 1024 * 1024,
+  /** Retention by size cuts whole segments, of 64 MiB: less than one can't be kept to. */
+  retentionBytesMin: 64 * 1024 * 1024,
 } as const
 
 /** Where the seeds' clients produce, who know no names: made when it is first used. */
