@@ -172,6 +172,12 @@ export class Nodes {
     this.addresses = [...new Set([...this.addresses, ...addresses])]
   }
 
+  /** Asks that node first from now on. */
+  prefer(address: string): void {
+    this.addresses = [...new Set([address, ...this.addresses])]
+    if (this.connection?.address !== address) this.drop()
+  }
+
   /**
    * Calls until a node gives a definite answer. Throws what it refused with, UNREACHABLE when no node could be reached,
    * TLS when one could but for its or our certificates, and, of a write, OUTCOME_UNKNOWN or DEADLINE when a call

@@ -87,7 +87,8 @@ class Producing {
   private readonly shell: Shell
   private readonly nodes: Nodes
   private readonly stream: string
-  private readonly partition: number | undefined
+  /** Where all records go, if it is one place. */
+  private only: number | undefined
   /** By partition; of none in particular under -1. */
   private readonly filling = new Map<number, Filling>()
   /** Sent or to be sent, not answered; oldest first. */
@@ -109,7 +110,7 @@ class Producing {
     this.nodes = nodes
     this.stream = input.positionals[0]!
     const { partition } = input.options
-    this.partition = partition === undefined ? undefined : integerOf(partition, '--partition', 0, 1023)
+    this.only = partition === undefined ? undefined : integerOf(partition, '--partition', 0, 1023)
     this.progress = new Progress(shell.stderr, `produce ${this.stream}`, 'KiB')
   }
 
@@ -117,6 +118,7 @@ class Producing {
     const given = this.options()
     const source = this.source()
     const partitions = (await partitionsOf(this.nodes, this.stream)) ?? 1
+    if (partitions === 1) this.only = 0
     const { h64 } = await xxhash()
     let line = 0
     // Ctrl-C ends the input; what was read is settled.
@@ -128,7 +130,7 @@ class Producing {
           line++
           const record = given(bytes, line)
           const place =
-            this.partition ??
+            this.only ??
             (record.key === undefined ? -1 : partitionOfKey(text => h64(text), record.key, partitions))
           this.add(record, place, bytes.byteLength + 1)
           if (this.hasFull(place)) await this.flush(place)
@@ -266,6 +268,7 @@ class Producing {
     this.link = null
     // Only what may go better elsewhere or later is tried again.
     if (failure !== null && !isPassing(failure)) throw failure
+    if (this.only !== undefined) await this.toLeader(this.only)
     await this.nodes.call('write', async (_, connection) => {
       const before = this.acknowledged
       const link = new Link(connection, {
@@ -281,6 +284,16 @@ class Producing {
         })
       if (link.failure !== null && this.acknowledged === before) throw link.failure
     })
+  }
+
+  /** Any node would do, but what it must pass on it passes on one by one, to keep the order. */
+  private async toLeader(partition: number): Promise<void> {
+    const request = { stream: this.stream, partition }
+    const { servers } = await this.nodes.call('read', (call, { log }) =>
+      call(log.getServers.bind(log), request),
+    )
+    const leader = servers.find(each => each.isLeader)
+    if (leader !== undefined) this.nodes.prefer(leader.rpcAddr)
   }
 
   private answered({ offset, partition, count }: ProduceResponse): void {
