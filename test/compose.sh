@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs docker-compose.yml for real: an image built here, three nodes that clients reach from this machine and from inside
 # the network, a fourth that takes its share, processes killed with -9, all containers removed and made again on their
-# volumes, a node that leaves, one that lost its volume. Prints what it does and sees, ends with 0 only if all of it went
+# volumes, a node that leaves, one that lost its volume; then docker-compose.tls.yml. Prints what it does and sees, ends with 0 only if all of it went
 # as it should, and removes its containers, volumes and network whatever happens.
 #
 #   PORT1 … PORT4       ports on this machine; without them 8081 … 8084, or 18081 … 18084 where one of those is taken
@@ -31,7 +31,11 @@ fail() {
 compose() { if command -v docker-compose >/dev/null; then docker-compose "$@"; else docker compose "$@"; fi; }
 # What a command says is shown when it fails.
 quiet() { "$@" >"$work/output" 2>&1 || { cat "$work/output" >&2 && fail "$*"; }; }
-remove_all() { compose --profile grow down -v --remove-orphans >/dev/null 2>&1 || true; }
+# The same with TLS; its certificates are made by this run, beside nobody else's.
+tls_compose() {
+  compose --project-directory "$work" -f "$PWD/docker-compose.yml" -f "$PWD/docker-compose.tls.yml" "$@"
+}
+remove_all() { tls_compose --profile grow down -v --remove-orphans >/dev/null 2>&1 || true; }
 cleanup() {
   local status=$?
   trap - EXIT INT TERM
@@ -307,8 +311,44 @@ for port in "$p1" "$p2" "$p3"; do so "the 500 keys through $port" holds "$port";
 
 say 'docker-compose down -v'
 quiet compose --profile grow down -v
-mine="label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"
-is 'containers, volumes and networks left' '' \
-  "$(docker ps -aq --filter "$mine")$(docker volume ls -q --filter "$mine")$(docker network ls -q --filter "$mine")"
+nothing_left() {
+  local mine="label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"
+  is 'containers, volumes and networks left' '' \
+    "$(docker ps -aq --filter "$mine")$(docker volume ls -q --filter "$mine")$(docker network ls -q --filter "$mine")"
+}
+nothing_left
 
+# --- With TLS -------------------------------------------------------------------------------------------------------
+
+# as NAME COMMAND…: with the client's certificate.
+as() {
+  local name=$1
+  shift
+  TLS_CA_PATH=$work/certs/ca.crt TLS_CERT_PATH=$work/certs/$name.crt TLS_KEY_PATH=$work/certs/$name.key "$@"
+}
+# refused STATUS 'text' COMMAND…: it ends with the status and says so.
+refused() {
+  local expected=$1 text=$2 status=0
+  shift 2
+  "$@" >"$work/output" 2>&1 || status=$?
+  [ "$status" = "$expected" ] && grep -F -- "$text" "$work/output" >/dev/null || { cat "$work/output" >&2 && return 1; }
+}
+
+say 'certs.sh, docker-compose -f docker-compose.yml -f docker-compose.tls.yml up'
+quiet ./certs.sh --dir "$work/certs"
+quiet tls_compose up -d --no-build
+for node in node1 node2 node3; do within 90 "$node is healthy" healthy "$node"; done
+within 60 'three members' as admin alive "$p1" 3
+within 90 'every shard has a leader and three voters' as admin whole "$p1"
+is "root sets through $p1" OK "$(as root roundhouse set tls-key 'over TLS' --node "127.0.0.1:$p1")"
+is "nobody gets through $p3" 'over TLS' "$(as nobody roundhouse get tls-key --node "127.0.0.1:$p3")"
+is 'and inside the network, by the name' 'over TLS' \
+  "$(tls_compose exec -T node2 node dist/main.js get tls-key --node node3:8080 | tr -d '\r')"
+so 'a client is no admin' refused 1 NOPERM as root roundhouse status --node "127.0.0.1:$p1"
+so 'who shows no certificate is told so' refused 1 'NOAUTH Authentication required: the caller presents no certificate' \
+  env TLS_CA_PATH="$work/certs/ca.crt" node "$work/dist/main.js" get tls-key --node "127.0.0.1:$p1"
+so 'who speaks no TLS gets no answer' refused 75 TLS roundhouse get tls-key --node "127.0.0.1:$p1" --timeout 3s
+is 'clean ends' '0 0 0' "$(quiet tls_compose stop node1 node2 node3 && inspect '{{.State.ExitCode}}' node1 node2 node3)"
+quiet tls_compose down -v
+nothing_left
 say "compose: $passed checks passed in $SECONDS s"
