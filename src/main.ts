@@ -14,6 +14,7 @@ import { devAddNodeVerb } from './cli/dev-add-node.ts'
 import { devStartVerb } from './cli/dev-start.ts'
 import { getVerb } from './cli/get.ts'
 import { getServersVerb } from './cli/get-servers.ts'
+import { groupsVerb } from './cli/groups.ts'
 import { healthVerb } from './cli/health.ts'
 import { helpVerb } from './cli/help-verb.ts'
 import { leaveVerb } from './cli/leave.ts'
@@ -42,6 +43,7 @@ const verbs: readonly Verb[] = [
   getVerb,
   runVerb,
   ...streamVerbs,
+  groupsVerb,
   produceVerb,
   consumeVerb,
   getServersVerb,

@@ -3,10 +3,10 @@
  * through another node.
  */
 import type { ServiceError } from '@grpc/grpc-js'
-import { isError, RemoteError, RoundhouseError } from '../errors.ts'
 import type { ConsumeResponse } from '../gen/log/v1/log.ts'
 import { type ConsumeRequest, ConsumeRequest as ConsumeRequestType, From } from '../gen/log/v1/log.ts'
-import { type Connection, connectionOptions, type Nodes, outputOption } from './connection.ts'
+import { type Connection, connectionOptions, Nodes, outputOption } from './connection.ts'
+import { GroupConsumer, isPassing } from './group-consumer.ts'
 import { printJson, printValue } from './print.ts'
 import { recordJson } from './record-text.ts'
 import { errorOf } from './remote-error.ts'
@@ -39,6 +39,19 @@ export const consumeVerb: Verb = {
       elsewhere: ['tail', 'watch'],
     },
     partition: { kind: 'text', alias: 'p', describe: 'Only this one; else all, merged as they come' },
+    group: {
+      kind: 'text',
+      alias: 'g',
+      describe:
+        'Share the partitions with others of this group, go on where it stood, commit what is printed',
+      elsewhere: ['group-id', 'consumer-group'],
+    },
+    assign: {
+      kind: 'text',
+      describe: 'How a group shares: sticky moves the least, range keeps neighbours together',
+      choices: ['sticky', 'range'],
+      fallback: 'sticky',
+    },
     max: {
       kind: 'text',
       describe: 'End after so many records',
@@ -54,11 +67,17 @@ export const consumeVerb: Verb = {
       'consume orders --partition 3 --from 1000 --max 10 -o json',
       'one JSON object a line, with offset, time, key',
     ],
+    ['consume orders --group billing --follow', 'as one of several that share the stream'],
     ['consume orders --from 2026-11-20T10:00 --follow', 'since then (in local time), and on'],
   ],
   notes:
     'In text a record is its value and a line break. Records of different partitions have no order among each other.',
-  run: (input, shell) => withNodes(input, shell, nodes => new Consuming(input, shell, nodes).all()),
+  run: (input, shell) =>
+    withNodes(input, shell, nodes =>
+      input.options.group === undefined
+        ? new Consuming(input, shell, nodes).all()
+        : consumeInGroup(input, shell, nodes),
+    ),
 }
 
 type Start =
@@ -76,6 +95,38 @@ export function startOf(text: string, nowMs: number): Start {
   const ms = /^\d{4}-\d{2}-\d{2}([T ].*)?$/.test(text) ? Date.parse(text.replace(' ', 'T')) : Number.NaN
   if (!Number.isNaN(ms) && ms >= 0) return { kind: 'time', ms }
   throw new UsageError([`--from: ${JSON.stringify(text)} is not ${fromAccepted}`])
+}
+
+/** Who is told to end has so long to say what it read and that it leaves. */
+const leavingMsMax = 5_000
+
+async function consumeInGroup(input: Input, shell: Shell, readers: Nodes): Promise<void> {
+  const { group, assign, from, follow, max, output, partition } = input.options
+  if (partition !== undefined)
+    throw new UsageError(['--partition and --group are given: the group says who reads which partition'])
+  const late = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  const onAbort = () => {
+    timer = setTimeout(() => late.abort(), leavingMsMax)
+  }
+  shell.signal.addEventListener('abort', onAbort, { once: true })
+  const nodes = Nodes.from(input, { ...shell, signal: late.signal })
+  const wish = {
+    stream: input.positionals[0]!,
+    group: String(group),
+    start: startOf(String(from ?? 'earliest'), Date.now()),
+    strategy: String(assign ?? 'sticky'),
+    isFollowing: follow === true,
+    isJson: output === 'json',
+    max: max === undefined ? Number.POSITIVE_INFINITY : integerOf(max, '--max', 1, Number.MAX_SAFE_INTEGER),
+  }
+  try {
+    await new GroupConsumer(wish, shell, nodes, readers).run()
+  } finally {
+    shell.signal.removeEventListener('abort', onAbort)
+    clearTimeout(timer)
+    nodes.close()
+  }
 }
 
 class Consuming {
@@ -216,9 +267,4 @@ class Consuming {
         })
     }
   }
-}
-
-function isPassing(error: unknown): boolean {
-  if (!(error instanceof RoundhouseError || error instanceof RemoteError)) return false
-  return isError(error, 'UNREACHABLE') || error.kind === 'unavailable' || error.kind === 'outcome_unknown'
 }

@@ -2,7 +2,6 @@ import { RoundhouseError } from '../errors.ts'
 import type { Partition } from '../keyspace/group-rows.ts'
 import type { Membership } from '../keyspace/groups.ts'
 import { limits } from '../keyspace/limits.ts'
-import { assert } from '../lib/assert.ts'
 import { type Bytes, fromLatin1, fromUtf8, quote, toLatin1 } from '../lib/bytes.ts'
 import type { Command, ListItem, Reply } from './command.ts'
 import { parseSafeInteger } from './integer.ts'
@@ -39,13 +38,11 @@ export function membershipReply({ generation, assigned, revoked }: Membership): 
   return { kind: 'list', items }
 }
 
-/** What JOIN and HEARTBEAT answered, read again by who asked. */
-export function readMembership(reply: Reply): Membership {
-  assert(reply.kind === 'list', 'a membership is a list')
+/** What JOIN and HEARTBEAT answered, read again by who asked; generation 0 where there was no membership. */
+export function readMembership(items: readonly (readonly [key: string, value: string])[]): Membership {
   let generation = 0
   const found: Record<string, Partition[]> = { assigned: [], revoked: [] }
-  for (const { key, value } of reply.items) {
-    const [name, text] = [toLatin1(key!), toLatin1(value!)]
+  for (const [name, text] of items) {
     if (name === 'generation') generation = Number(text)
     const [stream, ranges] = text.split(' ')
     for (const range of ranges?.split(',') ?? []) {

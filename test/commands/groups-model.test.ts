@@ -10,7 +10,7 @@ import { isError } from '../../src/errors.ts'
 import type { Membership } from '../../src/keyspace/groups.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { Prng } from '../../src/lib/prng.ts'
-import { Shard } from './shard.ts'
+import { plain, Shard } from './shard.ts'
 
 /**
  * Consumers that keep to the protocol, some of them dead, paused or doubled, against one group, on one moving clock with
@@ -54,7 +54,7 @@ class World extends Shard {
     }
     const [reply] = applied.replies
     if (reply?.kind !== 'list') return true
-    const told = readMembership(reply)
+    const told = readMembership(plain(reply) as [string, string][])
     assert.ok(told.generation >= this.generation, 'a generation went back')
     this.generation = told.generation
     return told

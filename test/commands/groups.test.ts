@@ -4,7 +4,7 @@ import type { DescribedGroup } from '../../src/commands/group-describe.ts'
 import { readMembership } from '../../src/commands/groups.ts'
 import type { Partition } from '../../src/keyspace/group-rows.ts'
 import { limits } from '../../src/keyspace/limits.ts'
-import { refusal, Shard } from './shard.ts'
+import { plain, refusal, Shard } from './shard.ts'
 
 const second = 1_000
 const timeoutMs = 30 * second
@@ -22,7 +22,7 @@ class Fixture extends Shard {
   private told(name: string, ...args: string[]): Told {
     const applied = this.applyOperations([this.operation(name, ...args)])
     if (applied.kind === 'refused') throw applied.error
-    const { generation, assigned, revoked } = readMembership(applied.replies[0]!)
+    const { generation, assigned, revoked } = readMembership(plain(applied.replies[0]!) as [string, string][])
     const text = (partitions: readonly Partition[]) =>
       partitions
         .map(({ stream, partition }) => (stream === orders ? `${partition}` : `${stream}/${partition}`))
