@@ -16,6 +16,8 @@ export type Position =
   | { readonly kind: 'earliest' }
   | { readonly kind: 'latest' }
   | { readonly kind: 'time'; readonly timestampMs: number }
+  /** What a consumer group committed; the beginning where it did not. */
+  | { readonly kind: 'committed'; readonly offsetOf: (place: PartitionPlace) => Promise<number | null> }
 
 export async function startOf(
   streams: StreamService,
@@ -31,6 +33,10 @@ export async function startOf(
       return (await streams.rangeOf(place)).end
     case 'time':
       return streams.seek(place, position.timestampMs)
+    case 'committed': {
+      const { start } = await streams.rangeOf(place)
+      return Math.max(start, (await position.offsetOf(place)) ?? start)
+    }
   }
 }
 
@@ -125,7 +131,8 @@ export class Consumer {
   }
 
   private isAtEarliest(offset: number, { start }: { readonly start: number }): boolean {
-    return this.options.position.kind === 'earliest' && this.sent === 0 && offset < start
+    const { kind } = this.options.position
+    return (kind === 'earliest' || kind === 'committed') && this.sent === 0 && offset < start
   }
 
   private get hasEnded(): boolean {

@@ -19,8 +19,9 @@ import {
   LogService,
   ProduceResponse,
 } from '../../gen/log/v1/log.ts'
+import { fromUtf8, toUtf8 } from '../../lib/bytes.ts'
 import { CallOrder } from '../../node/call-order.ts'
-import type { Batch, Session, StreamService } from '../../node/ports.ts'
+import { type Batch, plainCall, type Session, type StreamService } from '../../node/ports.ts'
 import { callLimits } from '../../peer/call-codec.ts'
 import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
@@ -179,9 +180,8 @@ export class LogHandlers {
   /** One read. The end has no record yet, and saying so is not for a replica that may lag. */
   private async consume(message: ConsumeRequest, call: Unary<ConsumeRequest>): Promise<Buffer> {
     const place = await this.streams.find(message.stream, message.partition)
-    refuseGroup(message)
     const { streams } = this
-    const from = await startOf(streams, place, positionOf(message))
+    const from = await startOf(streams, place, this.positionOf(message))
     const bytesMax = message.batches ? readBytesOf(message) : 1
     const options = { bytesMax, timeoutMs: this.timeoutMs(call), signal: signalOf(call) }
     const { linearizable: isLinearizable } = message
@@ -221,14 +221,13 @@ export class LogHandlers {
       if (consumer !== null) this.consumers.delete(consumer)
     })
     try {
-      refuseGroup(message)
       const made = new Consumer({
         stream: call,
         streams: this.streams,
         memory: this.connections.memoryOf(call),
         signal: abort.signal,
         find: () => this.streams.find(message.stream, message.partition),
-        position: positionOf(message),
+        position: this.positionOf(message),
         bytesMax: readBytesOf(message),
         recordsMax: toSafeInteger(message.maxRecords, 'max_records') || Number.POSITIVE_INFINITY,
         idleMs: message.idleMs ?? null,
@@ -243,6 +242,23 @@ export class LogHandlers {
       if (!abort.signal.aborted) end(cause)
     }
     if (consumer !== null) this.consumers.delete(consumer)
+  }
+
+  /** A group says where to begin where the request does not. Throws INVALID_ARGUMENT. */
+  private positionOf(message: ConsumeRequest): Position {
+    const { group, from, offset } = message
+    if (group === '' || from !== From.OFFSET || offset !== 0n) return positionOf(message)
+    const { service, messageTimeoutMs } = this.options
+    return {
+      kind: 'committed',
+      offsetOf: async ({ id, partition }) => {
+        const args = [fromUtf8(group), fromUtf8(String(id))]
+        const { reply } = await service.execute(plainCall('GROUP.OFFSETS', args, messageTimeoutMs))
+        if (reply.kind !== 'list') return null
+        const found = reply.items.find(({ key }) => toUtf8(key!) === `${id} ${partition}`)
+        return found === undefined ? null : Number(toUtf8(found.value!))
+      },
+    }
   }
 
   /** What is left until the caller's deadline, at most `message_timeout`. */
@@ -295,14 +311,6 @@ function positionOf({ from, offset, timestampMs }: ConsumeRequest): Position {
 
 function readBytesOf({ maxBytes }: ConsumeRequest): number {
   return maxBytes === 0 ? logLimits.readBytes : Math.min(maxBytes, logLimits.readBytesMax)
-}
-
-function refuseGroup({ group }: ConsumeRequest): void {
-  if (group === '') return
-  throw new RoundhouseError('INVALID_ARGUMENT', {
-    what: 'group',
-    accepted: 'none: this node knows no consumer groups',
-  })
 }
 
 function errorStatus(error: unknown): Error {
