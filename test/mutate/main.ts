@@ -13,7 +13,7 @@ import { applyMutation } from './apply.ts'
 import { type Mutation, mutations } from './mutations.ts'
 
 /** A child that finishes no seed for this long is in a loop that a bug made. */
-const seedMsMax = 300_000
+const seedMsMax = 120_000
 const defaultSeeds = 1_000
 const defaultControl = 10
 

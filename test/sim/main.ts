@@ -126,7 +126,8 @@ for (let seed = first; seed < first + count && Date.now() < untilMs; seed++) {
 }
 const seconds = (Date.now() - started) / 1000
 const never = Object.entries(sometimes).filter(([name]) => seen[name as Sometimes] === undefined)
-console.log(`faults ${JSON.stringify(faults)}`)
+const faultsMade = Object.values(faults).reduce((sum, count) => sum + count, 0)
+console.log(`faults ${JSON.stringify(faults)}: ${faultsMade} of ${Object.keys(faults).length} kinds`)
 console.log(`calls ${JSON.stringify(workload)}`)
 console.log(`seen ${JSON.stringify(seen)}`)
 if (never.length > 0 && values.seed === undefined)
