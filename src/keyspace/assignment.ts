@@ -54,8 +54,9 @@ class Balance {
   private readonly before: readonly number[]
   private readonly owners: number[]
   private readonly loads: number[]
-  /** Partitions held, by member and then stream. */
-  private readonly held: number[][]
+  /** Partitions held, by member and then stream: those it had before, and those that were moved to it. */
+  private readonly kept: number[][][]
+  private readonly moved: number[][][]
 
   constructor(problem: AssignmentProblem, before: readonly number[]) {
     this.problem = problem
@@ -63,7 +64,9 @@ class Balance {
     const { streams, readers, members } = problem
     this.owners = new Array<number>(streams.length).fill(-1)
     this.loads = new Array<number>(members).fill(0)
-    this.held = Array.from({ length: members }, () => new Array<number>(readers.length).fill(0))
+    const none = () => Array.from({ length: members }, () => readers.map((): number[] => []))
+    this.kept = none()
+    this.moved = none()
     const reads = readers.map(among => new Set(among))
     for (const [partition, member] of before.entries())
       if (member !== -1 && reads[streams[partition]!]!.has(member)) this.give(partition, member)
@@ -71,14 +74,10 @@ class Balance {
 
   private give(partition: number, member: number): void {
     const stream = this.problem.streams[partition]!
-    const from = this.owners[partition]!
-    if (from !== -1) {
-      this.loads[from]!--
-      this.held[from]![stream]!--
-    }
     this.owners[partition] = member
     this.loads[member]!++
-    this.held[member]![stream]!++
+    const list = this.before[partition] === member ? this.kept : this.moved
+    list[member]![stream]!.push(partition)
   }
 
   settle(): number[] {
@@ -115,7 +114,7 @@ class Balance {
     let target = source
     for (const member of reached) {
       for (const [stream, among] of readers.entries()) {
-        if (streamSeen[stream] || this.held[member]![stream] === 0) continue
+        if (streamSeen[stream] || !this.holds(member, stream)) continue
         streamSeen[stream] = true
         for (const reader of among) {
           if (memberSeen[reader]) continue
@@ -129,23 +128,24 @@ class Balance {
     if (this.loads[target]! > this.loads[source]! - 2) return false
     for (let to = target; to !== source; ) {
       const { member, stream } = via[to]!
-      this.give(this.choose(member, stream, to), to)
+      this.give(this.take(member, stream, to), to)
       to = member
     }
     return true
   }
 
   /** Which partition goes: one that comes home, or else one that was moved already, or else the last. */
-  private choose(from: number, stream: number, to: number): number {
-    let chosen = -1
-    let chosenWorth = -1
-    for (const [partition, owner] of this.owners.entries()) {
-      if (owner !== from || this.problem.streams[partition] !== stream) continue
-      const home = this.before[partition]!
-      const worth = home === to ? 2 : home !== from ? 1 : 0
-      if (worth >= chosenWorth) [chosen, chosenWorth] = [partition, worth]
-    }
-    assert(chosen !== -1, 'a chain of moves goes over partitions that are held')
-    return chosen
+  private take(from: number, stream: number, to: number): number {
+    const moved = this.moved[from]![stream]!
+    const home = moved.findIndex(partition => this.before[partition] === to)
+    const [taken] = home === -1 ? [] : moved.splice(home, 1)
+    const partition = taken ?? moved.pop() ?? this.kept[from]![stream]!.pop()
+    assert(partition !== undefined, 'a chain of moves goes over partitions that are held')
+    this.loads[from]!--
+    return partition
+  }
+
+  private holds(member: number, stream: number): boolean {
+    return this.kept[member]![stream]!.length > 0 || this.moved[member]![stream]!.length > 0
   }
 }
