@@ -136,7 +136,8 @@ export class StateMachine {
       }
     } catch (error) {
       this.rows.discard()
-      if (!isError(error)) throw error
+      // A row that can't be read is no refusal: the others can read theirs. This replica must stop.
+      if (!isError(error) || error.code === 'CORRUPT') throw error
       return { kind: 'refused', error, operation: replies.length, revision: index }
     }
     return { kind: 'replies', replies, revision: index }

@@ -28,14 +28,17 @@ export class WallClocks {
     return this.clock.wall() - this.clock.now()
   }
 
-  /** The median of these nodes' clocks, of those that were heard; this node's own always counts. */
-  medianWallMs(nodes: Iterable<string>): number {
+  /**
+   * The median of these nodes' clocks, of those that were heard; this node's own always counts. NaN while fewer than a
+   * majority of them are known: right after a start one's own clock would be the median.
+   */
+  medianWallMs(nodes: readonly string[]): number {
     const origins = [this.own]
     for (const node of nodes) {
       const origin = this.origins.get(node)
       if (origin !== undefined) origins.push(origin)
     }
-    return this.clock.now() + median(origins)
+    return origins.length * 2 > nodes.length ? this.clock.now() + median(origins) : Number.NaN
   }
 
   /** How far a node's clock is off the median of all; 0 while fewer than three are known: of two nobody can say which. */

@@ -163,11 +163,11 @@ export class Host {
 
   /** Brings back what the journal and the state remember. Call once, before anything else. */
   recover(recoveries: readonly ReplicaRecovery[]): void {
-    const found: Recovered[] = []
+    const found: { readonly recovery: ReplicaRecovery; readonly recovered: Recovered }[] = []
     for (const recovery of recoveries) {
       try {
         const recovered = this.examine(recovery)
-        if (typeof recovered !== 'string') found.push(recovered)
+        if (typeof recovered !== 'string') found.push({ recovery, recovered })
         else this.quarantine(recovery, recovered)
       } catch (error) {
         if (!isError(error, 'CORRUPT')) throw error
@@ -175,9 +175,16 @@ export class Host {
       }
     }
     if (this.batch.size > 0) this.writeBatch()
-    for (const { id, configuration, applied, hardState } of found.sort((a, b) => a.id - b.id)) {
-      const replica = this.adopt(id, configuration, applied, hardState)
-      this.compact(replica, this.limits.entriesKept)
+    for (const { recovery, recovered } of found.sort((a, b) => a.recovered.id - b.recovered.id)) {
+      const { id, configuration, applied, hardState } = recovered
+      try {
+        const replica = this.adopt(id, configuration, applied, hardState)
+        this.compact(replica, this.limits.entriesKept)
+      } catch (error) {
+        // A row that it begins with can't be read: one group's trouble.
+        if (!isError(error, 'CORRUPT')) throw error
+        this.quarantine(recovery, error.message)
+      }
     }
     this.wake()
   }

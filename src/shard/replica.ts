@@ -52,7 +52,7 @@ export interface ReplicaOptions {
   readonly snapshotFor: (replica: Replica, to: number) => Snapshot | null
   /** The replica was halted; a lasting halt must be remembered over restarts. */
   readonly onHalt: (replica: Replica, why: string, isLasting: boolean) => void
-  /** The median of these nodes' wall clocks, as far as this node knows them. */
+  /** The median of these nodes' wall clocks; NaN while this node knows less than a majority of them. */
   readonly medianWallMs: (nodes: readonly string[]) => number
   /** The node says that its disk is nearly full; absent: no disk ever is. */
   readonly isNearlyFull?: (node: string) => boolean
@@ -219,6 +219,7 @@ export class Replica {
   peek(command: Command, args: readonly Uint8Array[]): Reply | null {
     if (this.halted !== null) return null
     const result = this.machine.read(command, args, { wallNowMs: null })
+    if (result.kind === 'refused' && result.error.code === 'CORRUPT') this.halt(result.error.message)
     return result.kind === 'reply' ? result.reply : null
   }
 
@@ -304,7 +305,10 @@ export class Replica {
       })
     const result = this.machine.read(command, args, { wallNowMs: null })
     assert(result.kind !== 'clock-wanted', 'a stale read asked for the clock')
-    if (result.kind === 'refused') throw result.error
+    if (result.kind === 'refused') {
+      if (result.error.code === 'CORRUPT') this.halt(result.error.message)
+      throw result.error
+    }
     const lagMs = this.leadsKnowingly
       ? 0
       : Math.max(0, Math.round(this.options.clock.now() - this.caughtUpAtMs))
@@ -395,6 +399,10 @@ export class Replica {
       const { clock, random, table } = this.options
       // One stamp for the entry and for what `prepare` makes absolute: a TTL counts from the moment that the log notes.
       const timestampMs = this.stampMs(clock)
+      if (timestampMs === null) {
+        write.settle({ ok: false, error: this.clockUnknown(), isDefinite: true })
+        return
+      }
       const operations = write.operations.map(operation => {
         const command = table.get(operation.command)
         assert(command !== undefined, `${operation.command} proposed and unknown`)
@@ -428,6 +436,11 @@ export class Replica {
     return new RoundhouseError('OVERLOADED', { what: `bytes not yet committed at shard ${this.group}`, max })
   }
 
+  private clockUnknown(): RoundhouseError {
+    const why = `it leads shard ${this.group} and has not heard the clocks of its voters yet`
+    return new RoundhouseError('NOT_READY', { why })
+  }
+
   notLeader(): RoundhouseError {
     return new RoundhouseError('NOT_LEADER', { shard: this.group, leader: this.leaderNode, address: null })
   }
@@ -435,11 +448,13 @@ export class Replica {
   /**
    * The stamp of an entry made now: this clock, but no more than half a second off the voters' median, so that one clock
    * that runs ahead can't expire everybody's keys, and one that is behind can't take from the time a key is given: what it
-   * stamps would be over too soon by the next leader's clock. And never before the last entry's.
+   * stamps would be over too soon by the next leader's clock. And never before the last entry's. null: this node has just
+   * started and has not heard the clocks of a majority yet; its own alone decides nothing.
    */
-  private stampMs(clock: Clock): number {
+  private stampMs(clock: Clock): number | null {
     const nodes = nodesOf(this.configuration, this.configuration.confState.voters)
     const medianMs = this.options.medianWallMs(nodes)
+    if (Number.isNaN(medianMs)) return null
     const nearMs = Math.min(Math.max(clock.wall(), medianMs - stampOffMsMax), medianMs + stampOffMsMax)
     return Math.max(this.machine.logClockMs, Math.floor(nearMs))
   }
@@ -450,6 +465,7 @@ export class Replica {
     this.isSweeping = false
     if (!this.isLeader) return
     const stampMs = this.stampMs(this.options.clock)
+    if (stampMs === null) return
     try {
       const due = this.machine.nextExpiry()
       if (due === null || due > stampMs) return
@@ -464,7 +480,8 @@ export class Replica {
 
   /** Asks all replicas for a digest of their rows at one entry, and answers its index; null where this one does not lead. */
   proposeVerify(): number | null {
-    return this.isLeader ? this.proposeEntry(verifyEnvelope(this.stampMs(this.options.clock)), null) : null
+    const stampMs = this.isLeader ? this.stampMs(this.options.clock) : null
+    return stampMs === null ? null : this.proposeEntry(verifyEnvelope(stampMs), null)
   }
 
   /** A checkpoint has frozen the rows as of the mark: applying goes on, `verified` follows when it is durable. */
@@ -598,6 +615,10 @@ export class Replica {
 
   private serve(read: Read): void {
     const wallNowMs = this.stampMs(this.options.clock)
+    if (wallNowMs === null) {
+      read.settle({ ok: false, error: this.clockUnknown(), isDefinite: true })
+      return
+    }
     const result = this.machine.read(read.command, read.args, { wallNowMs })
     if (result.kind === 'reply') {
       read.settle({ ok: true, replies: [result.reply], index: result.revision })

@@ -1,8 +1,8 @@
-import { RoundhouseError } from '../errors.ts'
+import { isError, RoundhouseError } from '../errors.ts'
 import { withinBytes } from '../keyspace/memory-rows.ts'
 import { decodePartition, partitionIdOf, partitionLog } from '../keyspace/partitions.ts'
 import type { RecordStore } from '../keyspace/row-store.ts'
-import { assert } from '../lib/assert.ts'
+import { assert, BrokenInvariant } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { isNoSpace } from '../lib/no-space.ts'
 import type { Random } from '../lib/prng.ts'
@@ -138,9 +138,22 @@ export class RecordLogs implements RecordStore {
     const written = writtenTo(found)
     if (found.segments === null || from >= written)
       return withinBytes(found.unwritten, from - written, to - written, bytesMax)
-    const result = found.segments.range(from, Math.min(to, written), bytesMax)
+    const result = this.readable(log, () => found.segments!.range(from, Math.min(to, written), bytesMax))
     assert(result.kind === 'records', `${this.directory}/${log}: read at ${from}, before its start`)
     return result.records
+  }
+
+  /** What the disk does not give back is as lost as what does not fit its checksum: the others have it. */
+  private readable<T>(log: string, read: () => T): T {
+    try {
+      return read()
+    } catch (error) {
+      if (isError(error) || error instanceof BrokenInvariant) throw error
+      throw new RoundhouseError('CORRUPT', {
+        where: `${this.directory}/${log}`,
+        what: (error as Error).message,
+      })
+    }
   }
 
   trim(log: string, start: number): void {
