@@ -39,6 +39,8 @@ const attemptMsMax = 7_000
 const pauseMs = 150
 /** A reply is 8 MiB at most; its frame and the status of a large cluster need some more. */
 const receiveBytesMax = 32 * 2 ** 20
+/** HTTP/2's 64 KiB would be a round trip for every one of them, and a stream of records has many. */
+const receiveWindowBytes = 2 * 2 ** 20
 
 export const connectionOptions: Readonly<Record<string, OptionSpec>> = {
   node: {
@@ -269,6 +271,7 @@ export class Nodes {
       // Who follows a stream would wait for ever on a node that is stopped or cut off.
       'grpc.keepalive_time_ms': 20_000,
       'grpc.keepalive_timeout_ms': 10_000,
+      'grpc-node.flow_control_window': receiveWindowBytes,
     })
     if (!(await isReady(channel, Math.min(deadline, Date.now() + connectMsMax)))) {
       channel.close()

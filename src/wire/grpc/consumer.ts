@@ -59,8 +59,8 @@ export interface ConsumerOptions {
   readonly timeoutMs: number
 }
 
-/** Written and not yet sent, of one consumer. */
-const aheadBytesMax = 256 * 1024
+/** Written and not yet sent, of one consumer: while one response is on its way, the next is read. */
+const aheadBytesMax = 768 * 1024
 /** How long one wait at the tail is at most; then there is another. */
 const waitMsMax = 10 * 60_000
 /** A partition that has no leader for this long ends the call. */
@@ -86,16 +86,23 @@ export class Consumer {
 
   /** Resolves when the call is over; rejects with what it shall end with. */
   async run(): Promise<void> {
-    const { streams, stream, signal, isLinearizable, recordsMax } = this.options
+    const { streams, stream, signal, recordsMax } = this.options
     const place = await this.options.find()
+    // What was acknowledged before the call lies before this end: up to there the leader is asked where this node's
+    // replica has no more, and only there.
+    const promised = this.options.isLinearizable ? (await streams.rangeOf(place)).end : 0
     let offset = await startOf(streams, place, this.options.position)
     let troubleMs = 0
+    let isLinearizable = false
     while (!this.hasEnded) {
       let found: ReadRecords
       try {
         const { bytesMax, timeoutMs } = this.options
         found = await streams.read(place, offset, { bytesMax, isLinearizable, timeoutMs, signal })
         troubleMs = 0
+        const isBehind: boolean = found.kept.length === 0 && offset < promised && !isLinearizable
+        isLinearizable = isBehind
+        if (isBehind) continue
       } catch (error) {
         // Retention may have come by since the start was asked for.
         if (isError(error, 'OFFSET_OUT_OF_RANGE') && this.isAtEarliest(offset, error.facts)) {

@@ -127,7 +127,10 @@ export interface ConsumeRequest {
   idleMs?:
     | number
     | undefined;
-  /** Asks the leader, so that all that was produced before is seen; else the nearest replica answers. */
+  /**
+   * All that was acknowledged before the call is seen, for the leader is asked what there is; else what the nearest
+   * replica knows.
+   */
   linearizable: boolean;
   /** Responses carry many records in `records`, none in `record`. */
   batches: boolean;
