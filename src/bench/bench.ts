@@ -1,268 +1,168 @@
 /**
- * Runs the cases of a plan one after another against a cluster: fills the keys where reads need them, warms up, measures,
- * and takes its keys away again. What an operation costs is asked of the nodes themselves, before and after each window.
+ * Runs the cases of a plan one after another against a cluster: fills the keys and streams where reads need them, warms
+ * up, measures, and takes away what it made. What an operation costs is asked of the nodes themselves, before and after
+ * each window.
  */
-import { randomBytes } from 'node:crypto'
-import type { CommandRequest } from '../gen/clusterpb/cluster.ts'
-import type { MapResponse, StatsResponse } from '../gen/roundhouse/v1/admin.ts'
-import { Prng } from '../lib/prng.ts'
-import { shardOfSlot, slotOf } from '../lib/slot.ts'
+import { BenchStream } from './bench-stream.ts'
+import { clientCost, costs, type Snapshot } from './cost.ts'
 import { drive } from './drive.ts'
-import { type Lane, openLane } from './lane.ts'
+import { KeyLoad, overKeys, workloadOf } from './key-load.ts'
+import type { Load } from './load.ts'
 import type {
   BenchCluster,
   BenchPlan,
   BenchProgress,
-  CallKind,
   CaseResult,
-  NodeCost,
+  KeyWorkload,
   RunBench,
+  StreamWorkload,
   WorkloadName,
 } from './ports.ts'
-import { Workload } from './workload.ts'
+import {
+  ConsumeLoad,
+  EndToEndLoad,
+  fillStream,
+  type Place,
+  ProduceLoad,
+  type TailState,
+} from './stream-load.ts'
 
-/** Keys a command while keys are filled in or taken away, and commands under way. */
-const fillKeys = 100
-const fillInFlight = 16
-/** What nodes call the counters, in Admin.Stats. */
-const syncsCounter = 'journal_fsyncs'
-/** Leaders move; who goes on asking the old one measures forwarding, of a stream's commands one at a time a shard. */
-const mapEveryMs = 1_000
-const forwardedCounter = 'calls_forwarded'
+interface Run {
+  readonly plan: BenchPlan
+  readonly cluster: BenchCluster
+  readonly onProgress: (progress: BenchProgress) => void
+  readonly signal: AbortSignal
+}
 
 export const runBench: RunBench = async (plan, cluster, onProgress, signal) => {
+  const run: Run = { plan, cluster, onProgress, signal }
   const results: CaseResult[] = []
+  let hasKeys = false
   let hasFilled = false
   for (const name of plan.workloads) {
-    const workload = workloadOf(plan, name)
-    if (workload.needsKeys && !hasFilled && !signal.aborted) {
+    if (signal.aborted) break
+    if (isStreamWorkload(name)) {
+      results.push(...(await streamCases(run, name)))
+      continue
+    }
+    hasKeys = true
+    if (!hasFilled && workloadOf(plan, name).needsKeys) {
       await overKeys(plan, cluster, 'fill', onProgress, signal)
       hasFilled = true
     }
-    for (const calls of plan.calls) {
-      for (const inFlight of plan.inFlight) {
-        if (signal.aborted) break
-        const result = await runCase(plan, cluster, workload, calls, inFlight, onProgress, signal)
-        results.push(result)
-      }
-    }
+    results.push(...(await keyCases(run, name)))
   }
   // Also after Ctrl-C: a second one ends the process.
-  if (!plan.keepsKeys) await overKeys(plan, cluster, 'clean-up', onProgress, new AbortController().signal)
+  if (hasKeys && !plan.keepsKeys)
+    await overKeys(plan, cluster, 'clean-up', onProgress, new AbortController().signal)
   return results
 }
 
-function workloadOf(plan: BenchPlan, name: WorkloadName): Workload {
-  return new Workload(name, plan, plan.batch, new Prng(randomBytes(4).readUInt32LE()))
+async function keyCases(run: Run, name: KeyWorkload): Promise<CaseResult[]> {
+  const { plan, cluster, signal } = run
+  const workload = workloadOf(plan, name)
+  const results: CaseResult[] = []
+  for (const { calls, inFlight } of casesOf(plan)) {
+    if (signal.aborted) break
+    const load = new KeyLoad(plan, cluster, await cluster.map(), workload, calls, inFlight)
+    results.push(await runCase(run, { name, calls, inFlight, rate: plan.rate }, load))
+  }
+  return results
 }
 
-async function runCase(
-  plan: BenchPlan,
-  cluster: BenchCluster,
-  workload: Workload,
-  calls: CallKind,
-  inFlight: number,
-  onProgress: (progress: BenchProgress) => void,
-  signal: AbortSignal,
-): Promise<CaseResult> {
-  const router = new Router(plan, cluster, await cluster.map(), calls)
-  const sessions = plan.hasSessions ? Array.from({ length: inFlight }, () => new WriteSession()) : null
-  const label = `${workload.name}, ${calls}, ${inFlight} in flight`
+/** In a stream of their own, which is gone afterwards. */
+async function streamCases(run: Run, name: StreamWorkload): Promise<CaseResult[]> {
+  const { plan, cluster, signal } = run
+  const stream = await BenchStream.create(cluster, plan.partitions)
+  const place = async (): Promise<Place> => ({ plan, cluster, stream, map: await cluster.map() })
+  const results: CaseResult[] = []
+  try {
+    if (name === 'consume') {
+      await fillStream(await place(), run.onProgress, signal)
+      for (const inFlight of plan.followers) {
+        if (signal.aborted) break
+        const load = new ConsumeLoad(await place(), inFlight)
+        results.push(await runCase(run, { name, calls: 'stream', inFlight, rate: plan.rate }, load))
+      }
+      return results
+    }
+    const tails: TailState = { number: 0, offsets: Array.from({ length: stream.partitions }, () => 0) }
+    for (const { calls, inFlight } of casesOf(plan)) {
+      if (signal.aborted) break
+      const rate = name === 'produce' ? plan.rate : plan.endToEndRate
+      const load =
+        name === 'produce'
+          ? new ProduceLoad(await place(), calls, inFlight)
+          : new EndToEndLoad(await place(), calls, inFlight, tails)
+      results.push(await runCase(run, { name, calls, inFlight, rate }, load))
+    }
+    return results
+  } finally {
+    if (!plan.keepsKeys) await cluster.deleteStream(stream.name)
+  }
+}
+
+interface Case {
+  readonly name: WorkloadName
+  readonly calls: CaseResult['calls']
+  readonly inFlight: number
+  readonly rate: number | null
+}
+
+async function runCase(run: Run, { name, calls, inFlight, rate }: Case, load: Load): Promise<CaseResult> {
+  const { plan, onProgress, signal } = run
+  const label =
+    calls === 'stream' ? `${name}, ${inFlight} followers` : `${name}, ${calls}, ${inFlight} in flight`
   let before: Promise<Snapshot> | null = null
   let after: Promise<Snapshot> | null = null
   try {
-    router.follow()
+    load.follow()
     // Once for nothing: what it takes to connect does not belong to the window.
-    await router.snapshot()
+    await load.snapshot()
     const driven = await drive({
       inFlight,
-      rate: plan.rate,
+      rate,
       warmUpMs: plan.warmUpMs,
       durationMs: plan.durationMs,
       signal,
-      begin: (slot, done) => {
-        const { request, isWrite, bytes } = workload.next()
-        if (sessions !== null && isWrite) sessions[slot]!.stamp(request)
-        router.send(request, slot, failure => done(failure, bytes))
-      },
+      begin: load.begin,
       onOpen: () => {
-        before = router.snapshot()
+        before = load.snapshot()
       },
       onClose: () => {
-        after = router.snapshot()
+        after = load.snapshot()
       },
       onTick: (phase, done, operationsPerSecond) => onProgress({ phase, label, done, operationsPerSecond }),
     })
     const [first, last] = [await before!, await after!]
     const seconds = driven.durationMs / 1_000
-    const per = (amount: number) => (driven.operations === 0 ? 0 : amount / driven.operations)
+    const { operations } = driven
+    const isOfRecords = isStreamWorkload(name)
     return {
-      workload: workload.name,
+      workload: name,
       calls,
       inFlight,
+      rate,
       durationS: seconds,
-      operations: driven.operations,
-      operationsPerSecond: driven.operations / seconds,
+      operations,
+      operationsPerSecond: operations / seconds,
+      records: isOfRecords ? driven.records : null,
+      recordsPerSecond: isOfRecords ? driven.records / seconds : null,
       megabytesPerSecond: driven.bytes / seconds / 1e6,
       latencyMs: driven.latency,
       failures: driven.failures,
-      nodes: costs(first, last, per),
-      clientCpuUsPerOperation: per(last.clientCpuUs - first.clientCpuUs),
+      nodes: costs(first, last, operations),
+      clientCpuUsPerOperation: clientCost(first, last, operations),
     }
   } finally {
-    router.close()
+    load.close()
   }
 }
 
-/** Writes all keys, or deletes them. Throws when the cluster refuses. */
-async function overKeys(
-  plan: BenchPlan,
-  cluster: BenchCluster,
-  phase: 'fill' | 'clean-up',
-  onProgress: (progress: BenchProgress) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  const router = new Router(plan, cluster, await cluster.map(), 'unary')
-  const workload = workloadOf(plan, 'set')
-  const startedMs = performance.now()
-  let next = 0
-  let done = 0
-  const work = async (slot: number) => {
-    while (next < plan.keys && !signal.aborted) {
-      const from = next
-      const to = Math.min(plan.keys, from + fillKeys)
-      next = to
-      const { request } = phase === 'fill' ? workload.fill(from, to) : workload.clear(from, to)
-      const failure = await new Promise<string | null>(resolve => router.send(request, slot, resolve))
-      if (failure !== null) throw new Error(`${phase}: ${failure}`)
-      done += to - from
-      const operationsPerSecond = (done * 1_000) / (performance.now() - startedMs)
-      onProgress({ phase, label: '', done: done / plan.keys, operationsPerSecond })
-    }
-  }
-  try {
-    await Promise.all(Array.from({ length: fillInFlight }, (_, slot) => work(slot)))
-  } finally {
-    router.close()
-  }
+function casesOf({ calls, inFlight }: BenchPlan) {
+  return calls.flatMap(kind => inFlight.map(count => ({ calls: kind, inFlight: count })))
 }
 
-// --- Where a command goes -------------------------------------------------------------------------------------------
-
-class Router {
-  private readonly plan: BenchPlan
-  private readonly cluster: BenchCluster
-  private readonly map: MapResponse
-  private readonly nodes: readonly { readonly id: string; readonly address: string }[]
-  /** By client, then by node. */
-  private readonly lanes: readonly (readonly Lane[])[]
-  /** By shard: the place of its leader among `nodes`, or -1. */
-  private leaders: readonly number[]
-  private timer: NodeJS.Timeout | null = null
-  private isAsking = false
-
-  constructor(plan: BenchPlan, cluster: BenchCluster, map: MapResponse, calls: CallKind) {
-    this.plan = plan
-    this.cluster = cluster
-    this.map = map
-    this.nodes = map.nodes
-      .filter(node => node.state === 'alive' && node.clientAddress !== '')
-      .map(node => ({ id: node.nodeId, address: node.clientAddress }))
-    if (this.nodes.length === 0) throw new Error('the cluster has no node that is alive')
-    this.lanes = Array.from({ length: plan.clients }, () =>
-      this.nodes.map(({ address }) => openLane(address, calls, cluster.credentials)),
-    )
-    this.leaders = this.leadersOf(map)
-  }
-
-  /** From now on asks who leads. A node that joins meanwhile gets nothing sent. */
-  follow(): void {
-    this.timer = setInterval(() => {
-      if (this.isAsking || this.plan.route === 'any') return
-      this.isAsking = true
-      this.cluster
-        .map()
-        .then(
-          map => {
-            this.leaders = this.leadersOf(map)
-          },
-          () => {},
-        )
-        .finally(() => {
-          this.isAsking = false
-        })
-    }, mapEveryMs)
-  }
-
-  send(request: CommandRequest, slot: number, answer: (failure: string | null) => void): void {
-    const lanes = this.lanes[slot % this.lanes.length]!
-    lanes[this.placeOf(request)]!.send(request, answer)
-  }
-
-  /** Costs of all nodes as they are now. */
-  async snapshot(): Promise<Snapshot> {
-    const cpu = process.cpuUsage()
-    const nodes = await Promise.all(this.nodes.map(({ address }) => this.cluster.stats(address)))
-    return { clientCpuUs: cpu.user + cpu.system, nodes }
-  }
-
-  close(): void {
-    if (this.timer !== null) clearInterval(this.timer)
-    for (const lane of this.lanes.flat()) lane.close()
-  }
-
-  private leadersOf(map: MapResponse): number[] {
-    return map.leaders.map(leader => this.nodes.findIndex(node => node.id === leader))
-  }
-
-  private placeOf({ key }: CommandRequest): number {
-    const anywhere = Math.floor(Math.random() * this.nodes.length)
-    if (this.plan.route === 'any') return anywhere
-    const leader = this.leaders[shardOfSlot(slotOf(Buffer.from(key)), this.map.shardCount)] ?? -1
-    return leader === -1 ? anywhere : leader
-  }
-}
-
-/** One a slot: its commands go one after another. */
-class WriteSession {
-  private readonly id = Buffer.alloc(16)
-  private sequence = 0n
-
-  constructor() {
-    this.id.writeUIntBE(Date.now(), 0, 6)
-    randomBytes(10).copy(this.id, 6)
-  }
-
-  stamp(request: CommandRequest): void {
-    this.sequence += 1n
-    request.session = this.id
-    request.sequence = this.sequence
-    request.ackedBelow = this.sequence
-  }
-}
-
-// --- What it cost ---------------------------------------------------------------------------------------------------
-
-interface Snapshot {
-  readonly clientCpuUs: number
-  /** null: the node did not answer. */
-  readonly nodes: readonly (StatsResponse | null)[]
-}
-
-function costs(first: Snapshot, last: Snapshot, per: (amount: number) => number): NodeCost[] {
-  return first.nodes.flatMap((before, place) => {
-    const after = last.nodes[place]
-    // A node that was restarted in between counts from zero again.
-    if (before === null || after === null || after === undefined || after.cpuS < before.cpuS) return []
-    const counted = (name: string) => {
-      const [from, to] = [before.counters[name], after.counters[name]]
-      return from === undefined || to === undefined ? null : per(to - from)
-    }
-    return {
-      nodeId: after.nodeId,
-      cpuUsPerOperation: per((after.cpuS - before.cpuS) * 1e6),
-      syncsPerOperation: counted(syncsCounter),
-      forwardedPerOperation: counted(forwardedCounter),
-    }
-  })
+function isStreamWorkload(name: WorkloadName): name is StreamWorkload {
+  return name === 'produce' || name === 'consume' || name === 'end-to-end'
 }

@@ -21,8 +21,10 @@ const tickMs = 200
 const failureCharsMax = 200
 const failureKindsMax = 16
 
-/** Begins an operation; `done` is called once, later, with what went wrong or null, and the bytes that were moved. */
-export type Begin = (slot: number, done: (failure: string | null, bytes: number) => void) => void
+/** Begins an operation; `done` is called once, later, with what went wrong or null, and the bytes and records that were moved. */
+export type Begin = (slot: number, done: Done) => void
+
+export type Done = (failure: string | null, bytes: number, records?: number) => void
 
 export interface DriveOptions {
   readonly inFlight: number
@@ -43,6 +45,7 @@ export interface Driven {
   readonly durationMs: number
   readonly operations: number
   readonly bytes: number
+  readonly records: number
   readonly latency: Latency
   readonly failures: readonly Failure[]
 }
@@ -69,6 +72,7 @@ class Drive {
   private isEnded = false
   private operations = 0
   private bytes = 0
+  private records = 0
   private answered = 0
   private answeredAtTick = 0
   private tickedMs = 0
@@ -102,10 +106,12 @@ class Drive {
 
   private begin(slot: number, dueMs: number): void {
     this.underWay += 1
-    this.options.begin(slot, (failure, bytes) => this.answer(slot, dueMs, failure, bytes))
+    this.options.begin(slot, (failure, bytes, records = 0) =>
+      this.answer(slot, dueMs, failure, bytes, records),
+    )
   }
 
-  private answer(slot: number, dueMs: number, failure: string | null, bytes: number): void {
+  private answer(slot: number, dueMs: number, failure: string | null, bytes: number, records: number): void {
     if (this.isEnded) return
     const now = performance.now()
     this.underWay -= 1
@@ -117,6 +123,7 @@ class Drive {
       if (this.phase === 'measure') {
         this.operations += 1
         this.bytes += bytes
+        this.records += records
       }
       if (isDueInWindow) this.latencies.add(now - dueMs)
     }
@@ -189,6 +196,7 @@ class Drive {
       durationMs: this.closedMs - this.openedMs,
       operations: this.operations,
       bytes: this.bytes,
+      records: this.records,
       latency: this.latencies.summary(),
       failures: [...this.failures].map(([what, count]) => ({ what, count })),
     })

@@ -4,37 +4,53 @@ import type { CommandRequest, CommandResponse } from '../gen/clusterpb/cluster.t
 import type { MapResponse, StatsResponse } from '../gen/roundhouse/v1/admin.ts'
 import type { Kind, Outcome, Verdicts } from './verify/books.ts'
 
-/** mixed: nine reads to a write. */
-export type WorkloadName = 'set' | 'get' | 'stale-get' | 'mixed' | 'mset'
+/** Commands on keys. mixed: nine reads to a write. */
+export type KeyWorkload = 'set' | 'get' | 'stale-get' | 'mixed' | 'mset'
 
-/** unary: a call a command. pipelined: all commands of a client and node over a few StreamCommands. */
+/**
+ * Records, in a stream of the bench's own. produce: a request is one batch. consume: followers read partitions from the
+ * start, again and again; an operation is one answer, of many records. end-to-end: from a request to the arrival of its
+ * last record at a follower of the tail.
+ */
+export type StreamWorkload = 'produce' | 'consume' | 'end-to-end'
+
+export type WorkloadName = KeyWorkload | StreamWorkload
+
+/** unary: a call a request. pipelined: all requests of a client and node over a few StreamCommands or ProduceStreams. */
 export type CallKind = 'unary' | 'pipelined'
 
-/** leader: each command goes to the node that leads its shard. any: to a node by chance, which forwards. */
+/** leader: each request goes to the node that leads its shard. any: to a node by chance, which forwards. */
 export type Route = 'leader' | 'any'
 
 export interface BenchPlan {
   /** Every one of these with every kind of call and every number in flight is a case. */
   readonly workloads: readonly WorkloadName[]
   readonly calls: readonly CallKind[]
-  /** Commands under way at a time, of all clients together. */
+  /** Requests under way at a time, of all clients together. */
   readonly inFlight: readonly number[]
+  /** In the place of both for consume: ConsumeStream calls at a time. */
+  readonly followers: readonly number[]
   /** Each has a connection to every node. */
   readonly clients: number
   readonly route: Route
-  /** Different keys, named by number. */
+  /** Different keys, named by number; records that consume finds. */
   readonly keys: number
   readonly keyBytes: number
   readonly valueBytes: number
   /** Keys of one MSET. */
   readonly batch: number
+  /** Of one request to produce. */
+  readonly records: number
+  readonly partitions: number
   readonly warmUpMs: number
   readonly durationMs: number
   /** Operations a second that begin whatever becomes of those before them; null: the next begins when one has ended. */
   readonly rate: number | null
+  /** The same for end-to-end, which is about nothing else. */
+  readonly endToEndRate: number
   /** Writes carry sessions, so that a retry would be applied once. */
   readonly hasSessions: boolean
-  /** Leave the keys. */
+  /** Leave the keys and streams. */
   readonly keepsKeys: boolean
 }
 
@@ -43,6 +59,8 @@ export interface BenchCluster {
   map(): Promise<MapResponse>
   /** Of the node at this address; null when it does not answer. */
   stats(address: string): Promise<StatsResponse | null>
+  createStream(name: string, partitions: number): Promise<void>
+  deleteStream(name: string): Promise<void>
 }
 
 export interface BenchProgress {
@@ -64,14 +82,20 @@ export type RunBench = (
 
 export interface CaseResult {
   readonly workload: WorkloadName
-  readonly calls: CallKind
+  /** stream: ConsumeStream. */
+  readonly calls: CallKind | 'stream'
   readonly inFlight: number
+  /** null: closed loop. */
+  readonly rate: number | null
   /** Of the window in which was measured. */
   readonly durationS: number
   /** Answered in the window. */
   readonly operations: number
   readonly operationsPerSecond: number
-  /** Keys and values, in millions of bytes a second. */
+  /** Those of the operations; null: it is about keys. */
+  readonly records: number | null
+  readonly recordsPerSecond: number | null
+  /** Keys and values, or the values of records, in millions of bytes a second. */
   readonly megabytesPerSecond: number
   /** Of operations that began in the window, or, at a fixed rate, should have. */
   readonly latencyMs: Latency

@@ -1,16 +1,13 @@
-/**
- * Which commands a load is made of. Keys are numbers under one prefix, drawn evenly; values are slices of one random
- * block, so that making them costs next to nothing beside sending them.
- */
+/** Which commands a load is made of. Keys are numbers under one prefix, drawn evenly. */
 import { CommandRequest, Read } from '../gen/clusterpb/cluster.ts'
 import { assert } from '../lib/assert.ts'
 import type { Random } from '../lib/prng.ts'
-import type { WorkloadName } from './ports.ts'
+import type { KeyWorkload } from './ports.ts'
+import { ValueBlock } from './value-block.ts'
 
 export const keyPrefix = 'bench:'
 /** Reads among the operations of `mixed`. */
 const mixedReads = 0.9
-const blockBytesMin = 64 * 1024
 
 export interface Operation {
   readonly request: CommandRequest
@@ -31,20 +28,20 @@ export function keyBytesMin(keys: number): number {
 }
 
 export class Workload {
-  readonly name: WorkloadName
+  readonly name: KeyWorkload
   private readonly space: KeySpace
   private readonly batch: number
   private readonly random: Random
-  private readonly block: Buffer
+  private readonly values: ValueBlock
 
   /** `batch`: keys of an MSET. */
-  constructor(name: WorkloadName, space: KeySpace, batch: number, random: Random) {
+  constructor(name: KeyWorkload, space: KeySpace, batch: number, random: Random) {
     assert(space.keyBytes >= keyBytesMin(space.keys), 'keys too short for their number')
     this.name = name
     this.space = space
     this.batch = batch
     this.random = random
-    this.block = Buffer.from(random.bytes(Math.max(blockBytesMin, 2 * space.valueBytes)))
+    this.values = new ValueBlock(space.valueBytes, random)
   }
 
   /** Reads find nothing unless the keys were written before. */
@@ -86,7 +83,7 @@ export class Workload {
   private set(): Operation {
     const { keys, keyBytes, valueBytes } = this.space
     const name = this.keyName(this.random.below(keys))
-    return operation('SET', name, [this.value()], Read.LINEARIZABLE, true, keyBytes + valueBytes)
+    return operation('SET', name, [this.values.next()], Read.LINEARIZABLE, true, keyBytes + valueBytes)
   }
 
   private get(read: Read): Operation {
@@ -95,16 +92,10 @@ export class Workload {
   }
 
   private mset(numbers: readonly number[]): Operation {
-    const args = numbers.flatMap(number => [Buffer.from(this.keyName(number)), this.value()])
+    const args = numbers.flatMap(number => [Buffer.from(this.keyName(number)), this.values.next()])
     const first = this.keyName(numbers[0]!)
     const bytes = numbers.length * (this.space.keyBytes + this.space.valueBytes)
     return operation('MSET', first, args.slice(1), Read.LINEARIZABLE, true, bytes)
-  }
-
-  private value(): Buffer {
-    const { valueBytes } = this.space
-    const start = this.random.below(this.block.length - valueBytes + 1)
-    return this.block.subarray(start, start + valueBytes)
   }
 }
 

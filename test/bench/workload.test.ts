@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import type { WorkloadName } from '../../src/bench/ports.ts'
+import type { KeyWorkload } from '../../src/bench/ports.ts'
 import { keyBytesMin, Workload } from '../../src/bench/workload.ts'
 import { Read } from '../../src/gen/clusterpb/cluster.ts'
 import { Prng } from '../../src/lib/prng.ts'
 
 const space = { keys: 1_000, keyBytes: 16, valueBytes: 128 }
-const workload = (name: WorkloadName) => new Workload(name, space, 10, new Prng(7))
-const operations = (name: WorkloadName, count = 500) => {
+const workload = (name: KeyWorkload) => new Workload(name, space, 10, new Prng(7))
+const operations = (name: KeyWorkload, count = 500) => {
   const load = workload(name)
   return Array.from({ length: count }, () => load.next())
 }
