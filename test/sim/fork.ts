@@ -60,7 +60,10 @@ export async function forkLogs(cluster: SimCluster, trouble: Trouble, random: Pr
   writeTail(old, replica, random)
   // Stopped, it will not know that time has passed: it takes itself for the leader when it goes on.
   await world.run(world.nowMs + 20)
-  if (old.node === null) return null
+  if (old.node === null) {
+    network.mend([old.address])
+    return null
+  }
   old.clock.isPaused = true
   const second = () =>
     machines.find(each => {

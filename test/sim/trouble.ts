@@ -97,7 +97,10 @@ export class Trouble {
       heldUntilMs.set(replica, nowMs + heldMs)
       const machine = machines.find(each => each.nodeId === node)
       const host = machine?.node?.host
-      machine?.clock.soon(heldMs + 0.01, () => host?.touch(replica))
+      machine?.clock.soon(heldMs + 0.01, () => {
+        // It may have been destroyed meanwhile.
+        if (host?.replica(replica.id) === replica) host.touch(replica)
+      })
       return heldMs
     }
   }
