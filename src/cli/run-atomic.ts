@@ -34,8 +34,8 @@ export function readOperations(path: string): Operation[] {
   for (const [i, line] of text.split('\n').entries()) {
     const where = `--atomic ${path}, line ${i + 1}`
     try {
-      const words = splitWords(line)
-      if (words.length > 0 && !line.trimStart().startsWith('#')) operations.push(operationOf(words, where))
+      const words = line.trimStart().startsWith('#') ? [] : splitWords(line)
+      if (words.length > 0) operations.push(operationOf(words, where))
     } catch (error) {
       if (error instanceof UnfinishedLine) throw new UsageError([`${where}: ${error.message}`])
       throw error

@@ -38,9 +38,14 @@ export function encodeAnswer(answer: Answer): Bytes {
   }
   writer.byte(0)
   writer.varint(answer.replies.length)
-  for (const reply of answer.replies) writeReply(writer, reply)
-  const bytes = writer.finish()
-  if (bytes.byteLength <= limits.sessionReplyBytesMax) return bytes
+  let isKept = true
+  for (const reply of answer.replies) {
+    writeReply(writer, reply)
+    isKept = writer.written <= limits.sessionReplyBytesMax
+    // However many there are: what is not kept is not written down either.
+    if (!isKept) break
+  }
+  if (isKept) return writer.finish()
   const applied = new ByteWriter(16)
   applied.varint(answer.revision)
   applied.byte(2)

@@ -26,6 +26,8 @@ export interface Command {
   readonly frees?: boolean
   /** True for what only the cluster itself proposes: clients can't call it. */
   readonly isInternal?: boolean
+  /** False: never one of several operations, nor a read inside an entry: what it answers is of one node or one moment. */
+  readonly mayBeAtomic?: false
   /** Of a call that stands for others: the operations of its entry. `run` is not called. */
   readonly operations?: (args: readonly Bytes[]) => readonly { command: string; args: readonly Bytes[] }[]
   /** Joins the replies of the shards of a command that was scattered, in the order of the call's keys. */

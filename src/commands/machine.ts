@@ -127,12 +127,25 @@ export class StateMachine {
   private run(index: number, commands: readonly Command[], operations: readonly Operation[]): Answer {
     const replies: Reply[] = []
     try {
+      let bytes = 0
       for (const [i, command] of commands.entries()) {
+        if (command.mayBeAtomic === false && (commands.length > 1 || command.access === 'read'))
+          throw new RoundhouseError('INVALID_ARGUMENT', {
+            what: `${command.name} in an entry`,
+            accepted: 'it alone, as a call',
+          })
         const reply = command.run(this.keyspace, operations[i]!.args)
         // Of several the one whose condition is not met guards the others.
         if (commands.length > 1 && reply.kind === 'success' && !reply.success && reply.integer === undefined)
           throw new RoundhouseError('CONDITION_NOT_MET', { operation: i + 1, command: command.name })
         replies.push(reply)
+        // Each reply is bounded by its command; here, all of them together.
+        bytes += bytesOf(reply)
+        if (commands.length > 1 && bytes > limits.replyBytesMax)
+          throw new RoundhouseError('REPLY_TOO_LARGE', {
+            max: limits.replyBytesMax,
+            hint: 'read outside of it',
+          })
       }
     } catch (error) {
       this.rows.discard()
@@ -177,6 +190,16 @@ export class StateMachine {
     if (this.knownExpiry === undefined) this.knownExpiry = this.keyspace.nextDueMs()
     return this.knownExpiry
   }
+}
+
+/** What a reply holds, about. */
+function bytesOf(reply: Reply): number {
+  if (reply.kind === 'value') return reply.value.byteLength
+  if (reply.kind !== 'list') return 0
+  return reply.items.reduce(
+    (sum, { key, value }) => sum + 8 + (key?.byteLength ?? 0) + (value?.byteLength ?? 0),
+    0,
+  )
 }
 
 /** To propose when `nextExpiry()` has passed. */

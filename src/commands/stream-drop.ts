@@ -9,6 +9,7 @@ export const streamDrop: Command = {
   arity: { min: 3, max: 3 },
   keys: 'first',
   access: 'write',
+  mayBeAtomic: false,
   frees: true,
   check: args => void partitionOf(args),
   run: (keyspace, args) => (keyspace.partitions.drop(partitionOf(args)) ? done : notDone),

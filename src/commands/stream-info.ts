@@ -9,6 +9,7 @@ export const streamInfo: Command = {
   arity: { min: 3, max: 3 },
   keys: 'first',
   access: 'read',
+  mayBeAtomic: false,
   check: args => void partitionOf(args),
   run(keyspace, args) {
     const id = partitionOf(args)

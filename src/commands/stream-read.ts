@@ -11,6 +11,7 @@ export const streamRead: Command = {
   arity: { min: 5, max: 5 },
   keys: 'first',
   access: 'read',
+  mayBeAtomic: false,
   check(args) {
     partitionOf(args)
     amountOf(args[3]!, 'offset')

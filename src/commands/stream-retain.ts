@@ -11,6 +11,7 @@ export const streamRetain: Command = {
   arity: { min: 5, max: 5 },
   keys: 'first',
   access: 'read',
+  mayBeAtomic: false,
   check(args) {
     partitionOf(args)
     optionalAmountOf(args[3]!, 'bytes')

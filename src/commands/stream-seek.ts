@@ -9,6 +9,7 @@ export const streamSeek: Command = {
   arity: { min: 4, max: 4 },
   keys: 'first',
   access: 'read',
+  mayBeAtomic: false,
   check(args) {
     partitionOf(args)
     amountOf(args[3]!, 'time')

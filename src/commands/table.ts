@@ -164,10 +164,10 @@ function checkOperations(key: Bytes, operations: readonly Operation[], table: Co
   for (const { command: name, args } of operations) {
     const { command } = parseCall(name, args, table)
     const keys = keysOf(command, args)
-    if (keys.length === 0 || command.operations !== undefined)
+    if (keys.length === 0 || command.operations !== undefined || command.mayBeAtomic === false)
       throw new RoundhouseError('INVALID_ARGUMENT', {
         what: `${name} in an atomic entry`,
-        accepted: 'commands on keys, of one hash tag',
+        accepted: 'commands on keys of one hash tag; of a stream, STREAM.APPEND and STREAM.TRIM',
       })
     for (const other of keys)
       if (slotOf(other) !== slot)

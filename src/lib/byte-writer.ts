@@ -17,6 +17,11 @@ export class ByteWriter {
     } else this.bytes = new Uint8Array(bytesExpected)
   }
 
+  /** Bytes so far. */
+  get written(): number {
+    return this.length
+  }
+
   private room(bytes: number): void {
     if (this.length + bytes <= this.bytes.byteLength) return
     const grown = new Uint8Array(Math.max(this.bytes.byteLength * 2, this.length + bytes))

@@ -217,7 +217,7 @@ export class Replica {
 
   /** The rows as they are here, however old: for what must not wait for a leader. */
   peek(command: Command, args: readonly Uint8Array[]): Reply | null {
-    if (this.halted !== null) return null
+    if (this.halted !== null || this.isInstalling) return null
     const result = this.machine.read(command, args, { wallNowMs: null })
     if (result.kind === 'refused' && result.error.code === 'CORRUPT') this.halt(result.error.message)
     return result.kind === 'reply' ? result.reply : null
@@ -299,7 +299,8 @@ export class Replica {
   ): { readonly reply: Reply; readonly index: number; readonly lagMs: number } {
     const { group } = this
     if (this.halted !== null) throw new RoundhouseError('QUARANTINED', { shard: group, why: this.halted })
-    if (!this.isFresh)
+    // Rows and logs of a snapshot change places one after the other.
+    if (!this.isFresh || this.isInstalling)
       throw new RoundhouseError('NOT_READY', {
         why: `its replica of shard ${group} has not caught up since its start`,
       })

@@ -39,7 +39,7 @@ import { keyBytesMax, packedBytes, packRow } from './row-codec.ts'
 import { FileSnapshot } from './snapshot-files.ts'
 import { partBytesDefault } from './snapshot-format.ts'
 import { StagedFiles } from './staged-files.ts'
-import { type BaseStaged, LayeredStateStore, type StateBase } from './state.ts'
+import { type BaseStaged, firstGeneration, LayeredStateStore, type StateBase } from './state.ts'
 import { StateWorker } from './state-worker-port.ts'
 
 /**
@@ -314,16 +314,33 @@ class LmdbBase implements StateBase {
       if (isError(error, 'CORRUPT')) this.condemn(replica)
       throw error
     })
-    const files = recordFiles().map(file => ({
-      ...{ name: recordPartName(file), path: join(this.home, file.path), bytes: file.bytes },
-    }))
-    const linked = await this.during(
-      replica,
-      this.bulk.request<SnapshotPart[]>({ kind: 'link', directory, files }),
-    )
+    const linked = await this.linked(replica, directory, recordFiles()).catch(error => {
+      this.removeLater(directory)
+      throw error
+    })
     const { index, term, configuration } = copied.record
     const manifest = { id, index, term, configuration, parts: [...copied.parts, ...linked] }
     return new FileSnapshot(manifest, directory, () => this.removeLater(directory))
+  }
+
+  /** The files are named first, all of them: whoever unlinks one from now on takes nothing away. Then each is summed up. */
+  private async linked(
+    replica: number,
+    directory: string,
+    files: readonly RecordFile[],
+  ): Promise<SnapshotPart[]> {
+    const named = files.map(file => ({
+      ...{ name: recordPartName(file), path: join(this.home, file.path), bytes: file.bytes },
+    }))
+    await this.during(replica, this.bulk.request({ kind: 'link', directory, files: named }))
+    const parts: SnapshotPart[] = []
+    // A request a file, so that installs and copies of other replicas get between.
+    for (const { name, bytes } of named) {
+      const path = join(directory, name)
+      const crc = await this.during(replica, this.bulk.request<number>({ kind: 'sum', path, bytes }))
+      parts.push({ name, bytes, crc })
+    }
+    return parts
   }
 
   stage(replica: number, manifest: SnapshotManifest): BaseStaged {
@@ -378,7 +395,7 @@ class LmdbBase implements StateBase {
   ): Promise<void> {
     await this.ready()
     const parts = await files.finished()
-    const generation = (this.generations.get(replica) ?? 0) + 1
+    const generation = (this.generations.get(replica) ?? firstGeneration) + 1
     this.generations.set(replica, generation)
     const { index, term, configuration } = manifest
     const meta = { index, term, configuration }

@@ -26,7 +26,7 @@ import {
   SnapshotWriter,
 } from './snapshot-format.ts'
 import { StagingProgress } from './staging.ts'
-import { type BaseStaged, LayeredStateStore, type StateBase } from './state.ts'
+import { type BaseStaged, firstGeneration, LayeredStateStore, type StateBase } from './state.ts'
 
 /**
  * The twin of lmdb-state for simulation and tests: the same layers over a base in memory. What would be on disk lies on a
@@ -130,7 +130,7 @@ class MemoryBase implements StateBase {
         }
       }
       this.platter.tables.set(replica, {
-        record: recordOf(meta, old?.record.generation ?? 1, digest),
+        record: recordOf(meta, old?.record.generation ?? firstGeneration, digest),
         rows: next,
       })
     })
@@ -240,7 +240,7 @@ class MemoryBase implements StateBase {
         assert(verified, `snapshot ${manifest.id} is installed before it was verified`)
         return this.step(() => {
           this.needRoom()
-          const generation = (this.platter.tables.get(replica)?.record.generation ?? 0) + 1
+          const generation = (this.platter.tables.get(replica)?.record.generation ?? firstGeneration) + 1
           this.placeRecords(generationDirectory(replica, generation), manifest, parts)
           this.platter.tables.set(replica, loadTable(manifest, parts, generation))
           forget()

@@ -1,8 +1,8 @@
-import { isError, RoundhouseError } from '../errors.ts'
+import { RoundhouseError } from '../errors.ts'
 import { withinBytes } from '../keyspace/memory-rows.ts'
 import { decodePartition, partitionIdOf, partitionLog } from '../keyspace/partitions.ts'
 import type { RecordStore } from '../keyspace/row-store.ts'
-import { assert, BrokenInvariant } from '../lib/assert.ts'
+import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { isNoSpace } from '../lib/no-space.ts'
 import type { Random } from '../lib/prng.ts'
@@ -37,6 +37,8 @@ export interface RecordHome {
 
 /** Of a log: as many bytes wait for a write, at most, while there is room on the disk. */
 const unwrittenBytesMax = 256 * 1024
+/** … and are written at once. */
+const sliceBytesMax = 1024 * 1024
 const root = 'streams'
 
 /** A file of records as it is now, for a snapshot. */
@@ -55,6 +57,8 @@ interface OpenLog {
   /** Behind the end of `segments`, in order. */
   unwritten: Bytes[]
   unwrittenBytes: number
+  /** The next write is tried when so many wait: after one that found no room, later and later. */
+  writeAt: number
   /** Where readers begin; the files follow when they can. */
   start: number
 }
@@ -72,6 +76,7 @@ export class RecordLogs implements RecordStore {
   /** Gone for readers; their files wait for a checkpoint. */
   private readonly dropped = new Map<string, SegmentedLog>()
   private pins = 0
+  private waiting = 0
 
   constructor(home: RecordHome, directory: string) {
     this.home = home
@@ -80,7 +85,8 @@ export class RecordLogs implements RecordStore {
 
   /** Opens a log as a durable checkpoint names it. Throws CORRUPT where records are missing. */
   resume(log: string, start: number, end: number): void {
-    this.add(log, start === end ? null : this.openSegments(log, start, end), start)
+    const open = () => this.openSegments(log, start, end)
+    this.add(log, start === end ? null : this.readable(log, open), start)
   }
 
   private openSegments(log: string, start: number, end: number): SegmentedLog {
@@ -99,7 +105,14 @@ export class RecordLogs implements RecordStore {
   }
 
   private add(log: string, segments: SegmentedLog | null, start: number): OpenLog {
-    const opened: OpenLog = { segments, base: start, unwritten: [], unwrittenBytes: 0, start }
+    const opened: OpenLog = {
+      segments,
+      base: start,
+      unwritten: [],
+      unwrittenBytes: 0,
+      writeAt: unwrittenBytesMax,
+      start,
+    }
     this.logs.set(log, opened)
     return opened
   }
@@ -110,8 +123,10 @@ export class RecordLogs implements RecordStore {
     for (const record of records) {
       found.unwritten.push(record)
       found.unwrittenBytes += record.byteLength
+      this.waiting += record.byteLength
     }
-    if (found.unwrittenBytes >= unwrittenBytesMax) this.write(log, found)
+    if (found.unwrittenBytes >= found.writeAt && !this.write(log, found))
+      found.writeAt = 2 * found.unwrittenBytes
   }
 
   /** False: there is no room now; all stays in memory. The journal keeps the entries, and takes no more of them either. */
@@ -119,13 +134,19 @@ export class RecordLogs implements RecordStore {
     if (log.unwritten.length === 0) return true
     try {
       log.segments ??= this.openSegments(name, log.base, log.base)
-      log.segments.appendBatch(log.unwritten)
+      while (log.unwritten.length > 0) {
+        const slice = withinBytes(log.unwritten, 0, log.unwritten.length, sliceBytesMax)
+        log.segments.appendBatch(slice)
+        log.unwritten = log.unwritten.slice(slice.length)
+        const bytes = slice.reduce((sum, record) => sum + record.byteLength, 0)
+        log.unwrittenBytes -= bytes
+        this.waiting -= bytes
+      }
     } catch (error) {
       if (isNoSpace(error)) return false
       throw error
     }
-    log.unwritten = []
-    log.unwrittenBytes = 0
+    log.writeAt = unwrittenBytesMax
     return true
   }
 
@@ -143,16 +164,19 @@ export class RecordLogs implements RecordStore {
     return result.records
   }
 
-  /** What the disk does not give back is as lost as what does not fit its checksum: the others have it. */
+  /**
+   * What the disk does not give back is as lost as what does not fit its checksum: the others have it. What this process
+   * has too little of (descriptors, memory) is no damage, and passes.
+   */
   private readable<T>(log: string, read: () => T): T {
     try {
       return read()
     } catch (error) {
-      if (isError(error) || error instanceof BrokenInvariant) throw error
-      throw new RoundhouseError('CORRUPT', {
-        where: `${this.directory}/${log}`,
-        what: (error as Error).message,
-      })
+      const { code, message } = error as NodeJS.ErrnoException
+      if (code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM')
+        throw new RoundhouseError('NOT_READY', { why: message })
+      if (code !== 'EIO' && code !== 'ENOENT') throw error
+      throw new RoundhouseError('CORRUPT', { where: `${this.directory}/${log}`, what: message })
     }
   }
 
@@ -174,9 +198,15 @@ export class RecordLogs implements RecordStore {
     }
   }
 
+  /** Bytes of records that only memory has. */
+  get waitingBytes(): number {
+    return this.waiting
+  }
+
   drop(log: string): void {
     const found = this.logs.get(log)
     if (found === undefined) return
+    this.waiting -= found.unwrittenBytes
     this.logs.delete(log)
     if (found.segments !== null) this.dropped.set(log, found.segments)
   }
@@ -189,7 +219,10 @@ export class RecordLogs implements RecordStore {
   cutFor(log: string, bytesMax: number): number {
     const found = this.logs.get(log)
     if (found === undefined) return 0
-    return Math.max(found.start, found.segments?.proposeStart({ bytesMax }) ?? 0)
+    return Math.max(
+      found.start,
+      this.readable(log, () => found.segments?.proposeStart({ bytesMax }) ?? 0),
+    )
   }
 
   /** To be called in the moment in which the rows are frozen. Throws NO_SPACE when what is in memory finds no room. */
@@ -274,7 +307,8 @@ export function openLogs(
     const { start, end, birth } = decodePartition(value)
     const log = partitionLog(partitionIdOf(row), birth)
     logs.resume(log, start, end)
-    named.add(log)
+    // Of one that is empty no file is needed.
+    if (start < end) named.add(log)
   }
   const { disk } = home
   for (const stream of disk.list(directory))
@@ -303,14 +337,15 @@ export function directoryOf(replica: number): string {
 
 /**
  * At a start: what no checkpoint names goes. It comes again from the journal, or it was a snapshot that was never installed.
- * @param generationOf null for a replica without a checkpoint
+ * @param generationOf null for a replica without a checkpoint; unknown: nothing of it is touched
  */
 export function removeStrayLogs(
   { disk }: RecordHome,
-  generationOf: (replica: number) => number | null,
+  generationOf: (replica: number) => number | 'unknown' | null,
 ): void {
   for (const replica of disk.list(root)) {
     const named = generationOf(Number(replica))
+    if (named === 'unknown') continue
     for (const generation of disk.list(`${root}/${replica}`))
       if (generation !== String(named)) disk.removeTree(`${root}/${replica}/${generation}`)
   }

@@ -38,6 +38,11 @@ export class FileSnapshot implements Snapshot {
         throw new RoundhouseError('CORRUPT', { where: `snapshot part ${part}`, what: 'it is cut' })
       filled += got
     }
+    // Parts are read from their start to their end, one after another.
+    if (position + filled >= known.bytes) {
+      closeSync(file)
+      this.files.delete(part)
+    }
     return bytes
   }
 

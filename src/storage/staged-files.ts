@@ -147,6 +147,7 @@ export class StagedFiles {
       try {
         await done.promise
         this.record(part, length)
+        if (length === this.manifest.parts[part]!.bytes && !this.unsynced.has(part)) this.closeFile(part)
       } catch (error) {
         // A failed sync may have lost what it should have written, and another one would not say so.
         this.failed = new RoundhouseError('STORAGE_FAILED', {
@@ -199,6 +200,13 @@ export class StagedFiles {
       }
     }
     return lengths
+  }
+
+  private closeFile(part: number): void {
+    const file = this.files.get(part)
+    if (file === undefined) return
+    closeSync(file)
+    this.files.delete(part)
   }
 
   private closeFiles(): void {

@@ -11,8 +11,10 @@ export type WorkerRequest =
   /** null = of all replicas. */
   | { kind: 'sweep'; replica: number | null }
   | { kind: 'snapshot'; replica: number; directory: string; partBytes: number }
-  /** Files of records beside a copied checkpoint, as parts of the same snapshot: their first `bytes` bytes each. */
-  | { kind: 'link'; directory: string; files: readonly (StagedFile & { readonly bytes: number })[] }
+  /** Files of records beside a copied checkpoint get a second name there. */
+  | { kind: 'link'; directory: string; files: readonly StagedFile[] }
+  /** Answers the CRC of a file's first `bytes` bytes. */
+  | { kind: 'sum'; path: string; bytes: number }
   /** Answers the name of a part that does not fit, or null. */
   | { kind: 'verify'; files: readonly (StagedFile & SnapshotPart)[] }
   | {

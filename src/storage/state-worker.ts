@@ -234,25 +234,24 @@ class Writer {
   }
 }
 
-/** Names the files a second time, in the snapshot's directory, and sums them up as far as they belong to it. */
-function link(
-  directory: string,
-  files: readonly (StagedFile & { readonly bytes: number })[],
-): SnapshotPart[] {
-  return files.map(({ name, path, bytes }) => {
-    linkSync(path, join(directory, name))
-    let crc = 0
-    withFile(path, read => {
-      for (let at = 0; at < bytes; ) {
-        const chunk = read(at, Math.min(readBytes, bytes - at))
-        if (chunk.byteLength === 0)
-          throw new RoundhouseError('CORRUPT', { where: path, what: `it ends before ${bytes} bytes` })
-        crc = crc32(chunk, crc)
-        at += chunk.byteLength
-      }
-    })
-    return { name, bytes, crc }
+/** Names the files a second time, in the snapshot's directory: from now on they stay. */
+function link(directory: string, files: readonly StagedFile[]): void {
+  for (const { name, path } of files) linkSync(path, join(directory, name))
+}
+
+/** The checksum of a file's first `bytes` bytes. */
+function sum(path: string, bytes: number): number {
+  let crc = 0
+  withFile(path, read => {
+    for (let at = 0; at < bytes; ) {
+      const chunk = read(at, Math.min(readBytes, bytes - at))
+      if (chunk.byteLength === 0)
+        throw new RoundhouseError('CORRUPT', { where: path, what: `it ends before ${bytes} bytes` })
+      crc = crc32(chunk, crc)
+      at += chunk.byteLength
+    }
   })
+  return crc
 }
 
 /**
@@ -272,7 +271,7 @@ function placeRecords(
     const place = recordPartPlace(name)
     return place === null ? [] : [{ ...place, path }]
   })
-  if (places.length === 0) return
+  if (places.length === 0 && partitions.length === 0) return
   for (const { log, baseOffset, path } of places) {
     disk.makeDirectory(`${records}/${log}`)
     linkSync(path, join(home, records, log, `${segmentName(baseOffset)}${storeSuffix}`))
@@ -406,6 +405,8 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
       }
     case 'link':
       return link(request.directory, request.files)
+    case 'sum':
+      return sum(request.path, request.bytes)
     case 'verify':
       return verify(request.files)
     case 'install':
@@ -417,12 +418,8 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
 
 /** A read that fails concerns one replica; a write that fails, the disk. */
 function isFatal(request: WorkerRequest, error: unknown): boolean {
-  return (
-    request.kind !== 'snapshot' &&
-    request.kind !== 'link' &&
-    !isError(error, 'CORRUPT') &&
-    !lackedRoom(request, error)
-  )
+  const isRead = ['snapshot', 'link', 'sum'].includes(request.kind)
+  return !isRead && !isError(error, 'CORRUPT') && !lackedRoom(request, error)
 }
 
 /**

@@ -96,9 +96,9 @@ class LayeredState implements ReplicaState {
     return { count, sum, mixed }
   }
 
-  /** Of rows that only memory has: those being checkpointed included. */
+  /** Of rows and records that only memory has: those being checkpointed included. */
   get memtableBytes(): number {
-    return this.memtable.bytes + (this.frozen?.bytes ?? 0)
+    return this.memtable.bytes + (this.frozen?.bytes ?? 0) + (this.logs?.waitingBytes ?? 0)
   }
 
   /** As of the last checkpoint: whether a put is a new row is not asked of the base. */
@@ -287,12 +287,12 @@ class LayeredState implements ReplicaState {
   }
 }
 
-function generationOf(base: StateBase, replica: number): number | null {
+function generationOf(base: StateBase, replica: number): number | 'unknown' | null {
   try {
     return base.record(replica)?.generation ?? null
   } catch (error) {
     if (!isError(error, 'CORRUPT')) throw error
-    return null
+    return 'unknown'
   }
 }
 
@@ -304,7 +304,7 @@ export class LayeredStateStore implements StateStore {
   constructor(base: StateBase) {
     this.base = base
     if (base.recordHome === null) return
-    const named = new Map<number, number>()
+    const named = new Map<number, number | 'unknown'>()
     for (const replica of base.replicas()) {
       // What can't be read is kept for who wants to look.
       const generation = generationOf(base, replica)

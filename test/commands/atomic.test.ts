@@ -74,12 +74,37 @@ describe('an atomic entry', () => {
       ['k', 'DBSIZE', '0'],
       ['k', 'NONSENSE', '1', 'k'],
       ['k', 'ATOMIC', '4', 'k', 'SET', '2', 'k'],
+      ['k', 'STREAM.READ', '5', 'k', '1', '0', '0', '1'],
+      ['k', 'STREAM.INFO', '3', 'k', '1', '0'],
+      ['k', 'STREAM.DROP', '3', 'k', '1', '0'],
     ])
       assert.throws(
         () => parseCall('ATOMIC', args.map(fromUtf8)),
         (error: Error) => 'code' in error,
         args.join(' '),
       )
+  })
+
+  it('refuses what came by another way: reads of records, which see files and not entries', () => {
+    const shard = new Shard()
+    const key = 'k'
+    const place = [key, '7', '0'].map(fromUtf8)
+    const append = { command: 'STREAM.APPEND', args: [...place, record('one')] }
+    for (const command of ['STREAM.READ', 'STREAM.SEEK', 'STREAM.INFO', 'STREAM.DROP']) {
+      const more = command === 'STREAM.READ' ? ['0', '10'] : command === 'STREAM.SEEK' ? ['0'] : []
+      const refused = shard.applyOperations([append, { command, args: [...place, ...more.map(fromUtf8)] }])
+      assert.equal(refused.kind, 'refused', command)
+    }
+    assert.equal((shard.call('STREAM.INFO', key, '7', '0') as [string, string])[1], '0')
+  })
+
+  it('answers no more than one reply may hold', () => {
+    const shard = new Shard()
+    shard.call('SET', 'k', 'x'.repeat(1024 * 1024))
+    const get = { command: 'GET', args: [fromUtf8('k')] }
+    assert.equal(shard.applyOperations(Array.from({ length: 8 }, () => get)).kind, 'replies')
+    const refused = shard.applyOperations(Array.from({ length: 9 }, () => get))
+    assert.ok(refused.kind === 'refused' && refused.error.code === 'REPLY_TOO_LARGE')
   })
 
   it('has arguments and a reply that come back as they were', () => {
