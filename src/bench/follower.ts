@@ -38,6 +38,7 @@ export class Reader {
   private partition: number
   private call: ClientReadableStream<Arrived> | null = null
   private offset = 0
+  private hasArrived = false
   private waiting: Next | null = null
   /** Came while nobody asked: the call is paused meanwhile. */
   private readonly early: Arrived[] = []
@@ -66,11 +67,13 @@ export class Reader {
 
   private open(): void {
     this.offset = 0
+    this.hasArrived = false
     const call = consume(this.clientOf(this.partition), this.stream, this.partition, 0, 0)
     this.call = call
     call.on('data', (arrived: Arrived) => {
       if (this.call !== call) return
-      if (this.waiting !== null) this.take(arrived)
+      this.hasArrived = true
+      if (this.waiting !== null && this.early.length === 0) this.take(arrived)
       else {
         this.early.push(arrived)
         call.pause()
@@ -95,11 +98,11 @@ export class Reader {
 
   /** At the end of a partition: the next one, from its start. */
   private pass(): void {
-    const wasEmpty = this.offset === 0
     this.call = null
     this.partition = (this.partition + 1) % this.stream.partitions
-    if (wasEmpty) this.answer('a partition without records', null)
-    else if (this.waiting !== null) this.open()
+    if (!this.hasArrived) this.answer('a partition without records', null)
+    // Else it is opened when what came early is taken.
+    else if (this.waiting !== null && this.early.length === 0) this.open()
   }
 
   private answer(failure: string | null, arrived: Arrived | null): void {
