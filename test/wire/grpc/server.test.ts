@@ -150,6 +150,7 @@ describe('the gRPC server', () => {
         '/clusterpb.ClusterNode/Heartbeat',
         '/clusterpb.ClusterNode/RunCommand',
         '/clusterpb.ClusterNode/StreamCommand',
+        '/clusterpb.ClusterNode/Atomic',
       ],
     )
   })
