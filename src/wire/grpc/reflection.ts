@@ -1,6 +1,12 @@
 /** Server reflection from the descriptors that were generated beside the code: no .proto file is read at run time. */
 
 import { BinaryReader } from '@bufbuild/protobuf/wire'
+import type {
+  Server,
+  ServerDuplexStream,
+  ServiceDefinition,
+  UntypedServiceImplementation,
+} from '@grpc/grpc-js'
 import { ReflectionService } from '@grpc/reflection'
 import { image } from '../../gen/image.ts'
 
@@ -13,7 +19,35 @@ const services = [
   'grpc.health.v1.Health',
 ]
 
-export function makeReflection(): ReflectionService {
+export function addReflection(server: Server): void {
+  const addService = (definition: object, handlers: object) => {
+    const paced = Object.entries(handlers as Record<string, Handler>).map(
+      ([name, handler]) => [name, (call: Explored) => handler(pushingBack(call))] as const,
+    )
+    server.addService(
+      definition as ServiceDefinition,
+      Object.fromEntries(paced) as unknown as UntypedServiceImplementation,
+    )
+  }
+  makeReflection().addToServer({ addService } as Parameters<ReflectionService['addToServer']>[0])
+}
+
+type Explored = ServerDuplexStream<unknown, unknown>
+type Handler = (call: Explored) => void
+
+/** The library answers each question at once, in pages of kilobytes for a few bytes, whether the answers are read or not. */
+function pushingBack(call: Explored): Explored {
+  const write = call.write.bind(call) as (message: unknown) => boolean
+  call.write = (message: unknown) => {
+    const isTaken = write(message)
+    if (!isTaken) call.pause()
+    return isTaken
+  }
+  call.on('drain', () => call.resume())
+  return call
+}
+
+function makeReflection(): ReflectionService {
   // The library wants proto-loader's package definition and reads nothing of it but the files' descriptors.
   const definition = {
     image: { format: 'FileDescriptorSet', type: {}, fileDescriptorProtos: filesOf(image) },

@@ -17,7 +17,7 @@ import { Gate } from './gate.ts'
 import { Health } from './health.ts'
 import { LogHandlers, logMethods } from './log.ts'
 import { connectionLimits, type GrpcServerOptions, grpcLimits } from './options.ts'
-import { makeReflection } from './reflection.ts'
+import { addReflection } from './reflection.ts'
 import { Refusals } from './refusals.ts'
 import { streamsHandlers, streamsMethods } from './streams.ts'
 
@@ -66,7 +66,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   server.addService(peerMethods, peers.handlers())
   const bound: string[] = []
   health.addTo(server)
-  makeReflection().addToServer(server)
+  addReflection(server)
 
   return {
     listen: async (host, port) => {

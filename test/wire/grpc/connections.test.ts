@@ -88,6 +88,12 @@ const answered = ({ client }: Harness) =>
     )
   })
 
+/** Long enough for a server that would read on to have read on. */
+async function answeredOften(h: Harness): Promise<void> {
+  h.service.onExecute = async () => value('v')
+  for (let i = 0; i < 200; i++) await answered(h)
+}
+
 describe('connections', () => {
   it('beyond the limit are closed at once, counted and told; room that is given back is used', async () => {
     await withServer({ connectionsMax: 5 }, async h => {
@@ -220,6 +226,39 @@ describe('answers that a connection does not read', () => {
         codes.map(() => status.OK),
       )
       reader.destroy()
+    })
+  })
+})
+
+describe('reflection', () => {
+  it('asks no further where its answers are not read', async () => {
+    await withServer({}, async h => {
+      const explorer = session(h)
+      const stream = explorer.request({
+        ':method': 'POST',
+        ':path': '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      })
+      stream.on('error', () => {})
+      // { 4 file_containing_symbol }: 40 bytes ask for some kilobytes.
+      const symbol = Buffer.from('clusterpb.ClusterNode')
+      const question = Buffer.concat([
+        Buffer.from([0, 0, 0, 0, symbol.length + 2, 0x22, symbol.length]),
+        symbol,
+      ])
+      const flood = Buffer.concat(Array.from({ length: 20_000 }, () => question))
+      let isTaken = false
+      stream.write(flood, () => {
+        isTaken = true
+      })
+      await until('some of it has come', async () => (await h.counters()).calls_bytes! > 3 * callBytes)
+      await answeredOften(h)
+      assert.equal(isTaken, false)
+      assert.ok((await h.counters()).calls_bytes! < flood.length / 2)
+      stream.resume()
+      await until('the rest comes when the answers are read', () => isTaken, 20_000)
+      explorer.destroy()
     })
   })
 })
