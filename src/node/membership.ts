@@ -197,7 +197,7 @@ export class Membership {
     options.log.info('founded a cluster', { cluster: this.clusterId, shards: shardCount })
   }
 
-  async join(): Promise<RegisteredNode | null> {
+  private async join(): Promise<RegisteredNode | null> {
     const { options } = this
     if (this.clusterId === null && this.ways().length === 0 && options.discoverSeeds === undefined)
       throw new RoundhouseError('NOT_READY', {
