@@ -16,7 +16,7 @@ const root = resolve(import.meta.dirname, '..')
 const timeout = Number(process.env.TEST_TIMEOUT_MS ?? 420_000)
 const concurrency = Number(process.env.TEST_CONCURRENCY ?? 2)
 /** Where tests start real nodes. */
-const withProcesses = ['test/cluster/', 'test/client/', 'test/fuzz/connections']
+const withProcesses = ['test/cluster/', 'test/client/', 'test/bench/', 'test/fuzz/connections']
 
 const named = process.argv.slice(2)
 const all = readdirSync(join(root, 'test'), { recursive: true })
