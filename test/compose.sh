@@ -347,7 +347,7 @@ is 'and inside the network, by the name' 'over TLS' \
 so 'a client is no admin' refused 1 NOPERM as root roundhouse status --node "127.0.0.1:$p1"
 so 'who shows no certificate is told so' refused 1 'NOAUTH Authentication required: the caller presents no certificate' \
   env TLS_CA_PATH="$work/certs/ca.crt" node "$work/dist/main.js" get tls-key --node "127.0.0.1:$p1"
-so 'who speaks no TLS gets no answer' refused 75 TLS roundhouse get tls-key --node "127.0.0.1:$p1" --timeout 3s
+so 'who speaks no TLS is told so' refused 1 'it speaks TLS and no certificates are given' roundhouse get tls-key --node "127.0.0.1:$p1" --timeout 3s
 is 'clean ends' '0 0 0' "$(quiet tls_compose stop node1 node2 node3 && inspect '{{.State.ExitCode}}' node1 node2 node3)"
 quiet tls_compose down -v
 nothing_left
