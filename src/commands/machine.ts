@@ -150,7 +150,7 @@ export class StateMachine {
     } catch (error) {
       this.rows.discard()
       // A row that can't be read is no refusal: the others can read theirs. This replica must stop.
-      if (!isError(error) || error.code === 'CORRUPT') throw error
+      if (!isError(error) || error.code === 'CORRUPT' || error.code === 'STORAGE_FAILED') throw error
       return { kind: 'refused', error, operation: replies.length, revision: index }
     }
     return { kind: 'replies', replies, revision: index }

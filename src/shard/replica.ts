@@ -562,7 +562,8 @@ export class Replica {
         settled = settledOf(this.machine.apply(entry.index, entry.data, entry.term))
       else this.applyChange(entry)
     } catch (error) {
-      if (!isError(error)) throw error
+      // A disk that fails ends the process, as a failed write does: the next one reads again.
+      if (!isError(error) || error.code === 'STORAGE_FAILED') throw error
       // What this version does not understand, or rows that fail their checksum: going on would make this replica differ
       // from the others for ever. It stops here and says nothing more. An upgrade cures the first; nothing was lost.
       this.halt(error.message, error.code !== 'UNSUPPORTED_ENTRY')

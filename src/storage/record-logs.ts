@@ -175,7 +175,10 @@ export class RecordLogs implements RecordStore {
       const { code, message } = error as NodeJS.ErrnoException
       if (code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM')
         throw new RoundhouseError('NOT_READY', { why: message })
-      if (code !== 'EIO' && code !== 'ENOENT') throw error
+      // It may go by: no verdict for good. What never can be read again the scrub finds.
+      if (code === 'EIO')
+        throw new RoundhouseError('STORAGE_FAILED', { what: `${this.directory}/${log}`, why: message })
+      if (code !== 'ENOENT') throw error
       throw new RoundhouseError('CORRUPT', { where: `${this.directory}/${log}`, what: message })
     }
   }

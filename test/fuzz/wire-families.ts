@@ -545,8 +545,9 @@ class FakeStream extends EventEmitter {
 
   sendMetadata(): void {}
 
-  write(bytes: Buffer): boolean {
+  write(bytes: Buffer, sent: () => void): boolean {
     this.written.push(bytes)
+    queueMicrotask(sent)
     return true
   }
 
