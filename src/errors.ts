@@ -186,7 +186,7 @@ const definitions = {
     'precondition',
     f =>
       `node ${f.node} is registered with store ${f.registered}, not ${f.offered}: its volume was lost or swapped; ` +
-      `to rebuild it from the others let it go (roundhouse leave ${f.node}), then start it again with an empty directory`,
+      `to rebuild it from the others: roundhouse replace ${f.node} ${f.node}, then start it again with an empty directory`,
   ),
   UNKNOWN_NODE: define<{ node: string; known: string }>(
     'precondition',

@@ -525,7 +525,7 @@ export class Engine {
       try {
         if (this.map.take(await link.map(mapTimeoutMs), askedAt)) break
       } catch (error) {
-        // It gives the map to admins only, and so do the others: refusals will tell.
+        // It does not give the map, and neither do the others: refusals will tell.
         if ((error as ServiceError).code === status.PERMISSION_DENIED) break
       }
     }

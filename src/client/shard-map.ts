@@ -1,7 +1,7 @@
 /**
  * Which node leads a key's shard, as far as this client knows. A map of all shards comes from a node when the client
- * connects and when it has reason to doubt; between two maps, what refusals say of leaders wins. Without a map (with TLS
- * some clusters give it to admins only) leaders are learnt slot by slot, by the same refusals.
+ * connects and when it has reason to doubt; between two maps, what refusals say of leaders wins. Without a map (a node
+ * of another release may not give it) leaders are learnt slot by slot, by the same refusals.
  */
 import type { MapResponse } from '../gen/roundhouse/v1/admin.ts'
 import { isShardCount, shardOfSlot, slotOf } from '../lib/slot.ts'
