@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
+import { credentials } from '@grpc/grpc-js'
+import {
+  ConsumeRequest,
+  type ConsumeResponse,
+  From,
+  LogClient,
+  ProduceRequest,
+} from '../../src/gen/log/v1/log.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { Cluster, eventually } from '../lib/cluster-harness.ts'
 import { Load, textOf } from '../lib/cluster-load.ts'
@@ -125,6 +133,14 @@ describe('bits that flip on the disk of a stopped node', () => {
         )
         return () => node.output.slice(from)
       }
+      const log = new LogClient(node.address, credentials.createInsecure())
+      const values = Array.from({ length: 100 }, (_, i) => `record ${i} ${'.'.repeat(100)}`)
+      await new Promise<void>((resolve, reject) =>
+        log.produce(
+          ProduceRequest.fromPartial({ records: values.map(value => ({ value: Buffer.from(value) })) }),
+          error => (error === null ? resolve() : reject(error)),
+        ),
+      )
       const quarantinedIn = (output: string) =>
         output.match(/"replica":\d+,"why":[^\n]*is quarantined/g) ?? []
 
@@ -143,6 +159,19 @@ describe('bits that flip on the disk of a stopped node', () => {
       t.diagnostic(
         `replicas replaced: ${byRows} for 3 rows, ${quarantinedIn(afterJournal()).length} for 5 places of the journal`,
       )
+      const afterRecords = await damage(() => flipRecord(node, 'record 50 '))
+      assert.match(afterRecords(), /scrub: record \d+ of streams/)
+      await eventually('the replica that had it is replaced', 20_000, () => {
+        const [, replica] = /"replica":(\d+),"why":"scrub: record/.exec(afterRecords()) ?? []
+        return replica !== undefined && !existsSync(join(node.dataDir, 'streams', replica))
+      })
+      await cluster.settled()
+      const found: string[] = []
+      const request = ConsumeRequest.fromPartial({ from: From.EARLIEST, idleMs: 0, linearizable: true })
+      for await (const { record } of log.consumeStream(request) as AsyncIterable<ConsumeResponse>)
+        found.push(record!.value.toString())
+      log.close()
+      assert.deepEqual(found, values)
       await load.stop()
       assert.deepEqual(load.violations, [])
 
@@ -164,6 +193,24 @@ function flipJournal(node: NodeProcess, places: number): void {
   assert.ok(used > 10_000, 'the first segment is not the one in use')
   for (let place = 0; place < places; place++) bytes[random.below(used - 4096)]! ^= 4
   writeFileSync(join(directory, name), bytes)
+}
+
+/** Flips a bit in a record, wherever a stream's file has it. */
+function flipRecord(node: NodeProcess, needle: string): void {
+  const home = join(node.dataDir, 'streams')
+  const files = readdirSync(home, { recursive: true, encoding: 'utf8' }).filter(name =>
+    name.endsWith('.store'),
+  )
+  let hits = 0
+  for (const name of files) {
+    const bytes = readFileSync(join(home, name))
+    const at = bytes.indexOf(needle)
+    if (at < 0) continue
+    bytes[at + needle.length]! ^= 4
+    writeFileSync(join(home, name), bytes)
+    hits++
+  }
+  assert.equal(hits, 1, `${needle} is in a file`)
 }
 
 /** Flips a bit in the values of these keys, wherever the state has them: pages that are not in use any more have them, too. */
