@@ -168,6 +168,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   } finally {
     process.removeListener('SIGINT', stop)
     nemesis?.stop()
+    // A run that broke off has its own reason to tell; clients that go on would hide it.
+    await workload?.stop().catch(() => {})
     writeLogs()
     process.removeListener('exit', writeLogs)
     await members.close()
