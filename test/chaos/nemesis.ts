@@ -357,6 +357,7 @@ export class Nemesis {
     const exit = await members.down(victim, folder === 'journal' ? 'stop' : 'kill')
     if (folder === 'state' || exit.code === 0) {
       const flips = flipBits(victim.process.dataDir, folder, random)
+      if (flips.length === 0) victim.hurt = null
       this.tell('flipped-bits', { node: victim.id, flips })
     } else {
       victim.hurt = null

@@ -103,7 +103,7 @@ describe('three nodes', () => {
         pick: cluster.anyNode,
       })
       load.start()
-      for (let round = 0; round < 3; round++) {
+      for (let round = 0; round < 2; round++) {
         await load.writesMore(200 + Math.floor(Math.random() * 400))
         await Promise.all(cluster.nodes.map(node => node.kill()))
         for (const node of cluster.nodes) node.start()

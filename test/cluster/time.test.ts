@@ -8,7 +8,7 @@ import { scale } from '../lib/scale.ts'
 const ttlErrorMsMax = 100
 const soon = () => Date.now() + 20_000
 const frozenMs = scale(8_000, 60_000)
-const keysPerClient = scale(40, 1_600)
+const keysPerClient = scale(12, 1_600)
 
 describe('a frozen node', () => {
   it('comes back by itself and serves nothing stale, though it led most shards when it froze', async t => {

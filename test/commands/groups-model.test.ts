@@ -413,6 +413,6 @@ describe('any history of a consumer group', () => {
           for (const [i, entry] of world.entries.entries()) twin.apply(i + 1, entry)
           assert.deepEqual([...rows.range('', '\u00ff')], [...world.rows.range('', '\u00ff')])
         }),
-        { numRuns: 60 },
+        { numRuns: 25 },
       ))
 })
