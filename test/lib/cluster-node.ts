@@ -30,7 +30,8 @@ export function temporaryDirectory(): string {
 }
 
 export function removeDirectory(path: string): void {
-  rmSync(path, { recursive: true, force: true, maxRetries: 3 })
+  // What a killed node had begun in processes of its own (a scrub) ends a moment after it, and may leave a file meanwhile.
+  rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 })
   directories.delete(path)
 }
 
