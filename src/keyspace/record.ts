@@ -66,7 +66,7 @@ export function decodeRecord(bytes: Bytes): RecordBody {
 }
 
 /** Throws CORRUPT where the checksum is not that of the bytes. */
-export function checkRecord(bytes: Bytes): void {
+function checkRecord(bytes: Bytes): void {
   if (bytes.byteLength < crcBytes || checksumOf(bytes) !== crc32(bytes.subarray(crcBytes)))
     throw new RoundhouseError('CORRUPT', { where: 'a record', what: 'its checksum' })
 }
