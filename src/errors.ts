@@ -219,6 +219,18 @@ const definitions = {
     'precondition',
     f => `settings differ from the cluster's: ${f.differences}`,
   ),
+  LEVEL_TOO_LOW: define<{ command: string; needed: number; level: number; behind: string }>(
+    'precondition',
+    f =>
+      `ERR ${f.command} needs feature level ${f.needed}, this cluster is at ${f.level}: ` +
+      (f.behind === '' ? 'all nodes support it, it rises in a moment' : `upgrade ${f.behind}`),
+  ),
+  RELEASE_TOO_OLD: define<{ node: string; supported: number; level: number }>(
+    'precondition',
+    f =>
+      `the release of node ${f.node} supports feature level ${f.supported}, this cluster is at ${f.level}: ` +
+      'start it with the release of the others',
+  ),
   NO_SUCH_TRANSFER: define<{ id: string }>('precondition', f => `no such transfer: ${f.id}`),
   HOP_LIMIT: define<{ shard: number }>(
     'unavailable',

@@ -32,7 +32,19 @@ export const nodesVerb: Verb = {
         return exitCodes.done
       }
       const colors = colorsFor(shell.stdout, shell.env)
-      const head = ['NODE', 'CLIENTS', 'PEERS', 'STATE', 'ZONE', 'REPLICAS', 'LEADERS', 'UP', 'CPU', 'MEMORY']
+      const head = [
+        'NODE',
+        'CLIENTS',
+        'PEERS',
+        'STATE',
+        'ZONE',
+        'REPLICAS',
+        'LEADERS',
+        'LEVEL',
+        'UP',
+        'CPU',
+        'MEMORY',
+      ]
       const lines = all.map(({ node, stats }) => [
         node.nodeId,
         node.clientAddress,
@@ -41,6 +53,8 @@ export const nodesVerb: Verb = {
         node.zone === '' ? '-' : node.zone,
         node.replicas,
         node.leaders,
+        // A node of an older release tells none.
+        node.featureLevel === 0 ? '-' : node.featureLevel,
         ...(stats === null
           ? ['-', '-', '-']
           : [

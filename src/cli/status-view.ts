@@ -12,6 +12,7 @@ export function statusJson(status: StatusResponse): Record<string, unknown> {
   return {
     cluster_id: status.clusterId,
     epoch: Number(status.epoch),
+    feature_level: status.featureLevel,
     nodes: status.nodes.map(nodeJson),
     shards: status.shards.map(shardJson),
     meta: status.meta === undefined ? null : shardJson(status.meta),
@@ -29,6 +30,7 @@ export function nodeJson(node: NodeStatus): Record<string, unknown> {
     replicas: node.replicas,
     leaders: node.leaders,
     disk: node.disk,
+    feature_level: node.featureLevel,
   }
 }
 
@@ -61,7 +63,7 @@ export function rebalanceJson(rebalance: RebalanceStatus): Record<string, unknow
 
 export function statusText(colors: Colors, status: StatusResponse, showShards: boolean): string {
   const lines = [
-    `cluster ${status.clusterId === '' ? '(none yet)' : status.clusterId}, epoch ${status.epoch}`,
+    `cluster ${status.clusterId === '' ? '(none yet)' : status.clusterId}, epoch ${status.epoch}${levelText(colors, status)}`,
     '',
     nodesTable(colors, status.nodes),
     '',
@@ -87,6 +89,15 @@ export function nodesTable(colors: Colors, nodes: readonly NodeStatus[]): string
       node.leaders,
     ]),
   )
+}
+
+/** Who holds the level back: nothing newer is written until they run the release of the others. */
+function levelText(colors: Colors, { featureLevel, nodes }: StatusResponse): string {
+  if (featureLevel === 0) return ''
+  const newest = Math.max(featureLevel, ...nodes.map(node => node.featureLevel))
+  const behind = nodes.filter(node => node.featureLevel < newest).map(node => node.nodeId)
+  const held = `held at ${featureLevel} of ${newest} by ${behind.join(', ')}`
+  return `, feature level ${behind.length === 0 ? featureLevel : colors.yellow(held)}`
 }
 
 /** With the trouble of its disk, where there is any. */

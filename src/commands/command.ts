@@ -22,6 +22,8 @@ export interface Command {
    */
   readonly keys: 'none' | 'first' | 'pair' | 'all' | 'alternate' | 'every-shard' | 'shard-by-shard'
   readonly access: 'read' | 'write'
+  /** Feature level of the first release that has it (release.ts); absent: 1. */
+  readonly since?: number
   /** True for writes that only take rows away: they go on while disks are nearly full. */
   readonly frees?: boolean
   /** True for what only the cluster itself proposes: clients can't call it. */

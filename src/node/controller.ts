@@ -7,6 +7,7 @@ import { encodeChange } from '../shard/configuration.ts'
 import type { Host } from '../shard/host.ts'
 import type { Settled } from '../shard/proposal.ts'
 import type { Replica } from '../shard/replica.ts'
+import { commonLevel, refuseAbove } from './feature-level.ts'
 import {
   type CloseRequest,
   metaCommands,
@@ -291,6 +292,7 @@ export class Controller {
     this.planningSinceMs = nowMs
     try {
       await this.admit(register)
+      await this.raiseLevel(register)
       await this.openOperations(register)
       this.spreadLeaders(register)
     } catch (error) {
@@ -318,6 +320,14 @@ export class Controller {
         this.options.log.info('member left', { member: nodeId })
       }
     }
+  }
+
+  /** When every member runs a release that supports more, more may be written from now on. */
+  private async raiseLevel(register: Register): Promise<void> {
+    const level = commonLevel(register.nodes)
+    if (level <= register.level) return
+    await this.execute('META.LEVEL', {})
+    this.options.log.info('feature level raised', { from: register.level, to: level })
   }
 
   private isDrained(register: Register, nodeId: string): boolean {
@@ -438,6 +448,7 @@ export class Controller {
         resolve(JSON.parse(reply?.kind === 'value' ? toUtf8(reply.value) : '{}') as Answer)
       }
       const operations = [{ command, args: [fromUtf8(JSON.stringify(request ?? null))] }]
+      refuseAbove(this.known, operations, metaCommands)
       const deadline = this.options.clock.now() + metaTimeoutMs
       replica.enqueueWrite({ operations, session: null, deadline, settle })
       this.options.host.touch(replica)

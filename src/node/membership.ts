@@ -1,6 +1,8 @@
+import { thisRelease } from '../commands/release.ts'
 import { RoundhouseError } from '../errors.ts'
 import type { Host } from '../shard/host.ts'
 import { type Controller, isPassing } from './controller.ts'
+import { levelOfNode } from './feature-level.ts'
 import type { FoundRequest, JoinRequest, UnfitAnswer } from './meta-commands.ts'
 import { differencesOf, metaGroup, type RegisteredNode } from './meta-register.ts'
 import type { NodeOptions } from './node.ts'
@@ -242,7 +244,19 @@ export class Membership {
 
   private self(): Omit<JoinRequest, 'expected'> {
     const { nodeId, storeId, peerAddress, clientAddress, zone } = this.options
-    return { nodeId, storeId, peerAddress, clientAddress, zone }
+    return { nodeId, storeId, peerAddress, clientAddress, zone, level: this.level }
+  }
+
+  private get level(): number {
+    return (this.options.release ?? thisRelease).level
+  }
+
+  /** The others may have written what this release can't read: replicas that meet it stop, and so does the node. */
+  refuseOlderRelease(): void {
+    const { register } = this.controller
+    if (register === null || register.level <= this.level) return
+    const { nodeId: node } = this.options
+    throw new RoundhouseError('RELEASE_TOO_OLD', { node, supported: this.level, level: register.level })
   }
 
   /**
@@ -261,8 +275,14 @@ export class Membership {
     this.options.setClusterId(clusterId)
   }
 
-  /** Tells the register when this node's addresses are not those that it holds. */
+  /** Tells the register when this node's addresses, or what its release supports, are not what it holds. */
   async announce(): Promise<void> {
+    try {
+      this.refuseOlderRelease()
+    } catch (error) {
+      this.around.onFatal(error as Error)
+      return
+    }
     const own = this.controller.register?.nodes.find(node => node.nodeId === this.options.nodeId)
     const request = this.joinRequest()
     if (own === undefined || this.isAnnounced) return
@@ -270,7 +290,8 @@ export class Membership {
     const isSame =
       own.peerAddress === request.peerAddress &&
       own.clientAddress === request.clientAddress &&
-      own.zone === request.zone
+      own.zone === request.zone &&
+      levelOfNode(own) === request.level
     if (isSame) return
     await this.retry(() => this.controller.execute('META.JOIN', request)).catch((error: Error) =>
       this.around.onFatal(error),

@@ -3,6 +3,7 @@ import type { CommandTable } from '../commands/machine.ts'
 import { RoundhouseError } from '../errors.ts'
 import { type Bytes, equalBytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Member } from '../shard/configuration.ts'
+import { commonLevel, levelOfNode } from './feature-level.ts'
 import {
   type ClusterSettings,
   differencesOf,
@@ -58,6 +59,8 @@ export interface JoinRequest {
   readonly peerAddress: string
   readonly clientAddress: string
   readonly zone: string
+  /** Feature level that its release supports; absent: 1. */
+  readonly level?: number
   /** Settings that the node was given by a person: they must be the cluster's. */
   readonly expected?: Partial<ClusterSettings>
 }
@@ -108,6 +111,7 @@ const joiner: Shape<JoinRequest> = {
   peerAddress: text,
   clientAddress: text,
   zone: text,
+  level: optional(id),
   expected: optional(
     fits<Partial<ClusterSettings>>({
       shardCount: optional(id),
@@ -156,6 +160,7 @@ const found = define<FoundRequest>('META.FOUND', foundShape, (keyspace, request)
     settings,
     epoch: 0,
     isPaused: false,
+    level: levelOfNode(node),
     nextReplica,
     nextOperation: 1,
     movesDone: 0,
@@ -168,6 +173,11 @@ const join = define<JoinRequest>('META.JOIN', joiner, (keyspace, { expected, ...
   const cluster = loadCluster(keyspace)
   const differences = differencesOf(expected ?? {}, cluster.settings)
   if (differences !== null) throw new RoundhouseError('SETTINGS_DIFFER', { differences })
+  const level = cluster.level ?? 1
+  const supported = levelOfNode(request)
+  // It could not read what the others write.
+  if (supported < level)
+    throw new RoundhouseError('RELEASE_TOO_OLD', { node: request.nodeId, supported, level })
   const nodes = loadNodes(keyspace)
   const known = nodes.find(node => node.nodeId === request.nodeId)
   if (known !== undefined && known.state !== 'left') {
@@ -383,6 +393,17 @@ const pause = define<{ isPaused: boolean }>('META.PAUSE', { isPaused: flag }, (k
   return json({})
 })
 
+/**
+ * Raises the level of the cluster to what all members support, as the register says where this is applied: a node that
+ * registers itself with an older release at the same moment is refused, or this changes nothing.
+ */
+const raiseLevel = define<object>('META.LEVEL', {}, keyspace => {
+  const cluster = loadCluster(keyspace)
+  const level = commonLevel(loadNodes(keyspace))
+  if (level > (cluster.level ?? 1)) storeCluster(keyspace, { ...cluster, level })
+  return json({})
+})
+
 /** Answers the whole register; what each node's copy of it is made from. */
 const read: Command = {
   name: 'META.READ',
@@ -399,9 +420,10 @@ const read: Command = {
 }
 
 export const metaCommands: CommandTable = new Map(
-  [found, join, setState, open, close, report, unfit, replace, pause, ...streamCommands, read].map(
-    command => [command.name, command],
-  ),
+  [
+    ...[found, join, setState, open, close, report, unfit, replace, pause, raiseLevel],
+    ...[...streamCommands, read],
+  ].map(command => [command.name, command]),
 )
 
 /** Reads the register through `get`, which answers the bytes of a row. What stands in the same bytes as before keeps its object. */
@@ -433,7 +455,8 @@ export class RegisterReader {
       shards.set(group, record)
     }
     const streams = this.readStreams(get(streamsKey))
-    this.last = { ...cluster, nextStream: nextStreamOf(cluster), nodes, shards, streams }
+    const level = cluster.level ?? 1
+    this.last = { ...cluster, level, nextStream: nextStreamOf(cluster), nodes, shards, streams }
     return this.last
   }
 

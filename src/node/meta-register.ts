@@ -57,6 +57,8 @@ export interface RegisteredNode {
   readonly state: RegisteredState
   /** Its replica of the meta shard. */
   readonly metaReplica: number
+  /** Feature level that its release supports; absent: 1. */
+  readonly level?: number
 }
 
 /**
@@ -93,6 +95,8 @@ export interface Register {
   /** Rises with every change. */
   readonly epoch: number
   readonly isPaused: boolean
+  /** Feature level of the cluster (feature-level.ts): never falls. */
+  readonly level: number
   readonly nextReplica: number
   readonly nextOperation: number
   readonly nodes: readonly RegisteredNode[]

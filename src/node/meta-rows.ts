@@ -15,6 +15,8 @@ export interface ClusterRow {
   readonly settings: ClusterSettings
   readonly epoch: number
   readonly isPaused: boolean
+  /** Feature level of the cluster; absent: 1. */
+  readonly level?: number
   readonly nextReplica: number
   readonly nextOperation: number
   readonly movesDone: number

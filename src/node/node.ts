@@ -1,4 +1,4 @@
-import { commands } from '../commands/table.ts'
+import { type Release, thisRelease } from '../commands/release.ts'
 import { isError, RoundhouseError } from '../errors.ts'
 import { Detector, defaultSettings } from '../gossip/detector.ts'
 import type { DiskState, Leadership, Load } from '../gossip/member.ts'
@@ -13,6 +13,7 @@ import { Host, type HostLimits } from '../shard/host.ts'
 import type { Journal, PeerMessage, ReplicaRecovery, StateStore } from '../shard/ports.ts'
 import type { RaftSettings } from '../shard/replica.ts'
 import { Controller, isPassing } from './controller.ts'
+import { levelOfNode } from './feature-level.ts'
 import { type ClusterAnswer, type JoinAnswer, Membership } from './membership.ts'
 import { type JoinRequest, metaCommands } from './meta-commands.ts'
 import {
@@ -80,6 +81,8 @@ export interface NodeOptions {
   /** Between two comparisons of a shard's replicas. 0: only when asked. */
   readonly verifyIntervalMs: number
   readonly rebalanceBytesPerSecond: number
+  /** Absent: this one. A simulation mixes releases. */
+  readonly release?: Release
 
   readonly journal: Journal
   readonly recovered: readonly ReplicaRecovery[]
@@ -135,6 +138,7 @@ export class Node implements Service, PeerService {
     this.ended = this.end.promise
     this.wallClocks = new WallClocks(options.nodeId, options.clock)
     const { clock, random, peers, log, nodeId } = options
+    const { commands } = options.release ?? thisRelease
     const self = {
       nodeId,
       storeId: options.storeId,
@@ -229,6 +233,8 @@ export class Node implements Service, PeerService {
       peers,
       clock,
       random,
+      commands,
+      register: () => this.controller.register,
       shardCount: () => this.controller.register?.settings.shardCount ?? null,
       candidates: shard => this.view.candidates(shard),
       addressOf: node => this.addressOf(node),
@@ -279,6 +285,7 @@ export class Node implements Service, PeerService {
       if (waited % 150 === 149 && this.controller.register === null) await this.membership.enterAgain()
     }
     this.membership.refuseOtherSettings()
+    this.membership.refuseOlderRelease()
     this.isReady = true
     void this.membership.announce()
   }
@@ -734,7 +741,8 @@ export class Node implements Service, PeerService {
       string,
     ]
     const expected = expectedOf(request.expected)
-    const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone, expected }
+    const level = levelOfNode(request)
+    const joiner: JoinRequest = { nodeId, storeId, peerAddress, clientAddress, zone, level, expected }
     const node = await this.controller.execute<RegisteredNode>('META.JOIN', joiner)
     const nodes = this.controller.register?.nodes.filter(each => each.state !== 'left') ?? []
     return JSON.stringify({ clusterId: this.membership.clusterId, node, nodes } satisfies JoinAnswer)

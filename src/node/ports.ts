@@ -102,6 +102,8 @@ export interface ClusterStatus {
   readonly clusterId: string
   /** Rises with every change of the meta register. */
   readonly epoch: number
+  /** Feature level: what may be written; 0: the register is not known yet. */
+  readonly level: number
   readonly shardCount: number
   readonly nodes: readonly NodeStatus[]
   readonly shards: readonly ShardStatus[]
@@ -119,6 +121,8 @@ export interface NodeStatus {
   readonly leaders: number
   /** Absent: ok. */
   readonly disk?: DiskState
+  /** Feature level that its release supports. */
+  readonly level: number
 }
 
 /** What a node asks of its disk. */

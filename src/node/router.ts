@@ -1,5 +1,6 @@
 import { atomicReply } from '../commands/atomic.ts'
 import type { Command, GatherPart, Plan, Reply } from '../commands/command.ts'
+import type { CommandTable } from '../commands/machine.ts'
 import { argsOfPart, keysOf } from '../commands/scatter.ts'
 import { type ParsedCall, parseCall } from '../commands/table.ts'
 import { isError, RemoteError, RoundhouseError } from '../errors.ts'
@@ -12,6 +13,8 @@ import { shardOfSlot, slotOf } from '../lib/slot.ts'
 import type { Host } from '../shard/host.ts'
 import type { Settled } from '../shard/proposal.ts'
 import type { Replica } from '../shard/replica.ts'
+import { refuseAbove } from './feature-level.ts'
+import type { Register } from './meta-register.ts'
 import type { Call, CallResult, Peers } from './ports.ts'
 
 /**
@@ -26,6 +29,9 @@ export interface RouterOptions {
   readonly random: Random
   /** null until this node knows the cluster. */
   readonly shardCount: () => number | null
+  /** What this release knows. */
+  readonly commands: CommandTable
+  readonly register: () => Pick<Register, 'level' | 'nodes'> | null
   /** Where the shard's leader may be, best guess first, node ids without this one. */
   readonly candidates: (shard: number) => readonly string[]
   readonly addressOf: (node: string) => string | null
@@ -56,7 +62,7 @@ export class Router {
 
   /** Runs a client's call. Rejects with a RoundhouseError or RemoteError. */
   async execute(call: Call): Promise<CallResult> {
-    const parsed = parseCall(call.command, call.args)
+    const parsed = parseCall(call.command, call.args, this.options.commands)
     checkSession(call)
     const bytes = call.args.reduce((sum, arg) => sum + arg.byteLength, 0)
     if (this.underWay >= callsMax) this.overloaded('calls under way', callsMax)
@@ -282,6 +288,7 @@ export class Router {
       if (command.access === 'read') replica.enqueueRead({ command, args, deadline, settle })
       else {
         const operations = command.operations?.(args) ?? [{ command: command.name, args }]
+        refuseAbove(this.options.register(), operations, this.options.commands)
         replica.enqueueWrite({ operations, session: call.session, deadline, settle })
       }
       this.options.host.touch(replica)

@@ -4,6 +4,7 @@ import { slotsOfShard } from '../lib/slot.ts'
 import { nodesOf } from '../shard/configuration.ts'
 import type { Host } from '../shard/host.ts'
 import type { Controller } from './controller.ts'
+import { levelOfNode } from './feature-level.ts'
 import { membersOf, metaGroup, type Register, storeExpected } from './meta-register.ts'
 import type { ClusterStatus, NodeStatus, RebalanceStatus, ShardStatus } from './ports.ts'
 
@@ -52,6 +53,7 @@ export class ClusterView {
     return {
       clusterId: register?.clusterId ?? '',
       epoch: register?.epoch ?? 0,
+      level: register?.level ?? 0,
       shardCount,
       nodes: this.nodes(register, shards),
       shards,
@@ -86,7 +88,8 @@ export class ClusterView {
 
   private nodes(register: Register | null, shards: readonly ShardStatus[]): NodeStatus[] {
     const registered = register?.nodes.filter(node => node.state !== 'left') ?? []
-    return registered.map(({ nodeId, storeId, peerAddress, clientAddress, zone, state }) => {
+    return registered.map(node => {
+      const { nodeId, storeId, peerAddress, clientAddress, zone, state } = node
       const heard = this.detector.view.member(nodeId)?.state ?? 'joining'
       const seen = storeId === storeExpected ? 'dead' : heard
       const replicas = [...(register?.shards ?? [])].filter(
@@ -101,6 +104,7 @@ export class ClusterView {
         replicas,
         leaders: shards.filter(shard => shard.leader === nodeId).length,
         disk: this.detector.view.member(nodeId)?.disk ?? 'ok',
+        level: levelOfNode(node),
       }
     })
   }

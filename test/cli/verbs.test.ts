@@ -353,6 +353,7 @@ describe('status', () => {
     assert.deepEqual(json(), {
       cluster_id: 'c1',
       epoch: 5,
+      feature_level: 1,
       nodes: [
         {
           node_id: 'n1',
@@ -363,6 +364,7 @@ describe('status', () => {
           replicas: 2,
           leaders: 2,
           disk: 'ok',
+          feature_level: 1,
         },
       ],
       shards: [
@@ -525,6 +527,17 @@ describe('nodes', () => {
         ['n2', null, null],
       ],
     )
+  })
+
+  it('shows who holds the feature level of the cluster back', async () => {
+    const node = await start({
+      status: () => {
+        const cluster = statusOf({ n1: '', n2: '' })
+        return { ...cluster, nodes: [{ ...cluster.nodes[0]!, featureLevel: 2 }, cluster.nodes[1]!] }
+      },
+    })
+    assert.match((await roundhouse([node], 'nodes')).out, /LEVEL.*\n.*n1 .* 2 .*\n.*n2 .* 1 /)
+    assert.match((await roundhouse([node], 'status')).out, /feature level held at 1 of 2 by n2/)
   })
 
   it('shows a disk that somebody must see to', async () => {

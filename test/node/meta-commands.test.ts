@@ -26,6 +26,7 @@ describe('META.FOUND', () => {
       settings: { ...settings, shardCount: 2 },
       epoch: 1,
       isPaused: false,
+      level: 1,
       nextReplica: 4,
       nextOperation: 1,
       movesDone: 0,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { commands } from '../../src/commands/table.ts'
 import { type ErrorCode, type FactsOf, RoundhouseError } from '../../src/errors.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import type { Clock } from '../../src/lib/clock.ts'
@@ -7,6 +8,7 @@ import { deferred } from '../../src/lib/deferred.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
 import { CallOrder } from '../../src/node/call-order.ts'
+import type { RegisteredNode } from '../../src/node/meta-register.ts'
 import type { Call, CallResult, Peers } from '../../src/node/ports.ts'
 import { Router } from '../../src/node/router.ts'
 import type { Host } from '../../src/shard/host.ts'
@@ -37,6 +39,8 @@ function keyOn(shard: number, letter = 'k'): string {
   }
 }
 
+const shardOf = (key: string) => shardOfSlot(slotOf(fromUtf8(key)), shardCount)
+
 /** Time that passes when somebody waits for it. */
 class LeapingClock implements Clock {
   private nowMs = 0
@@ -58,6 +62,9 @@ class LeapingClock implements Clock {
 
 type Answer = (caller: Write | Read) => Settled | null
 
+/** What a release brings that is newer than the cluster's level. */
+const younger = { ...commands.get('SET')!, name: 'SET2', since: 2 }
+
 /** A node with replicas that answer as a test says, and peers that do. */
 class Bench {
   readonly clock = new LeapingClock()
@@ -66,6 +73,9 @@ class Bench {
   readonly there: { readonly address: string; readonly call: Call }[] = []
   candidates: string[] = ['node2', 'node3']
   shardCount: number | null = shardCount
+  /** What may be written, and who supports more. */
+  level = 1
+  nodes: RegisteredNode[] = []
   forwarded: (address: string, call: Call) => Promise<CallResult> = async () => result('there')
   readonly router: Router
   private readonly replicas = new Map<number, Replica>()
@@ -83,6 +93,8 @@ class Bench {
       peers: peers as Peers,
       clock: this.clock,
       random: new Prng(1),
+      commands: new Map([...commands, [younger.name, younger]]),
+      register: () => ({ level: this.level, nodes: this.nodes }),
       shardCount: () => this.shardCount,
       candidates: () => this.candidates,
       addressOf: node => (node === 'lost' ? null : `${node}:peers`),
@@ -132,6 +144,43 @@ function inTurn<T>(...answers: readonly (() => T)[]): () => T {
 
 const session = { id: new Uint8Array(16), sequence: 1, ackedBelow: 0 }
 const text = ({ reply }: CallResult) => (reply.kind === 'value' ? toUtf8(reply.value) : reply.kind)
+
+describe('a command of a newer release', () => {
+  const registered = (nodeId: string, level: number, state: RegisteredNode['state'] = 'member') => ({
+    ...{ nodeId, level, state, storeId: '', peerAddress: '', clientAddress: '', zone: '', metaReplica: 1 },
+  })
+
+  it('is not proposed before the cluster is at its level, and the refusal names who holds it back', async () => {
+    const bench = new Bench().lead(shardOf('k'), () => answered('ok'))
+    bench.nodes = [
+      registered('n1', 2),
+      registered('n2', 1),
+      registered('n3', 0, 'left'),
+      registered('n4', 1, 'joining'),
+    ]
+    await assert.rejects(bench.run('SET2', ['k', 'v']), {
+      code: 'LEVEL_TOO_LOW',
+      message: 'ERR SET2 needs feature level 2, this cluster is at 1: upgrade n2 (1), n4 (1)',
+    })
+    assert.deepEqual(bench.here, [])
+  })
+
+  it('is not proposed inside of an atomic entry either', async () => {
+    const bench = new Bench().lead(shardOf('k'), () => answered('ok'))
+    bench.nodes = [registered('n1', 2)]
+    await assert.rejects(bench.run('ATOMIC', ['k', 'SET', '2', 'k', 'v', 'SET2', '2', 'k', 'w']), {
+      code: 'LEVEL_TOO_LOW',
+      message: /SET2 needs feature level 2, this cluster is at 1: all nodes support it/,
+    })
+    assert.deepEqual(bench.here, [])
+  })
+
+  it('is proposed from the moment on at which the register says so', async () => {
+    const bench = new Bench().lead(shardOf('k'), () => answered('ok'))
+    bench.level = 2
+    assert.equal(text(await bench.run('SET2', ['k', 'v'])), 'ok')
+  })
+})
 
 describe('a call', () => {
   it('without keys is answered where it comes in, also before there is a cluster', async () => {

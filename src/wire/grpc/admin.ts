@@ -17,10 +17,11 @@ import {
   StatusResponse,
   VerifyRequest,
   VerifyResponse,
+  type NodeStatus as WireNode,
   type RebalanceStatus as WireRebalance,
   type ShardStatus as WireShard,
 } from '../../gen/roundhouse/v1/admin.ts'
-import type { RebalanceStatus, ShardStatus } from '../../node/ports.ts'
+import type { NodeStatus, RebalanceStatus, ShardStatus } from '../../node/ports.ts'
 import { encodeMessage } from '../../peer/proto-io.ts'
 import type { Connections } from './connections.ts'
 import { type Arrived, rawMethod, respond } from './method.ts'
@@ -57,7 +58,8 @@ export function adminHandlers(
       return encodeMessage(StatusResponse, {
         clusterId: status.clusterId,
         epoch: BigInt(status.epoch),
-        nodes: status.nodes.map(node => ({ ...node, disk: node.disk ?? 'ok' })),
+        nodes: status.nodes.map(writeNode),
+        featureLevel: status.level,
         shards: status.shards.map(writeShard),
         meta: writeShard(status.meta),
         rebalance: writeRebalance(status.rebalance),
@@ -71,7 +73,7 @@ export function adminHandlers(
         clusterId,
         epoch: BigInt(epoch),
         shardCount,
-        nodes: nodes.map(node => ({ ...node, disk: node.disk ?? 'ok' })),
+        nodes: nodes.map(writeNode),
         leaders,
       })
     }),
@@ -129,6 +131,10 @@ export function adminHandlers(
 
 function hex8(value: number): string {
   return value.toString(16).padStart(8, '0')
+}
+
+function writeNode({ level, disk = 'ok', ...node }: NodeStatus): WireNode {
+  return { ...node, disk, featureLevel: level }
 }
 
 function writeShard(shard: ShardStatus): WireShard {

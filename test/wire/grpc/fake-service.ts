@@ -30,6 +30,7 @@ export const noRebalance: RebalanceStatus = {
 export const someStatus: ClusterStatus = {
   clusterId: 'c1',
   epoch: 7,
+  level: 1,
   shardCount: 2,
   nodes: [
     {
@@ -41,6 +42,7 @@ export const someStatus: ClusterStatus = {
       replicas: 2,
       leaders: 1,
       disk: 'nearly_full',
+      level: 2,
     },
   ],
   shards: [

@@ -261,7 +261,9 @@ describe('the gRPC server', () => {
   describe('Admin', () => {
     it('answers Status with what the node knows', async () => {
       const answer = await promised<StatusResponse>(done => h.admin.status({}, done as never))
-      assert.deepEqual([answer.clusterId, answer.epoch, answer.nodes], ['c1', 7n, someStatus.nodes])
+      const { level: featureLevel, ...node } = someStatus.nodes[0]!
+      assert.deepEqual([answer.clusterId, answer.epoch, answer.featureLevel], ['c1', 7n, 1])
+      assert.deepEqual(answer.nodes, [{ ...node, featureLevel }])
       assert.deepEqual(
         answer.shards.map(s => [s.shardId, s.slotFrom, s.slotTo, s.term, s.leader, s.learners, s.applied]),
         [

@@ -28,7 +28,11 @@ export interface StatusResponse {
   nodes: NodeStatus[];
   shards: ShardStatus[];
   meta: ShardStatus | undefined;
-  rebalance: RebalanceStatus | undefined;
+  rebalance:
+    | RebalanceStatus
+    | undefined;
+  /** What may be written to the logs: what every node's release understands. 0: not known yet. */
+  featureLevel: number;
 }
 
 export interface NodeStatus {
@@ -42,6 +46,8 @@ export interface NodeStatus {
   leaders: number;
   /** ok | nearly_full | full | hung: what the node says of its disk */
   disk: string;
+  /** The highest level that its release supports. */
+  featureLevel: number;
 }
 
 export interface ShardStatus {
@@ -191,7 +197,7 @@ export const StatusRequest: MessageFns<StatusRequest> = {
 };
 
 function createBaseStatusResponse(): StatusResponse {
-  return { clusterId: "", epoch: 0n, nodes: [], shards: [], meta: undefined, rebalance: undefined };
+  return { clusterId: "", epoch: 0n, nodes: [], shards: [], meta: undefined, rebalance: undefined, featureLevel: 0 };
 }
 
 export const StatusResponse: MessageFns<StatusResponse> = {
@@ -216,6 +222,9 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     }
     if (message.rebalance !== undefined) {
       RebalanceStatus.encode(message.rebalance, writer.uint32(50).fork()).join();
+    }
+    if (message.featureLevel !== 0) {
+      writer.uint32(56).uint32(message.featureLevel);
     }
     return writer;
   },
@@ -281,6 +290,14 @@ export const StatusResponse: MessageFns<StatusResponse> = {
             message.rebalance = RebalanceStatus.decode(reader, reader.uint32());
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.featureLevel = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -308,12 +325,23 @@ export const StatusResponse: MessageFns<StatusResponse> = {
     message.rebalance = (object.rebalance !== undefined && object.rebalance !== null)
       ? RebalanceStatus.fromPartial(object.rebalance)
       : undefined;
+    message.featureLevel = object.featureLevel ?? 0;
     return message;
   },
 };
 
 function createBaseNodeStatus(): NodeStatus {
-  return { nodeId: "", address: "", clientAddress: "", state: "", zone: "", replicas: 0, leaders: 0, disk: "" };
+  return {
+    nodeId: "",
+    address: "",
+    clientAddress: "",
+    state: "",
+    zone: "",
+    replicas: 0,
+    leaders: 0,
+    disk: "",
+    featureLevel: 0,
+  };
 }
 
 export const NodeStatus: MessageFns<NodeStatus> = {
@@ -341,6 +369,9 @@ export const NodeStatus: MessageFns<NodeStatus> = {
     }
     if (message.disk !== "") {
       writer.uint32(66).string(message.disk);
+    }
+    if (message.featureLevel !== 0) {
+      writer.uint32(72).uint32(message.featureLevel);
     }
     return writer;
   },
@@ -422,6 +453,14 @@ export const NodeStatus: MessageFns<NodeStatus> = {
             message.disk = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.featureLevel = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -447,6 +486,7 @@ export const NodeStatus: MessageFns<NodeStatus> = {
     message.replicas = object.replicas ?? 0;
     message.leaders = object.leaders ?? 0;
     message.disk = object.disk ?? "";
+    message.featureLevel = object.featureLevel ?? 0;
     return message;
   },
 };
