@@ -71,8 +71,8 @@ import { srem } from './srem.ts'
 import { sscan } from './sscan.ts'
 import { streamAppend } from './stream-append.ts'
 import { streamDrop } from './stream-drop.ts'
+import { streamGone } from './stream-gone.ts'
 import { streamInfo } from './stream-info.ts'
-import { streamPartitions } from './stream-partitions.ts'
 import { streamRead } from './stream-read.ts'
 import { streamRetain } from './stream-retain.ts'
 import { streamSeek } from './stream-seek.ts'
@@ -98,16 +98,7 @@ export const commands: CommandTable = new Map(
     ...[hset, hsetnx, hget, hmget, hdel, hgetall, hkeys, hvals, hlen, hexists, hincrby, hscan],
     ...[lpush, rpush, lpop, rpop, llen, lrange, lindex, lset, ltrim, lrem],
     ...[sadd, srem, smembers, sismember, scard, sscan],
-    ...[
-      streamAppend,
-      streamRead,
-      streamSeek,
-      streamInfo,
-      streamTrim,
-      streamDrop,
-      streamRetain,
-      streamPartitions,
-    ],
+    ...[streamAppend, streamRead, streamSeek, streamInfo, streamTrim, streamDrop, streamRetain, streamGone],
     ...[zadd, zrem, zscore, zrange, zcard, zincrby, zrank, zscan],
     ...[groupJoin, groupHeartbeat, groupLeave, groupCommit, groupOffsets],
     ...[groupDescribe, groupReset, groupDelete, groupList],

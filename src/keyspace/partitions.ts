@@ -1,5 +1,5 @@
 import { RoundhouseError } from '../errors.ts'
-import type { Bytes } from '../lib/bytes.ts'
+import { type Bytes, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Keys } from './keys.ts'
 import { keepRecord, timestampOf } from './record.ts'
@@ -10,6 +10,7 @@ import {
   readNumber,
   readNumberKey,
   readUint32,
+  systemRows,
   writeNumber,
   writeUint32,
 } from './rows.ts'
@@ -20,13 +21,19 @@ import {
  *
  * ```
  *  'p' stream id(8) partition(8)  →  start(8) end(8) timestamp ms(8) chain(4) birth(8) routing key
+ *  'c' streams                    →  next(8), and below it each id that is not gone(8), rising
  * ```
  *
  * Offsets are dense from 0 and never given twice: `end` never goes back. Timestamps never go back either, so a time is
  * found by bisection. The *chain* is a checksum over the checksums of all records ever appended: replicas whose records
  * differ have different rows, which `verify` compares. Everything hangs on the stream's id, which is never used again, so
  * a stream that is made anew under its old name starts empty. *Birth* is the Raft index of the partition's first entry: it
- * names the log, so one that comes back after it was dropped (by an append that came late) never meets the old files.
+ * names the log.
+ *
+ * What is gone stays gone: an append that comes late for a stream that was dropped is refused, or its record would be
+ * acknowledged and then dropped. The shard keeps which ids are gone, as the catalogue has it: ids are given out one after
+ * another and never again, so all below *next* are gone but for those that the row lists. That is exact, and bounded by the
+ * streams that there are (`streamsMax` in the catalogue), however many came and went.
  */
 export interface PartitionId {
   readonly stream: number
@@ -43,6 +50,13 @@ export interface Partition {
   readonly birth: number
   /** Whose slot it lives in: what a command for it names as its key. */
   readonly key: Bytes
+}
+
+/** All streams below `next` but for `alive`. */
+export interface GoneStreams {
+  readonly next: number
+  /** Rising. */
+  readonly alive: readonly number[]
 }
 
 export interface Records {
@@ -69,10 +83,10 @@ export class Partitions {
     return bytes === undefined ? null : decodePartition(bytes)
   }
 
-  /** Appends all of `records` (record.ts) and answers the offset of the first. */
+  /** Appends all of `records` (record.ts) and answers the offset of the first. Throws NO_SUCH_STREAM. */
   append(id: PartitionId, key: Bytes, records: readonly Bytes[]): number {
-    const { term, logNowMs, revision } = this.keys
-    const found = this.find(id) ?? { ...empty, birth: revision, key }
+    const { term, logNowMs } = this.keys
+    const found = this.find(id) ?? this.born(id, key)
     const kept = records.map(record => keepRecord(record, logNowMs, term))
     this.keys.rows.records.append(partitionLog(id, found.birth), found.end, kept)
     this.store(id, {
@@ -82,6 +96,18 @@ export class Partitions {
       chain: chained(found.chain, records),
     })
     return found.end
+  }
+
+  /**
+   * Safe: the partition of a stream that is gone has no row (`drop` removes it in the entry that notes the id, and only
+   * here one is made), so whoever finds a row need not look. The note is a row too: a snapshot, a restart or another leader
+   * brings it along, and it never gives an id back. A repeated append whose first try came before the drop never gets here:
+   * its session has the answer.
+   */
+  private born(id: PartitionId, key: Bytes): Partition {
+    if (isGone(this.gone(), id.stream))
+      throw new RoundhouseError('NO_SUCH_STREAM', { stream: toUtf8(key).replace(/\/\d+$/, '') })
+    return { ...empty, birth: this.keys.revision, key }
   }
 
   /** Records from `from` on, none at the end. Throws OFFSET_OUT_OF_RANGE, CORRUPT. */
@@ -119,13 +145,30 @@ export class Partitions {
     return start
   }
 
-  /** False: it was not there. */
-  drop(id: PartitionId): boolean {
-    const found = this.find(id)
-    if (found === null) return false
-    this.keys.rows.records.drop(partitionLog(id, found.birth))
-    this.keys.rows.delete(rowOf(id))
-    return true
+  /**
+   * All streams below `next` are gone but for `alive`, as somebody has read in the catalogue, who may have looked before
+   * others did: what is gone by either is gone. Their partitions here go with all records; answers how many went.
+   */
+  drop(next: number, alive: readonly number[]): number {
+    const known = this.gone()
+    const told = { next, alive }
+    const [longer, shorter] = known.next > next ? [known, told] : [told, known]
+    const both = longer.alive.filter(id => id < longer.next && !isGone(shorter, id)).sort((a, b) => a - b)
+    const merged = { next: longer.next, alive: [...new Set(both)] }
+    if (merged.next === known.next && merged.alive.length === known.alive.length) return 0
+    this.keys.rows.put(systemRows.streams, encodeGone(merged))
+    const dropped = [...this.all()].filter(({ stream }) => isGone(merged, stream))
+    for (const each of dropped) {
+      this.keys.rows.records.drop(partitionLog(each, each.birth))
+      this.keys.rows.delete(rowOf(each))
+    }
+    return dropped.length
+  }
+
+  /** Which streams this shard knows to be gone. */
+  gone(): GoneStreams {
+    const bytes = this.keys.rows.get(systemRows.streams)
+    return bytes === undefined ? { next: 1, alive: [] } : decodeGone(bytes)
   }
 
   /** About what it takes on this node's disk. */
@@ -192,6 +235,21 @@ export function decodePartition(bytes: Bytes): Partition {
     birth: readNumber(bytes, 28),
     key: bytes.subarray(fixedBytes),
   }
+}
+
+function isGone({ next, alive }: GoneStreams, stream: number): boolean {
+  return stream < next && !alive.includes(stream)
+}
+
+function encodeGone({ next, alive }: GoneStreams): Bytes {
+  const bytes = new Uint8Array(8 + 8 * alive.length)
+  for (const [i, id] of [next, ...alive].entries()) writeNumber(bytes, 8 * i, id)
+  return bytes
+}
+
+function decodeGone(bytes: Bytes): GoneStreams {
+  const alive = Array.from({ length: bytes.byteLength / 8 - 1 }, (_, i) => readNumber(bytes, 8 * (i + 1)))
+  return { next: readNumber(bytes, 0), alive }
 }
 
 /** Records begin with their checksums: the chain goes over those, not over all bytes again. */

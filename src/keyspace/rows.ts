@@ -12,6 +12,7 @@ import type { RowStore } from './row-store.ts'
  *  'c' clock                       log clock ms(8) revision(8)
  *  'c' keys | sessions | groups    how many there are (8)
  *  'c' groupGeneration             the highest generation of a consumer group that is gone (8)
+ *  'c' streams                     which streams are gone, see partitions.ts
  *  'e' due(8) 'f' key              –   the hash's earliest field expiry, or earlier
  *  'e' due(8) 'k' key              –   the key's expiry
  *  'e' due(8) 'o' group            –   see group-rows.ts
@@ -65,6 +66,7 @@ export const systemRows = {
   sessions: prefixes.clock + 'sessions',
   groups: prefixes.clock + 'groups',
   groupGeneration: prefixes.clock + 'groupGeneration',
+  streams: prefixes.clock + 'streams',
 } as const
 
 /** The types of values, by the byte in the header. 6 is kept for streams. */

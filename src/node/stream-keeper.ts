@@ -5,8 +5,8 @@ import type { Register, StreamRecord } from './meta-register.ts'
 import { type Call, type CallResult, plainCall } from './ports.ts'
 
 /**
- * What the leader of a partition's shard does about its age: proposes to cut what retention gives up, and to drop what
- * belongs to streams that are gone. Both are entries like any other, so all replicas cut at the same offset; a leader that
+ * What the leader of a partition's shard does about its age: proposes to cut what retention gives up, and tells the shard
+ * which streams are gone. Both are entries like any other, so all replicas cut at the same offset; a leader that
  * proposes what another one has proposed before changes nothing.
  */
 export interface KeeperOptions {
@@ -29,6 +29,25 @@ export const keeperLimits = {
 
 export function partitionKey(stream: string, partition: number): Uint8Array {
   return fromUtf8(`${stream}/${partition}`)
+}
+
+/** All streams below `next` but for `alive`. An id from `next` on may be of a stream that this register has not heard of. */
+export interface GoneStreams {
+  readonly next: number
+  /** Rising. */
+  readonly alive: readonly number[]
+}
+
+/** In one form for one set: `next - 1` is gone, or nothing is. A stream that was made changes nothing. */
+export function goneOf({ streams, nextStream }: Pick<Register, 'streams' | 'nextStream'>): GoneStreams {
+  const alive = [...streams.values()].map(each => each.id).sort((a, b) => a - b)
+  let next = nextStream
+  while (alive.at(-1) === next - 1) next = alive.pop()!
+  return { next, alive }
+}
+
+function isGone({ next, alive }: GoneStreams, id: number): boolean {
+  return id < next && !alive.includes(id)
 }
 
 export class StreamKeeper {
@@ -75,33 +94,28 @@ export class StreamKeeper {
     this.options.log.debug('retention cut a partition', { stream: name, partition, start })
   }
 
-  /** Drops the partitions led here whose stream is gone. */
+  /** Tells the shards led here which streams are gone, those that do not know it: their partitions go. */
   sweep(): Promise<void> {
     return this.alone('sweep of streams', async register => {
-      const ids = new Set([...register.streams.values()].map(each => each.id))
-      for (const place of this.cuts.keys()) if (!ids.has(Number(place.split('/')[0]))) this.cuts.delete(place)
+      const gone = goneOf(register)
+      for (const place of this.cuts.keys())
+        if (isGone(gone, Number(place.split('/')[0]))) this.cuts.delete(place)
       for (const shard of this.options.led()) {
-        const call = plainCall('STREAM.PARTITIONS', [], keeperLimits.callMs)
+        const call = plainCall('STREAM.GONE', [], keeperLimits.callMs)
         const { reply } = await this.options.execute({ ...call, shard, read: 'stale' })
         if (reply.kind !== 'list') continue
-        for (const { key, value } of reply.items) {
-          const [id, partition] = toUtf8(value ?? new Uint8Array(0))
-            .split(' ')
-            .map(Number)
-          // An id that this register has not seen given out belongs to a stream that it has not heard of.
-          if (key === undefined || id === undefined || partition === undefined) continue
-          if (ids.has(id) || id >= register.nextStream) continue
-          await this.drop(key, id, partition)
-        }
+        const [next = 1, ...alive] = reply.items.map(({ value }) => Number(toUtf8(value!)))
+        // What it knows already, perhaps from a node that knows more, is not told again.
+        const isNews = gone.next > next || alive.some(id => isGone(gone, id))
+        if (isNews) await this.drop(shard, gone)
       }
     })
   }
 
-  /** Resolves when the partition is gone. */
-  async drop(key: Uint8Array, id: number, partition: number): Promise<void> {
-    await this.options.execute(
-      plainCall('STREAM.DROP', [key, text(id), text(partition)], keeperLimits.callMs),
-    )
+  /** Resolves when the shard knows that these are gone, and takes nothing for them any more. */
+  async drop(shard: number, { next, alive }: GoneStreams): Promise<void> {
+    const call = plainCall('STREAM.DROP', [next, ...alive].map(text), keeperLimits.callMs)
+    await this.options.execute({ ...call, shard })
   }
 
   private async count(command: string, args: Uint8Array[], read: Call['read']): Promise<number> {

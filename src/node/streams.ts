@@ -37,7 +37,7 @@ import {
 } from './ports.ts'
 import type { Router } from './router.ts'
 import { encodeBatch, partitionOfKey } from './stream-batch.ts'
-import { keeperLimits, partitionKey, StreamKeeper } from './stream-keeper.ts'
+import { goneOf, keeperLimits, partitionKey, StreamKeeper } from './stream-keeper.ts'
 import { readWaitRequest, StreamTails } from './stream-tails.ts'
 
 /**
@@ -173,13 +173,14 @@ export class Streams implements StreamService {
     const untilMs = this.options.clock.now() + shownMsMax
     while (this.options.register()?.streams.get(named(name))?.id === id && this.options.clock.now() < untilMs)
       await this.options.pause(5)
-    // What can't be dropped now is found by the sweep of whoever leads its shard then.
-    for (let partition = 0; partition < partitions; partition += describedAtOnceMax) {
-      const several = range(partition, Math.min(partitions, partition + describedAtOnceMax))
-      await Promise.allSettled(
-        several.map(each => this.keeper.drop(partitionKey(named(name), each), id, each)),
-      )
-    }
+    const register = this.options.register()
+    // Nobody here knows yet which of the ids before it are gone: the sweep of those who do follows soon.
+    if (register === null || id >= register.nextStream) return
+    const streams = new Map([...register.streams].filter(([, each]) => each.id !== id))
+    const gone = goneOf({ streams, nextStream: register.nextStream })
+    const shards = range(0, partitions).map(each => this.shardOf(partitionKey(named(name), each)))
+    // Whom it does not reach now is told by the sweep of whoever leads that shard then.
+    await Promise.allSettled([...new Set(shards)].map(shard => this.keeper.drop(shard, gone)))
   }
 
   list(): readonly StreamRecord[] {

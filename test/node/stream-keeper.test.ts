@@ -5,7 +5,7 @@ import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
 import type { Register, StreamRecord } from '../../src/node/meta-register.ts'
 import type { Call, CallResult } from '../../src/node/ports.ts'
-import { StreamKeeper } from '../../src/node/stream-keeper.ts'
+import { goneOf, StreamKeeper } from '../../src/node/stream-keeper.ts'
 
 const wallMs = 1_000_000
 const stream = (id: number, changed: Partial<StreamRecord> = {}): StreamRecord => ({
@@ -25,9 +25,9 @@ class Bench {
   streams: StreamRecord[] = []
   nextStream = 10
   readonly calls: string[] = []
-  /** What RETAIN proposes, by its arguments; what PARTITIONS lists, by shard. */
+  /** What RETAIN proposes, by its arguments; what GONE answers, by shard. */
   proposals: Record<string, number> = {}
-  listed: Record<number, readonly (readonly [key: string, place: string])[]> = {}
+  gone: Record<number, readonly number[]> = {}
   onCall: (text: string) => void = () => {}
   readonly keeper = new StreamKeeper({
     clock: { now: () => 0, wall: () => wallMs, after: () => () => {} },
@@ -46,11 +46,8 @@ class Bench {
     this.calls.push(`${text}${shard === null ? '' : ` on ${shard}`}${read === 'stale' ? '' : ' !'}`)
     this.onCall(text)
     const at = { revision: 1, lagMs: 0 }
-    if (command === 'STREAM.PARTITIONS') {
-      const items = (this.listed[shard!] ?? []).map(([key, place]) => ({
-        key: fromUtf8(key),
-        value: fromUtf8(place),
-      }))
+    if (command === 'STREAM.GONE') {
+      const items = (this.gone[shard!] ?? [1]).map(id => ({ value: fromUtf8(String(id)) }))
       return { ...at, reply: { kind: 'list', items } }
     }
     return { ...at, reply: { kind: 'count', count: this.proposals[text] ?? 0 } }
@@ -103,30 +100,47 @@ describe('retention', () => {
 })
 
 describe('the sweep', () => {
-  it('drops what belongs to streams that are gone, and nothing else', async () => {
+  it('tells each shard led here which streams are gone, and those that know it nothing', async () => {
     const bench = new Bench()
-    bench.streams = [stream(3)]
-    bench.listed = {
-      0: [
-        ['s3/0', '3 0'],
-        ['old/0', '2 0'],
-      ],
-      1: [['old/1', '2 1']],
-    }
+    bench.streams = [stream(3), stream(7), stream(9)]
+    bench.nextStream = 10
+    bench.gone = { 0: [6, 3] }
     await bench.keeper.sweep()
-    assert.deepEqual(bench.calls, [
-      'STREAM.PARTITIONS on 0',
-      'STREAM.DROP old/0 2 0 !',
-      'STREAM.PARTITIONS on 1',
-      'STREAM.DROP old/1 2 1 !',
+    assert.deepEqual(bench.calls.splice(0), [
+      'STREAM.GONE on 0',
+      'STREAM.DROP 9 3 7 on 0 !',
+      'STREAM.GONE on 1',
+      'STREAM.DROP 9 3 7 on 1 !',
     ])
+    bench.gone = { 0: [9, 3, 7], 1: [9, 3, 7] }
+    await bench.keeper.sweep()
+    assert.deepEqual(bench.calls, ['STREAM.GONE on 0', 'STREAM.GONE on 1'])
   })
 
-  it('leaves alone a stream that this node has not heard of yet', async () => {
+  it('tells of a stream that went among others', async () => {
     const bench = new Bench()
-    bench.nextStream = 5
-    bench.listed = { 0: [['new/0', '5 0']] }
+    bench.led = [0]
+    bench.streams = [stream(7)]
+    bench.gone = { 0: [9, 3, 7] }
     await bench.keeper.sweep()
-    assert.deepEqual(bench.calls, ['STREAM.PARTITIONS on 0', 'STREAM.PARTITIONS on 1'])
+    assert.equal(bench.calls.at(-1), 'STREAM.DROP 10 7 on 0 !')
+  })
+
+  it('says nothing of streams that this node has not heard of yet, nor to a shard that knows more', async () => {
+    const bench = new Bench()
+    bench.led = [0]
+    bench.nextStream = 5
+    bench.streams = [stream(2)]
+    bench.gone = { 0: [8] }
+    await bench.keeper.sweep()
+    assert.deepEqual(bench.calls, ['STREAM.GONE on 0'])
+  })
+
+  it('changes nothing when a stream is made', () => {
+    const streams = new Map([stream(2), stream(4)].map(each => [each.name, each]))
+    assert.deepEqual(goneOf({ streams, nextStream: 5 }), { next: 4, alive: [2] })
+    streams.set('s5', stream(5))
+    assert.deepEqual(goneOf({ streams, nextStream: 6 }), { next: 4, alive: [2] })
+    assert.deepEqual(goneOf({ streams: new Map(), nextStream: 1 }), { next: 1, alive: [] })
   })
 })

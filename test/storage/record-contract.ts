@@ -143,23 +143,19 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       assert.deepEqual(valuesOf(store.open(1)), named(40, 41))
     })
 
-    it('begins a dropped partition anew from 0, beside the files of the old one', async () => {
+    it('gives back the files of a stream that is gone once a checkpoint says so, and not before', async () => {
       const state = store.open(1)
       at(state, 5).append(one, key, some(0, 20))
       await state.checkpoint(meta(5))
-      assert.equal(at(state, 6).drop(one), true)
-      assert.equal(at(state, 7).append(one, key, some(0, 2, ' again')), 0)
+      assert.equal(at(state, 6).drop(4, []), 1)
+      assert.throws(() => at(state, 7).append(one, key, some(0, 2)), { code: 'NO_SUCH_STREAM' })
       await reopen()
       assert.deepEqual(valuesOf(store.open(1)), named(0, 20))
-      at(store.open(1), 6).drop(one)
-      at(store.open(1), 7).append(one, key, some(0, 2, ' again'))
-      await store.open(1).checkpoint(meta(7))
-      assert.deepEqual(
-        filesOf(harness.disk).filter(path => path.includes('0-5')),
-        [],
-      )
+      at(store.open(1), 6).drop(4, [])
+      await store.open(1).checkpoint(meta(6))
+      assert.deepEqual(filesOf(harness.disk), [])
       await reopen()
-      assert.deepEqual(valuesOf(store.open(1)), named(0, 2, ' again'))
+      assert.throws(() => at(store.open(1), 7).append(one, key, some(0, 2)), { code: 'NO_SUCH_STREAM' })
     })
 
     it('sends the records of its checkpoint along in a snapshot, whatever happened since', async () => {
@@ -169,7 +165,7 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       await source.checkpoint(meta(5))
       at(source, 6).trim(one, 30)
       at(source, 6).append(one, key, some(40, 50))
-      at(source, 6).drop(other)
+      at(source, 6).drop(4, [])
       const target = store.open(2)
       at(target, 3).append(one, key, some(0, 7, ' of another history'))
       await moved(source, target)
