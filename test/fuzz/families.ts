@@ -1,6 +1,7 @@
 import { diskFamilies } from './disk-families.ts'
 import type { Family } from './family.ts'
 import { stateFamilies } from './state-families.ts'
+import { streamFamilies } from './stream-families.ts'
 import { textFamilies } from './text-families.ts'
 import { wireFamilies } from './wire-families.ts'
 
@@ -9,5 +10,6 @@ export const families: readonly Family[] = [
   ...wireFamilies,
   ...diskFamilies,
   ...stateFamilies,
+  ...streamFamilies,
   ...textFamilies,
 ]

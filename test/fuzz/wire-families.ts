@@ -1,10 +1,8 @@
 /** What comes in over gRPC: from anybody who reaches the port, from peers, and from the peers that this node asked. */
 import { EventEmitter } from 'node:events'
 import { Metadata, type ServiceError, status } from '@grpc/grpc-js'
-import type { Plan, Reply } from '../../src/commands/command.ts'
-import { encodeEnvelope, prepareOperation } from '../../src/commands/envelope.ts'
-import { StateMachine } from '../../src/commands/machine.ts'
-import { commands, parseCall } from '../../src/commands/table.ts'
+import type { Reply } from '../../src/commands/command.ts'
+import { commands } from '../../src/commands/table.ts'
 import { isError, RemoteError, RoundhouseError } from '../../src/errors.ts'
 import {
   CommandRequest,
@@ -15,14 +13,11 @@ import {
 import { AskRequest } from '../../src/gen/roundhouse/v1/peer.ts'
 import { Detector, defaultSettings } from '../../src/gossip/detector.ts'
 import type { MemberRecord } from '../../src/gossip/member.ts'
-import { Keyspace } from '../../src/keyspace/keyspace.ts'
-import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import type { Bytes } from '../../src/lib/bytes.ts'
-import type { Clock } from '../../src/lib/clock.ts'
 import { crc32 } from '../../src/lib/crc.ts'
 import { statusDetailsKey } from '../../src/lib/error-info.ts'
 import type { Prng } from '../../src/lib/prng.ts'
-import type { Call, CallResult } from '../../src/node/ports.ts'
+import type { Call } from '../../src/node/ports.ts'
 import { BulkStream } from '../../src/peer/bulk.ts'
 import {
   readResponse,
@@ -42,11 +37,18 @@ import { remoteErrorOf, statusOf } from '../../src/peer/status.ts'
 import { draft, type Message } from '../../src/raft/types.ts'
 import type { PeerMessage } from '../../src/shard/ports.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from '../../src/wire/grpc/cluster-node.ts'
-import { Connections } from '../../src/wire/grpc/connections.ts'
-import { connectionLimits } from '../../src/wire/grpc/options.ts'
-import { Refusals } from '../../src/wire/grpc/refusals.ts'
 import { FakePeerService, FakeService } from '../wire/grpc/fake-service.ts'
 import { decodes, type Family, type Outcome } from './family.ts'
+import {
+  connections,
+  FakeStream,
+  frozenClock,
+  gateOptions,
+  OneShard,
+  throwUnexpected,
+  unaryLater,
+  unaryNow,
+} from './gate.ts'
 import { Mutator } from './mutate.ts'
 
 const text = (value: string): Buffer => Buffer.from(value)
@@ -282,101 +284,6 @@ const heartbeats: Family = {
 
 // --- The gate: commands ---------------------------------------------------------------------------------------------
 
-type UnaryHandler = (call: unknown, callback: (error: unknown, answer?: Buffer) => void) => void
-interface RawMethod {
-  readonly requestDeserialize: (bytes: Buffer) => unknown
-}
-
-const noMetadata = new Metadata()
-
-function callOf(method: RawMethod, bytes: Uint8Array): EventEmitter {
-  return Object.assign(new EventEmitter(), {
-    request: method.requestDeserialize(Buffer.from(bytes)),
-    metadata: noMetadata,
-    cancelled: false,
-    getDeadline: () => Number.POSITIVE_INFINITY,
-  })
-}
-
-/** The bytes of the answer, null for a status that says what is wrong with the request. */
-function unaryNow(handler: unknown, method: RawMethod, bytes: Uint8Array): Buffer | null {
-  let result: Buffer | null | undefined
-  ;(handler as UnaryHandler)(callOf(method, bytes), (error, answer) => {
-    result = error === null ? answer! : null
-  })
-  if (result === undefined) throw new Error('no answer at once')
-  return result
-}
-
-function gateOptions(service: FakeService) {
-  return {
-    service,
-    peerService: new FakePeerService(),
-    isKeyed: (command: string) => (commands.get(command.toUpperCase())?.keys ?? 'none') !== 'none',
-    messageTimeoutMs: 5_000,
-    clock: frozenClock,
-    onUnexpected: (error: unknown) => {
-      unexpected.push(error)
-    },
-  }
-}
-
-const unexpected: unknown[] = []
-
-function throwUnexpected(): void {
-  const error = unexpected.shift()
-  unexpected.length = 0
-  if (error !== undefined) throw error
-}
-
-const frozenClock: Clock = { now: () => 0, wall: () => 1_700_000_000_000, after: () => () => {} }
-
-/** Of calls that come without a connection: they are not counted. */
-const connections = new Connections(connectionLimits, frozenClock, new Refusals(frozenClock, () => {}))
-
-/** A node of one shard without Raft: what gets through the gate is prepared, made an entry, decoded and applied. */
-class OneShard extends FakeService {
-  private readonly random: Prng
-  private readonly machine = new StateMachine(new MemoryRows(), commands)
-  private index = 0
-  private wallMs = 1_700_000_000_000
-
-  constructor(random: Prng) {
-    super()
-    this.random = random
-    this.onExecute = async call => this.apply(call)
-  }
-
-  private apply(call: Call): CallResult {
-    this.calls.length = 0
-    const { command, args } = parseCall(call.command, call.args)
-    this.wallMs += this.random.below(20_000)
-    if (command.keys === 'none') return result(command.run(new Keyspace(new MemoryRows()), args))
-    if (command.plan !== undefined) {
-      let step: Plan | Reply = command.plan(args, 1, this.random)
-      while ('ask' in step) step = step.next(step.ask.map(part => this.read(command, part.args)))
-      return result(step)
-    }
-    if (command.access === 'read') return result(this.read(command, args))
-    const operation = prepareOperation(command, args, { wallMs: this.wallMs, random: this.random })
-    const bytes = encodeEnvelope({ timestampMs: this.wallMs, session: call.session, operations: [operation] })
-    const applied = this.machine.apply(++this.index, bytes)
-    if (applied.kind === 'refused') throw applied.error
-    return result(applied.replies[0]!)
-  }
-
-  private read(command: Parameters<StateMachine['read']>[0], args: readonly Bytes[]): Reply {
-    const read = this.machine.read(command, args, { wallNowMs: null })
-    if (read.kind === 'refused') throw read.error
-    if (read.kind === 'clock-wanted') throw new RoundhouseError('NOT_READY', { why: 'the clock' })
-    return read.reply
-  }
-}
-
-function result(reply: Reply): CallResult {
-  return { reply, revision: 1, lagMs: 0 }
-}
-
 const words = [
   ...[
     'k',
@@ -517,51 +424,14 @@ const unaryCommands: Family = {
             connections,
           ).handlers().runCommand
         const bytes = requestBytes(each, mutator)
-        return new Promise<Outcome>((resolve, reject) => {
-          ;(handler as UnaryHandler)(callOf(clusterNodeMethods.runCommand, bytes), (error, answer) => {
-            try {
-              throwUnexpected()
-              if (error === null) decodeMessage(CommandResponse, answer!)
-              resolve(error === null ? 'taken' : 'refused')
-            } catch (failure) {
-              reject(failure)
-            }
-          })
+        return unaryLater(handler, clusterNodeMethods.runCommand, bytes).then(answer => {
+          if (answer === null) return 'refused'
+          decodeMessage(CommandResponse, answer)
+          return 'taken'
         })
       },
     }
   },
-}
-
-class FakeStream extends EventEmitter {
-  readonly metadata = noMetadata
-  readonly written: Buffer[] = []
-  ends = 0
-  isPaused = false
-
-  getDeadline(): number {
-    return Number.POSITIVE_INFINITY
-  }
-
-  sendMetadata(): void {}
-
-  write(bytes: Buffer, sent: () => void): boolean {
-    this.written.push(bytes)
-    queueMicrotask(sent)
-    return true
-  }
-
-  pause(): void {
-    this.isPaused = true
-  }
-
-  resume(): void {
-    this.isPaused = false
-  }
-
-  end(): void {
-    this.ends++
-  }
 }
 
 /** A stream of requests, bad ones among them: as many answers, in their order, and then its end. */
