@@ -192,6 +192,10 @@ export class RawNode {
     this.raft.campaignWithin(ticks)
   }
 
+  alignHeartbeat(ticks: number): void {
+    this.raft.alignHeartbeat(ticks)
+  }
+
   transferLeader(to: number): void {
     this.raft.transferLeader(to)
   }

@@ -131,6 +131,7 @@ export class Host {
   private isCheckpointing = false
   /** After one that found no room, on the monotonic clock. */
   private nextCheckpointMs = 0
+  private ticks = 0
   /** Ticks since the journal write under way began. */
   private writingTicks = 0
   private readonly frames = new Map<string, { appends: PeerMessage[]; control: PeerMessage[] }>()
@@ -587,6 +588,7 @@ export class Host {
 
   private tickAll(): void {
     this.isTickDue = false
+    this.ticks++
     this.heedDisk()
     const now = this.options.clock.now()
     for (const [replica, ticks] of this.campaigns) {
@@ -631,6 +633,9 @@ export class Host {
   private noteLeadership(replica: Replica): void {
     this.progressed.add(replica)
     if (!replica.isLeader) return
+    // All leaders of this node in one tick: each with its own, a node of many groups would send a frame to every peer at
+    // nearly every tick, and that is most of what an idle cluster costs.
+    replica.raft.alignHeartbeat(this.ticks % this.options.raft.heartbeatTicks)
     this.options.log.info('leads', { group: replica.group, replica: replica.id, term: replica.raft.term })
   }
 

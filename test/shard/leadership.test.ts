@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import { commands } from '../../src/commands/table.ts'
 import { fromUtf8 } from '../../src/lib/bytes.ts'
 import type { Settled } from '../../src/shard/proposal.ts'
-import type { Replica } from '../../src/shard/replica.ts'
+import { defaultRaftSettings, type Replica } from '../../src/shard/replica.ts'
 import { SimCluster, type SimMachine } from '../sim/sim-cluster.ts'
 
 /** A cluster of three with one shard, whose replicas a test talks to directly. */
@@ -294,5 +294,27 @@ describe('a replica that starts again', () => {
     assert.ok(await run(cluster, 30_000, () => leaderOf(cluster) !== undefined))
     for (const key of acknowledged)
       assert.equal(textOf(await settledBy(cluster, get(leaderOf(cluster)!, key))), 'v', key)
+  })
+})
+
+describe('an idle node', () => {
+  it('sends the heartbeats of all groups that it leads in one frame a peer and heartbeat interval', async () => {
+    const cluster = new SimCluster(4, { shardCount: 16 })
+    assert.ok(await cluster.boot(3), JSON.stringify(cluster.describe()))
+    await run(cluster, 30_000)
+    const frames = new Map<string, number[]>()
+    cluster.network.onSend = (from, sent) => {
+      const heartbeats = sent.filter(({ message }) => message.kind === 'MsgHeartbeat').length
+      if (heartbeats > 0) frames.set(from, [...(frames.get(from) ?? []), heartbeats])
+    }
+    const intervals = 20
+    const intervalMs = defaultRaftSettings.heartbeatTicks * 50
+    await run(cluster, intervals * intervalMs)
+    assert.equal(frames.size, 3, 'not everybody leads something')
+    for (const sizes of frames.values()) {
+      assert.ok(Math.max(...sizes) > 1)
+      // Two peers; a read index that is asked for may add a few.
+      assert.ok(sizes.length <= 2 * intervals * 1.3, `${sizes.length} frames`)
+    }
   })
 })
