@@ -44,9 +44,9 @@ export interface RouterOptions {
 /** Pause before the next try, ms: grows to the maximum while an election runs. */
 const retryPauseMs = { min: 5, max: 100 }
 /** Calls under way at this node; what comes on top is refused. */
-const callsMax = 20_000
+export const callsMax = 20_000
 /** Argument bytes of the calls under way. */
-const callBytesMax = 256 * 1024 * 1024
+export const callBytesMax = 256 * 1024 * 1024
 
 const empty = new Keyspace(new MemoryRows())
 

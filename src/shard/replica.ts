@@ -9,6 +9,7 @@ import {
   verifyEnvelope,
 } from '../commands/machine.ts'
 import { isError, RoundhouseError } from '../errors.ts'
+import { ChangeRing } from '../keyspace/changes.ts'
 import { assert } from '../lib/assert.ts'
 import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -84,9 +85,9 @@ export const defaultRaftSettings: RaftSettings = {
 /** Log clock: how far a stamp may lie off the voters' median clock. */
 const stampOffMsMax = 500
 /** Callers that may wait at one replica for each of: a proposal, a read. What comes on top is refused at once. */
-const queuedMax = 50_000
+export const queuedMax = 50_000
 /** Speakers remembered whom the configuration does not name. */
-const sendersMax = 64
+export const sendersMax = 64
 /** Entries applied between two looks at the clock. */
 const entriesBetweenLooks = 64
 
@@ -121,6 +122,8 @@ export class Replica {
   readonly id: number
   readonly group: number
   readonly state: ReplicaState
+  /** What was done to keys of late, as of `revision`. */
+  readonly changes = new ChangeRing()
   raft: RawNode
   configuration: Configuration
   appliedIndex: number
@@ -178,7 +181,7 @@ export class Replica {
     this.appliedIndex = options.applied.index
     this.appliedTerm = options.applied.term
     this.written = options.hardState
-    this.machine = new StateMachine(options.state, options.table)
+    this.machine = new StateMachine(options.state, options.table, this.changes)
     const storage = new RaftStorage(
       options.journal,
       options.id,
@@ -213,6 +216,11 @@ export class Replica {
 
   get logClockMs(): number {
     return this.machine.logClockMs
+  }
+
+  /** Of the last entry that its rows show; entries without commands, such as changes of configuration, don't count. */
+  get revision(): number {
+    return this.machine.revision
   }
 
   /** The rows as they are here, however old: for what must not wait for a leader. */

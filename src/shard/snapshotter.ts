@@ -65,7 +65,7 @@ const idleMsMax = 5_000
 /** The longest that a copy, and the journal behind it, is kept. */
 const ageMsMax = 600_000
 /** Receiving at one time: each holds a chunk in memory. */
-const incomingMax = 16
+export const incomingMax = 16
 const fetchAttemptsMax = 5
 const fetchPauseMs = 200
 
