@@ -555,23 +555,28 @@ export class Host {
 
   // --- A disk that hangs --------------------------------------------------------------------------------------------
 
-  /** A journal write has been under way for longer than followers wait for a leader. */
+  /** A journal write has been under way for half of the least time that followers wait for a leader. */
   get isDiskHung(): boolean {
-    return this.isWriting && this.writingTicks >= this.options.raft.electionTicks
+    return this.isWriting && this.writingTicks >= this.hungTicks
+  }
+
+  /** Half, so that others lead before followers of a leader that had died would even have noticed. */
+  private get hungTicks(): number {
+    return Math.ceil(this.options.raft.electionTicks / 2)
   }
 
   /**
    * While the disk hangs this node can acknowledge nothing, and what it leads stands still: leadership goes to a follower
-   * that has all, for which nothing needs to be written here. Where nobody takes it within another election timeout the
-   * leader steps down. Until the disk is back nothing here campaigns: the vote for itself would be a write as well. A sole
+   * that has all, for which nothing needs to be written here. Where nobody has taken it by an election timeout the leader
+   * steps down. Until the disk is back nothing here campaigns: the vote for itself would be a write as well. A sole
    * voter goes on leading: there is nobody else, and what is committed can still be read.
    */
   private heedDisk(): void {
     if (!this.isWriting) return
     this.writingTicks++
     const { electionTicks } = this.options.raft
-    const isFirst = this.writingTicks === electionTicks
-    if (!isFirst && this.writingTicks !== 2 * electionTicks) return
+    const isFirst = this.writingTicks === this.hungTicks
+    if (!isFirst && this.writingTicks !== electionTicks) return
     if (isFirst)
       this.options.log.warn('the disk hangs: a journal write does not end, leadership goes to others', {
         ticks: this.writingTicks,
