@@ -1,4 +1,5 @@
 import { isError, RoundhouseError } from '../errors.ts'
+import type { ChangeRing } from '../keyspace/changes.ts'
 import { Keyspace } from '../keyspace/keyspace.ts'
 import { limits } from '../keyspace/limits.ts'
 import { Overlay } from '../keyspace/overlay.ts'
@@ -37,7 +38,10 @@ const internalCommands: CommandTable = new Map([sweep, clock, verify].map(comman
  * since a replica that skipped it would differ from the others for ever.
  */
 export class StateMachine {
+  private readonly base: RowStore
   private readonly rows: Overlay
+  /** What entries do to keys is noted here; null: nowhere. */
+  private readonly changes: ChangeRing | null
   private readonly keyspace: Keyspace
   private readonly table: CommandTable
   private lastRevision = 0
@@ -46,8 +50,10 @@ export class StateMachine {
   /** undefined = not known since rows of the expiry index or garbage changed. */
   private knownExpiry: number | null | undefined
 
-  constructor(rows: RowStore, table: CommandTable) {
+  constructor(rows: RowStore, table: CommandTable, changes: ChangeRing | null = null) {
+    this.base = rows
     this.rows = new Overlay(rows)
+    this.changes = changes
     this.keyspace = new Keyspace(this.rows)
     this.table = table
     this.reload()
@@ -59,6 +65,7 @@ export class StateMachine {
     this.clockMs = bytes === undefined ? 0 : readNumber(bytes, 0)
     this.lastRevision = bytes === undefined ? 0 : readNumber(bytes, 8)
     this.knownExpiry = undefined
+    this.changes?.reset(this.lastRevision)
   }
 
   /** Raft index of the last entry applied. */
@@ -93,6 +100,7 @@ export class StateMachine {
     writeNumber(row, 0, nowMs)
     writeNumber(row, 8, index)
     this.rows.put(systemRows.clock, row)
+    this.changes?.begin(index, nowMs, envelope?.operations[0]?.command === sweep.name)
     this.commit()
     this.clockMs = nowMs
     this.lastRevision = index
@@ -157,10 +165,9 @@ export class StateMachine {
   }
 
   private commit(): void {
-    for (const key of this.rows.touched()) {
-      if (key[0] !== prefixes.due && key[0] !== prefixes.garbage) continue
-      this.knownExpiry = undefined
-      break
+    for (const [key, value] of this.rows.written()) {
+      if (key[0] === prefixes.due || key[0] === prefixes.garbage) this.knownExpiry = undefined
+      this.changes?.note(key, value, this.base)
     }
     this.rows.commit()
   }

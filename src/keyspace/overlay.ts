@@ -50,20 +50,20 @@ export class Overlay implements RowStore {
   private *merged(from: string, to: string, touched: string[]): Generator<readonly [string, Bytes]> {
     let next = 0
     for (const row of this.base.range(from, to)) {
-      for (; next < touched.length && touched[next]! < row[0]; next++) yield* this.written(touched[next]!)
+      for (; next < touched.length && touched[next]! < row[0]; next++) yield* this.row(touched[next]!)
       if (touched[next] !== row[0]) yield row
     }
-    for (; next < touched.length; next++) yield* this.written(touched[next]!)
+    for (; next < touched.length; next++) yield* this.row(touched[next]!)
   }
 
-  private *written(key: string): Generator<readonly [string, Bytes]> {
+  private *row(key: string): Generator<readonly [string, Bytes]> {
     const value = this.writes.get(key)
     if (value != null) yield [key, value]
   }
 
-  /** The keys written or deleted since the last commit or discard. */
-  touched(): Iterable<string> {
-    return this.writes.keys()
+  /** What was written since the last commit or discard, each row once, in the order of the first write; null: deleted. */
+  written(): Iterable<readonly [key: string, value: Bytes | null]> {
+    return this.writes
   }
 
   commit(): void {

@@ -289,6 +289,27 @@ export function decodeHeader(bytes: Bytes): Header {
   }
 }
 
+// What a header's row says, without all of it being read.
+
+const types = Object.fromEntries(Object.entries(typeBytes).map(([type, byte]) => [byte, type]))
+
+export function typeOfHeader(bytes: Bytes): Header['type'] {
+  return types[bytes[0]!] as Header['type']
+}
+
+export function revisionOfHeader(bytes: Bytes): number {
+  return readNumber(bytes, 2)
+}
+
+export function expiryOfHeader(bytes: Bytes): number | null {
+  return (bytes[1]! & flagExpires) === 0 ? null : readNumber(bytes, fixedBytes)
+}
+
+/** Of a string. A view. */
+export function valueOfHeader(bytes: Bytes): Bytes {
+  return bytes.subarray((bytes[1]! & flagExpires) === 0 ? fixedBytes : fixedBytes + 8)
+}
+
 /** `birth` counts the collections born in the entry at `index`. */
 export function generationOf(index: number, birth: number): string {
   return numberKey(index) + uint32Key(birth)
