@@ -14,6 +14,7 @@ import { namesHost } from './lib/certificates.ts'
 import { systemClock } from './lib/clock.ts'
 import type { Logger } from './lib/logger.ts'
 import { loadNodeCertificates, pathsOf } from './lib/node-certificates.ts'
+import { openFilesMax } from './lib/open-files.ts'
 import { systemRandom } from './lib/prng.ts'
 import { tlsTrouble } from './lib/tls-trouble.ts'
 import { FileDisk } from './log/file-disk.ts'
@@ -26,6 +27,7 @@ import { DiskSpace } from './storage/disk-space.ts'
 import { Journal } from './storage/journal.ts'
 import { LmdbStateStore } from './storage/lmdb-state.ts'
 import { Scrubber } from './storage/scrubber.ts'
+import { connectionLimits } from './wire/grpc/options.ts'
 import { createServer } from './wire/grpc/server.ts'
 
 /**
@@ -194,6 +196,7 @@ async function bind(
     await scrubber.close()
     trust.isVerified ||= scrubber.counters.rounds > 0
   })
+  const openFiles = openFilesMax()
   const server = createServer({
     service: node,
     peerService: node,
@@ -201,6 +204,7 @@ async function bind(
       ['first', 'all', 'alternate', 'pair'].includes(commands.get(name.toUpperCase())?.keys ?? ''),
     messageTimeoutMs: settings.messageTimeoutMs,
     clock: systemClock,
+    openFilesMax: openFiles,
     ...(tls === null ? {} : { credentials: tls.server, areCallersChecked: tls.areCallersChecked }),
     onRefused: refusal => log.warn('a call was refused', { ...refusal }),
     onUnexpected: error => {
@@ -213,6 +217,10 @@ async function bind(
     },
   })
   opened.push(() => server.close(graceMs))
+  const limits = { connections: server.connectionsMax, open_files: openFiles ?? 'no limit' }
+  if (server.connectionsMax < connectionLimits.connectionsMax)
+    log.warn('takes fewer connections than it would: the limit of open files (ulimit -n) is low', limits)
+  else log.info('takes so many connections', limits)
   await server.listen(settings.host, settings.port)
   if (settings.secondPort !== null) await server.listen(settings.host, settings.secondPort)
   // Not before: what the node reads to start, and its callers, go first.

@@ -1,5 +1,7 @@
 import { type Origin, originText } from '../config/table.ts'
 import { readFiles, type SettingRow, settingRows } from '../config.ts'
+import { openFilesMax } from '../lib/open-files.ts'
+import { connectionsWithin } from '../wire/grpc/options.ts'
 import { colorsFor } from './colors.ts'
 import { outputOption } from './connection.ts'
 import { printJson, table } from './print.ts'
@@ -54,8 +56,17 @@ export const configShowVerb: Verb = {
       origin === null ? 'default' : originText(origin),
     ])
     shell.stdout.write(`${table(colors, ['SETTING', 'VALUE', 'FROM'], lines)}\n`)
+    shell.stdout.write(`${connectionsNote(openFilesMax())}\n`)
     return exitCodes.done
   },
+}
+
+/** Not a setting, and to be known before a node is started here. */
+export function connectionsNote(openFiles: number | null): string {
+  const max = connectionsWithin(openFiles)
+  const open =
+    openFiles === null ? 'without a limit of open files' : `with ${openFiles} open files (ulimit -Hn)`
+  return `A node that is started here, ${open}, takes ${max} connections.`
 }
 
 function jsonOf({ value, origin }: SettingRow): Record<string, unknown> {

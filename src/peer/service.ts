@@ -12,6 +12,7 @@ import {
 } from '@grpc/grpc-js'
 import { RoundhouseError } from '../errors.ts'
 import { AskRequest, AskResponse, PeerService as Contract } from '../gen/roundhouse/v1/peer.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { PeerService } from '../node/ports.ts'
 import { malformedFrame } from './byte-source.ts'
 import { type CallerOf, demandIdentity } from './caller.ts'
@@ -37,22 +38,54 @@ function rawMethod(method: { path: string; requestStream: boolean; responseStrea
 
 export const peerMethods = { frames: rawMethod(Contract.frames), ask: rawMethod(Contract.ask) }
 
-/** A question is a small JSON object, and parsed before its sender is known to be a member. */
-const questionBytesMax = 1024 * 1024
+/**
+ * Without TLS anybody may open a stream of frames or ask, and say that he is a node. A node has one stream of each lane;
+ * the rest is for those of connections that broke and were not heard to.
+ */
+export const peerLimits = {
+  /** Streams of frames at this node. */
+  streamsMax: 2_048,
+  /** Of one node. Beyond it its oldest ends: what is newest is the one that it writes to. */
+  streamsOfNodeMax: 8,
+  /** From the beginning of a stream to its handshake. */
+  handshakeMsMax: 10_000,
+  /** Asked and not answered. More than may wait for records, which is what takes long. */
+  questionsMax: 12_000,
+  /** A question is a small JSON object, and parsed before its sender is known to be a member. */
+  questionBytesMax: 1024 * 1024,
+} as const
+
+/** Counts what a call makes this node hold. */
+export interface CallWeight {
+  /** The requests that came until now are counted elsewhere, or gone. */
+  handOver(): void
+  answered(bytes: number): void
+}
+
+export interface PeerHandlersOptions {
+  readonly service: PeerService
+  /** Reports what is unexpected and makes the status of any error. */
+  readonly statusOf: (error: unknown) => GrpcStatus
+  readonly callerOf: CallerOf
+  readonly clock: Clock
+  readonly memoryOf: (grpcCall: unknown) => CallWeight
+}
 
 type FrameStream = ServerReadableStream<Buffer, Buffer>
 
-export class PeerHandlers {
-  private readonly service: PeerService
-  private readonly statusOf: (error: unknown) => GrpcStatus
-  private readonly callerOf: CallerOf
-  private readonly ends = new Set<(error: RoundhouseError) => void>()
+type End = (error: RoundhouseError) => void
 
-  /** `statusOf` reports what is unexpected and makes the status of any error. */
-  constructor(service: PeerService, statusOf: (error: unknown) => GrpcStatus, callerOf: CallerOf) {
-    this.service = service
-    this.statusOf = statusOf
-    this.callerOf = callerOf
+export class PeerHandlers {
+  private readonly options: PeerHandlersOptions
+  private readonly ends = new Set<End>()
+  /** Of those that have not said who they are, and make room for who may be a node; the oldest first. */
+  private readonly strangers = new Set<End>()
+  /** Of the others, by node; the oldest first. */
+  private readonly endsOf = new Map<string, Set<End>>()
+  private questions = 0
+
+  constructor(options: PeerHandlersOptions) {
+    this.options = options
   }
 
   handlers(): UntypedServiceImplementation {
@@ -68,46 +101,98 @@ export class PeerHandlers {
   }
 
   private frames(stream: FrameStream, callback: sendUnaryData<Buffer>): void {
+    const { service, statusOf, callerOf, clock, memoryOf } = this.options
+    const { streamsMax, handshakeMsMax } = peerLimits
+    if (this.ends.size >= streamsMax) {
+      const overloaded = new RoundhouseError('OVERLOADED', { what: 'streams of frames', max: streamsMax })
+      const [longest] = this.strangers
+      if (longest === undefined) {
+        callback(statusOf(overloaded))
+        return
+      }
+      longest(overloaded)
+    }
+    const memory = memoryOf(stream)
     let from: string | null = null
     let isOver = false
+    const close = () => {
+      isOver = true
+      cancelDeadline()
+      this.ends.delete(end)
+      this.strangers.delete(end)
+      if (from !== null) this.forget(from, end)
+    }
     const end = (error: unknown) => {
       if (isOver) return
-      isOver = true
-      this.ends.delete(end)
+      close()
       if (error === null) callback(null, Buffer.alloc(0))
-      else callback(this.statusOf(error))
+      else callback(statusOf(error))
     }
+    const cancelDeadline = clock.after(handshakeMsMax, () => {
+      if (from === null) end(malformedFrame(`a handshake within ${handshakeMsMax} ms`))
+    })
     this.ends.add(end)
+    this.strangers.add(end)
     stream.on('data', (bytes: Buffer) => {
+      memory.handOver()
       if (isOver) return
       try {
         if (from === null) {
           const { identity } = readHandshake(bytes)
-          demandIdentity(this.callerOf(stream.metadata), identity.nodeId)
-          this.service.admit(identity)
+          demandIdentity(callerOf(stream.metadata), identity.nodeId)
+          service.admit(identity)
           from = identity.nodeId
+          cancelDeadline()
+          this.strangers.delete(end)
+          this.remember(from, end)
           // Headers before the end of a stream that has none: they tell the sender that it was admitted.
           stream.sendMetadata(new Metadata())
-        } else this.service.receive(from, decodeFrame(bytes))
+        } else service.receive(from, decodeFrame(bytes))
       } catch (error) {
         end(error)
       }
     })
     stream.once('end', () => end(null))
-    stream.once('cancelled', () => {
-      isOver = true
-      this.ends.delete(end)
-    })
+    stream.once('cancelled', close)
   }
 
-  private ask({ request, metadata }: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void {
-    const refuse = (error: unknown) => callback(this.statusOf(error))
+  private remember(node: string, end: End): void {
+    const ends = this.endsOf.get(node) ?? new Set()
+    this.endsOf.set(node, ends.add(end))
+    const max = peerLimits.streamsOfNodeMax
+    const [oldest] = ends
+    if (ends.size > max) oldest!(new RoundhouseError('OVERLOADED', { what: `streams of ${node}`, max }))
+  }
+
+  private forget(node: string, end: End): void {
+    const ends = this.endsOf.get(node)
+    ends?.delete(end)
+    if (ends?.size === 0) this.endsOf.delete(node)
+  }
+
+  private ask(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void {
+    const { service, statusOf, callerOf, memoryOf } = this.options
+    const memory = memoryOf(call)
+    const refuse = (error: unknown) => callback(statusOf(error))
+    const max = peerLimits.questionsMax
+    if (this.questions >= max) {
+      refuse(new RoundhouseError('OVERLOADED', { what: 'questions of other nodes', max }))
+      return
+    }
     try {
-      const { from, method, body } = readQuestion(request)
-      demandIdentity(this.callerOf(metadata), from.nodeId)
-      this.service
+      const { from, method, body } = readQuestion(call.request)
+      demandIdentity(callerOf(call.metadata), from.nodeId)
+      this.questions++
+      service
         .ask(identityOf(from), method, body)
-        .then(answer => callback(null, encodeMessage(AskResponse, { body: answer })), refuse)
+        .finally(() => {
+          this.questions--
+        })
+        .then(answer => {
+          const bytes = encodeMessage(AskResponse, { body: answer })
+          memory.answered(bytes.byteLength)
+          callback(null, bytes)
+        }, refuse)
     } catch (error) {
       refuse(error)
     }
@@ -115,7 +200,8 @@ export class PeerHandlers {
 }
 
 function readQuestion(bytes: Buffer): AskRequest & { from: NonNullable<AskRequest['from']> } {
-  if (bytes.length > questionBytesMax) throw malformedFrame(`a question of at most ${questionBytesMax} bytes`)
+  if (bytes.length > peerLimits.questionBytesMax)
+    throw malformedFrame(`a question of at most ${peerLimits.questionBytesMax} bytes`)
   let question: AskRequest
   try {
     question = decodeMessage(AskRequest, bytes)

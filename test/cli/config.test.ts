@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { runCli } from '../../src/cli/cli.ts'
 import { configCheckVerb } from '../../src/cli/config-check.ts'
-import { configShowVerb } from '../../src/cli/config-show.ts'
+import { configShowVerb, connectionsNote } from '../../src/cli/config-show.ts'
 import { serveVerb } from '../../src/cli/serve.ts'
 import type { Settings } from '../../src/config/table.ts'
 import { type LogFields, type RootLogger, silentLogger } from '../../src/lib/logger.ts'
@@ -68,6 +68,13 @@ describe('config show', () => {
     assert.deepEqual(line('zone'), ['a', 'variable ZONE'])
     assert.deepEqual(line('data_dir'), ['data/n1', 'default'])
     assert.deepEqual(line('seed'), ['-', 'default'])
+  })
+
+  it('says how many connections a node here takes, and why', async () => {
+    const { out } = await run(['config', 'show'], {})
+    assert.match(out, /takes [1-9]\d* connections\.\n$/)
+    assert.match(connectionsNote(1_024), /with 1024 open files \(ulimit -Hn\), takes 512 connections/)
+    assert.match(connectionsNote(null), /without a limit of open files, takes 10000 connections/)
   })
 
   it('answers tools with -o json', async () => {

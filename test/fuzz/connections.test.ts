@@ -3,6 +3,7 @@
  * never read. All the while somebody else reads and must be answered; at the end the node holds about what it held before.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2'
 import { connect, type Socket } from 'node:net'
@@ -11,7 +12,8 @@ import { CommandRequest } from '../../src/gen/clusterpb/cluster.ts'
 import { encodeMessage } from '../../src/peer/proto-io.ts'
 import { grpcLimits } from '../../src/wire/grpc/options.ts'
 import { Cluster, eventually } from '../lib/cluster-harness.ts'
-import type { NodeProcess } from '../lib/cluster-node.ts'
+import { freePort, type NodeProcess, removeDirectory, temporaryDirectory } from '../lib/cluster-node.ts'
+import { programPath } from '../lib/cluster-program.ts'
 
 /** Connections that come and go. */
 const connections = 10_000
@@ -176,6 +178,9 @@ function statusOf(stream: ClientHttp2Stream): Promise<number | null> {
 const ok = 0
 const invalidArgument = 3
 const resourceExhausted = 8
+
+/** Of one write: enough of them for several checkpoints and files. */
+const large = Buffer.alloc(64 * 1024)
 
 const timed = { timeout: 60_000 }
 
@@ -373,5 +378,56 @@ describe('a node', () => {
         }
       })
     })
+  })
+})
+
+describe('a node that may open few files', () => {
+  it('keeps half of them for itself, however many connect', timed, async t => {
+    const directory = temporaryDirectory()
+    const port = await freePort()
+    const own = ['--node-id', 'n1', '--host', '127.0.0.1', '--port', String(port), '--data-dir', directory]
+    const args = [programPath(), 'serve', '--bootstrap', ...own, '--shard-count', '4']
+    const child = spawn('sh', ['-c', 'ulimit -n 400; exec "$0" "$@"', process.execPath, ...args], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { PATH: process.env.PATH ?? '', ROUNDHOUSE_SUPERVISED: '1' },
+    })
+    let output = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', chunk => (output += String(chunk)))
+    t.after(async () => {
+      const ended = new Promise(resolve => child.once('close', resolve))
+      child.kill('SIGTERM')
+      await ended
+      removeDirectory(directory)
+    })
+    await eventually('it is ready', 20_000, () => output.includes('"msg":"ready"'))
+    assert.match(output, /"connections":200,"open_files":400/)
+    const session = connectHttp2(`http://127.0.0.1:${port}`)
+    session.on('error', () => {})
+    const set = framed(
+      encodeMessage(CommandRequest, CommandRequest.fromPartial({ command: 'SET', key: 'k', args: [large] })),
+    )
+    const write = async () => {
+      const stream = request(session, 'RunCommand')
+      stream.end(set)
+      return statusOf(stream)
+    }
+    await eventually('it takes a write', 10_000, async () => (await write()) === ok)
+    let open = 0
+    const sockets = Array.from({ length: 500 }, () => {
+      const socket = connect(port, '127.0.0.1')
+      socket.on('error', () => {})
+      socket.on('connect', () => {
+        open++
+        socket.write(Buffer.concat([preface, emptySettings]))
+      })
+      socket.on('close', () => open--)
+      socket.resume()
+      return socket
+    })
+    await eventually('it has closed what is too much', 10_000, () => open === 199)
+    for (let i = 0; i < 100; i++) assert.equal(await write(), ok)
+    assert.doesNotMatch(output, /"level":"(error|fatal)"|EMFILE/)
+    for (const socket of sockets) socket.destroy()
+    session.destroy()
   })
 })

@@ -14,7 +14,9 @@ import { type Bytes, fromUtf8 } from '../../src/lib/bytes.ts'
 import type { Clock } from '../../src/lib/clock.ts'
 import { crc32 } from '../../src/lib/crc.ts'
 import type { Prng } from '../../src/lib/prng.ts'
-import type { Call, CallResult, Service } from '../../src/node/ports.ts'
+import type { Call, CallResult, PeerService, Service } from '../../src/node/ports.ts'
+import { nobodyIsChecked } from '../../src/peer/caller.ts'
+import { PeerHandlers, type PeerHandlersOptions } from '../../src/peer/service.ts'
 import { Connections } from '../../src/wire/grpc/connections.ts'
 import { connectionLimits } from '../../src/wire/grpc/options.ts'
 import { Refusals } from '../../src/wire/grpc/refusals.ts'
@@ -171,4 +173,11 @@ export class FakeStream extends EventEmitter {
   end(): void {
     this.ends++
   }
+}
+
+/** The node's side of roundhouse.v1.Peer, whatever calls hold. */
+export function peerHandlers(service: PeerService, statusOf: PeerHandlersOptions['statusOf']) {
+  const memoryOf = () => ({ handOver: () => {}, answered: () => {} })
+  const clock = frozenClock
+  return new PeerHandlers({ service, statusOf, callerOf: nobodyIsChecked, clock, memoryOf }).handlers()
 }

@@ -9,16 +9,15 @@ import { AskRequest, Frame } from '../../src/gen/roundhouse/v1/peer.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { callLimits } from '../../src/peer/call-codec.ts'
-import { nobodyIsChecked } from '../../src/peer/caller.ts'
 import { decodeFrame, encodeFrames, frameLimits, readHandshake } from '../../src/peer/frames.ts'
 import { encodeMessage, hasMoreFields } from '../../src/peer/proto-io.ts'
-import { PeerHandlers } from '../../src/peer/service.ts'
 import { statusOf } from '../../src/peer/status.ts'
 import { GrpcPeers } from '../../src/peer/transport.ts'
 import { draft } from '../../src/raft/types.ts'
 import { FileSnapshot } from '../../src/storage/snapshot-files.ts'
 import { clusterNodeMethods } from '../../src/wire/grpc/cluster-node.ts'
 import { FakePeerService } from '../wire/grpc/fake-service.ts'
+import { peerHandlers } from './gate.ts'
 
 /** `bytes` of nothing but empty elements of one repeated field. */
 function elements(field: number, bytes: number): Buffer {
@@ -142,7 +141,7 @@ describe('from a peer', () => {
 
   it('a question is short', () => {
     const service = new FakePeerService()
-    const { ask } = new PeerHandlers(service, statusOf, nobodyIsChecked).handlers() as unknown as {
+    const { ask } = peerHandlers(service, statusOf) as unknown as {
       ask: (call: object, callback: (error: { details: string } | null) => void) => void
     }
     const from = { clusterId: 'c', nodeId: 'n', storeId: 's', lane: '' }

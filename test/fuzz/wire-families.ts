@@ -32,7 +32,6 @@ import { decodeFrame, encodeFrames, encodeHandshake, readHandshake } from '../..
 import { readMembers, writeMember } from '../../src/peer/member-codec.ts'
 import { decodeMessage, encodeMessage } from '../../src/peer/proto-io.ts'
 import { encodeRichStatus } from '../../src/peer/rich-status.ts'
-import { PeerHandlers } from '../../src/peer/service.ts'
 import { remoteErrorOf, statusOf } from '../../src/peer/status.ts'
 import { draft, type Message } from '../../src/raft/types.ts'
 import type { PeerMessage } from '../../src/shard/ports.ts'
@@ -45,6 +44,7 @@ import {
   frozenClock,
   gateOptions,
   OneShard,
+  peerHandlers,
   throwUnexpected,
   unaryLater,
   unaryNow,
@@ -156,7 +156,7 @@ const peerStreams: Family = {
     const corpus = [encodeHandshake(identity, 'control'), ...frames(random)]
     const mutator = new Mutator(corpus)
     const service = new FakePeerService()
-    const handlers = new PeerHandlers(service, expectedStatus, nobodyIsChecked).handlers()
+    const handlers = peerHandlers(service, expectedStatus)
     const open = handlers.frames as unknown as (
       stream: FakeStream,
       callback: (error: unknown) => void,
@@ -203,7 +203,7 @@ const questions: Family = {
       bodies.map(([method, body]) => encodeMessage(AskRequest, { from, method, body })),
       { isText: true },
     )
-    const handlers = new PeerHandlers(new FakePeerService(), expectedStatus, nobodyIsChecked).handlers()
+    const handlers = peerHandlers(new FakePeerService(), expectedStatus)
     const ask = handlers.ask as unknown as (
       call: { request: Bytes; metadata: Metadata },
       callback: (error: unknown) => void,

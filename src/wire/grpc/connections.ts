@@ -13,7 +13,8 @@
  *   more than that is cut, as is the one that holds most when all together hold too much. Its calls are then of unknown
  *   outcome, as with any connection that breaks.
  *
- * Frames of peers are not weighed: they come one at a time, from nodes.
+ * Of a stream that takes one request after another, what has come whole is somebody else's to count (`handOver`): of frames
+ * of peers too, whose receiver takes them at once. So a stream that is never finished weighs, whoever says he is a node.
  */
 import {
   constants,
@@ -32,8 +33,6 @@ import type { Refusals } from './refusals.ts'
 export const callBytes = 8 * 1024
 /** Of the first answers of a connection. */
 export const firstAnswerBytes = 256 * 1024
-
-const framesPath = '/roundhouse.v1.Peer/Frames'
 
 /** A call waits here for room. */
 interface Waiting {
@@ -192,10 +191,11 @@ export class Connections {
     this.uncounted = new CallMemory(this, null)
   }
 
-  /** `connections` and `calls_bytes` are now, the rest since the start. */
+  /** `connections` and `calls_bytes` are now, `connections_max` is their limit, the rest since the start. */
   stats(): Readonly<Record<string, number>> {
     return {
       connections: this.sockets.size,
+      connections_max: this.limits.connectionsMax,
       connections_refused: this.refused,
       connections_too_slow: this.tooSlow,
       connections_cut: this.cuts,
@@ -208,15 +208,11 @@ export class Connections {
   guard(server: Http2Server | Http2SecureServer): void {
     server.maxConnections = this.limits.connectionsMax
     server.on('drop', (dropped?: { readonly remoteAddress?: string; readonly remotePort?: number }) => {
-      this.refused++
-      const why = `${this.limits.connectionsMax} connections are open: no more are accepted`
-      this.refusals.report('connection', `${dropped?.remoteAddress}:${dropped?.remotePort}`, why)
+      this.tooMany(`${dropped?.remoteAddress}:${dropped?.remotePort}`)
     })
     server.prependListener('connection', (socket: Socket) => this.connected(socket))
     server.prependListener('session', (session: ServerHttp2Session) => this.opened(session))
-    server.prependListener('stream', (stream: ServerHttp2Stream, headers: Record<string, unknown>) =>
-      this.called(stream, headers),
-    )
+    server.prependListener('stream', (stream: ServerHttp2Stream) => this.called(stream))
   }
 
   /** What a call of grpc-js holds, by the stream below it. */
@@ -285,8 +281,21 @@ export class Connections {
     return held === 0 || held + answerBytes <= this.limits.unreadBytesMax
   }
 
+  private tooMany(from: string): void {
+    this.refused++
+    const why = `${this.limits.connectionsMax} connections are open: no more are accepted`
+    this.refusals.report('connection', from, why)
+  }
+
   private connected(socket: Socket): void {
     const from = nameOf(socket)
+    // Each address that is listened on counts its own.
+    if (this.sockets.size >= this.limits.connectionsMax) {
+      this.tooMany(from)
+      // Not before the server's own listeners have seen it: they expect one that is open.
+      setImmediate(() => socket.destroy())
+      return
+    }
     const cancelDeadline = this.clock.after(this.limits.handshakeMsMax, () => {
       this.tooSlow++
       const why = `it did not begin to speak HTTP/2 within ${this.limits.handshakeMsMax} ms`
@@ -309,7 +318,7 @@ export class Connections {
     session.once('close', () => this.bySession.delete(session))
   }
 
-  private called(stream: ServerHttp2Stream, headers: Record<string, unknown>): void {
+  private called(stream: ServerHttp2Stream): void {
     const connection =
       stream.session === undefined ? undefined : this.bySession.get(stream.session as ServerHttp2Session)
     if (connection === undefined) return
@@ -317,7 +326,7 @@ export class Connections {
     const remembered: ServerHttp2Stream & Remembered = stream
     remembered[memory] = call
     remembered.on('close', onClose)
-    if (headers[':path'] !== framesPath) remembered.on('data', onData)
+    remembered.on('data', onData)
   }
 
   private largest(): Connection {

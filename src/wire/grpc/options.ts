@@ -19,13 +19,15 @@ export interface GrpcServerOptions {
   readonly areCallersChecked?: boolean
   /** Called with calls and connections that were refused for who made them or what they hold: the first ones of a flood. */
   readonly onRefused?: (refusal: Refusal) => void
+  /** Files and sockets that the process may have open; null, or left out: nobody knows a limit. */
+  readonly openFilesMax?: number | null
   /** Those of `connectionLimits` that are to be others. */
   readonly limits?: Partial<ConnectionLimits>
 }
 
 /** What all that connects may take of this node; see connections.ts. */
 export interface ConnectionLimits {
-  /** Open at one time on an address that is listened on. Each that goes beyond it is closed at once. */
+  /** Open at one time, on all addresses together. Each that goes beyond it is closed at once. */
   readonly connectionsMax: number
   /** From a connection's first packet to the end of its TLS handshake and HTTP/2's first frame. */
   readonly handshakeMsMax: number
@@ -43,6 +45,15 @@ export const connectionLimits: ConnectionLimits = {
   unreadBytesMax: 16 * 1024 * 1024,
   connectionBytesMax: 256 * 1024 * 1024,
   allBytesMax: 512 * 1024 * 1024,
+}
+
+/**
+ * Connections that a process with so many descriptors may accept. The other half is for what it must not be without: its
+ * disk (journal, state, a file for each partition that is written to, snapshots) and its own way to other nodes.
+ */
+export function connectionsWithin(openFilesMax: number | null): number {
+  const { connectionsMax } = connectionLimits
+  return openFilesMax === null ? connectionsMax : Math.min(connectionsMax, Math.floor(openFilesMax / 2))
 }
 
 export const grpcLimits = {

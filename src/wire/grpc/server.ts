@@ -16,7 +16,7 @@ import { Connections } from './connections.ts'
 import { Gate } from './gate.ts'
 import { Health } from './health.ts'
 import { LogHandlers, logMethods } from './log.ts'
-import { connectionLimits, type GrpcServerOptions, grpcLimits } from './options.ts'
+import { connectionLimits, connectionsWithin, type GrpcServerOptions, grpcLimits } from './options.ts'
 import { addReflection } from './reflection.ts'
 import { Refusals } from './refusals.ts'
 import { streamsHandlers, streamsMethods } from './streams.ts'
@@ -24,6 +24,8 @@ import { streamsHandlers, streamsMethods } from './streams.ts'
 export type { GrpcServerOptions } from './options.ts'
 
 export interface GrpcServer {
+  /** Accepted at one time. */
+  readonly connectionsMax: number
   /**
    * Binds and serves; the answer is the port (asked for 0, the one that was free). Rejects with PORT_IN_USE, or with
    * CONFIG where the address is not one of this machine or needs rights.
@@ -49,7 +51,9 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
     'grpc.keepalive_timeout_ms': grpcLimits.keepaliveTimeoutMs,
     'grpc.enable_channelz': 0,
   })
-  const connections = new Connections({ ...connectionLimits, ...options.limits }, options.clock, refusals)
+  const connectionsMax = connectionsWithin(options.openFilesMax ?? null)
+  const limits = { ...connectionLimits, connectionsMax, ...options.limits }
+  const connections = new Connections(limits, options.clock, refusals)
   guardAll(server, connections)
   const clusterNode = new ClusterNodeHandlers(options, callerOf, connections)
   const log = new LogHandlers(options, connections)
@@ -57,7 +61,13 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
     if (!isExpected(error)) options.onUnexpected(error)
     return statusOf(error)
   }
-  const peers = new PeerHandlers(options.peerService, answer, callerOf)
+  const peers = new PeerHandlers({
+    service: options.peerService,
+    statusOf: answer,
+    callerOf,
+    clock: options.clock,
+    memoryOf: call => connections.memoryOf(call),
+  })
   const health = new Health(() => options.service.isServing(), options.clock)
   server.addService(clusterNodeMethods, clusterNode.handlers())
   server.addService(adminMethods, adminHandlers(options, connections))
@@ -69,6 +79,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   addReflection(server)
 
   return {
+    connectionsMax: limits.connectionsMax,
     listen: async (host, port) => {
       const found = await bind(server, host, port, options.credentials ?? ServerCredentials.createInsecure())
       bound.push(addressOf(host, found))

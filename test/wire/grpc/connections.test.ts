@@ -5,14 +5,19 @@ import { describe, it } from 'node:test'
 import { status } from '@grpc/grpc-js'
 import { CommandRequest } from '../../../src/gen/clusterpb/cluster.ts'
 import { deferred } from '../../../src/lib/deferred.ts'
+import { encodeFrames, encodeHandshake } from '../../../src/peer/frames.ts'
 import { encodeMessage } from '../../../src/peer/proto-io.ts'
+import { draft } from '../../../src/raft/types.ts'
 import { callBytes, firstAnswerBytes } from '../../../src/wire/grpc/connections.ts'
-import type { ConnectionLimits } from '../../../src/wire/grpc/options.ts'
+import { type ConnectionLimits, connectionLimits, connectionsWithin } from '../../../src/wire/grpc/options.ts'
 import { value } from './fake-service.ts'
 import { type Harness, startServer, until } from './harness.ts'
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
 const emptySettings = Buffer.from('000000040000000000', 'hex')
+
+const confState = { voters: [1], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false }
+const meta = { index: 5, term: 3, confState }
 
 interface Limited extends Partial<ConnectionLimits> {
   readonly messageTimeoutMs?: number
@@ -123,6 +128,30 @@ describe('connections', () => {
       again.destroy()
       for (const socket of sockets) socket.destroy()
     })
+  })
+
+  it('are counted over all addresses that are listened on', async () => {
+    await withServer({ connectionsMax: 4 }, async h => {
+      h.service.onExecute = async () => value('v')
+      await answered(h)
+      await h.counters()
+      const port = await h.server.listen('127.0.0.1', 0)
+      const [one, other] = [open(h), open({ ...h, port })]
+      await until('all are there', async () => (await h.counters()).connections === 4)
+      const late = [open(h), open({ ...h, port })]
+      await until('they are closed', () => late.every(socket => socket.isClosed))
+      assert.deepEqual([one.isClosed, other.isClosed], [false, false])
+      await answered(h)
+      const { connections, connections_max: max, connections_refused: refused } = await h.counters()
+      assert.deepEqual([connections, max, refused], [4, 4, 2])
+      for (const socket of [one, other]) socket.destroy()
+    })
+  })
+
+  it('leave half of the files that may be open to others', () => {
+    assert.equal(connectionsWithin(1_024), 512)
+    assert.equal(connectionsWithin(1_000_000), connectionLimits.connectionsMax)
+    assert.equal(connectionsWithin(null), connectionLimits.connectionsMax)
   })
 
   it('that do not begin to speak HTTP/2 in time are closed; those that have may be silent', async () => {
@@ -295,6 +324,46 @@ describe('a connection that holds too much', () => {
       }
       await until('it is gone', () => greedy.closed)
       assert.equal((await h.counters()).connections_cut, 1)
+    })
+  })
+
+  it('counts frames of peers that never end as well, and not those that have come whole', async () => {
+    await withServer({ connectionBytesMax: 2 * 1024 * 1024 }, async h => {
+      const frame = encodeFrames([
+        {
+          group: 1,
+          message: { ...draft('MsgSnap', 2, 1, 3), snapshot: { meta, data: Buffer.alloc(500_000) } },
+        },
+      ]).frames[0]!.bytes
+      const identity = { clusterId: 'c1', nodeId: 'n2', storeId: 's2' }
+      const prefixed = (bytes: Buffer, length = bytes.length) => {
+        const head = Buffer.alloc(5)
+        head.writeUInt32BE(length, 1)
+        return Buffer.concat([head, bytes])
+      }
+      const frames = (from: ClientHttp2Session) => {
+        const stream = from.request({
+          ':method': 'POST',
+          ':path': '/roundhouse.v1.Peer/Frames',
+          'content-type': 'application/grpc',
+          te: 'trailers',
+        })
+        stream.on('error', () => {})
+        stream.write(prefixed(encodeHandshake(identity, 'appends')))
+        return stream
+      }
+      const peer = session(h)
+      const stream = frames(peer)
+      for (let i = 1; i <= 20; i++) {
+        stream.write(prefixed(frame))
+        await until('it is taken', () => h.peerService.received.length === i)
+      }
+      assert.equal((await h.counters()).connections_cut, 0)
+      const greedy = session(h)
+      for (let i = 0; i < 8; i++) frames(greedy).write(prefixed(frame, 10 * frame.length))
+      await until('it is cut', () => greedy.closed)
+      assert.equal(peer.closed, false)
+      peer.destroy()
     })
   })
 
