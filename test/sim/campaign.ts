@@ -3,6 +3,7 @@ import { type Logger, silentLogger } from '../../src/lib/logger.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import type { CallCounters } from './client.ts'
 import { forkLogs, stallFollower } from './fork.ts'
+import { nextRelease } from './releases.ts'
 import { SimCluster, type SimMachine } from './sim-cluster.ts'
 import type { Sometimes } from './sometimes.ts'
 import { drawSwarm, type Fault, type FaultKind, type Swarm } from './swarm.ts'
@@ -63,13 +64,13 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   const swarm = drawSwarm(new Prng(seed), { chaosMs: options.chaosMs ?? null, only: options.only ?? null })
   const kept = options.faults
   const faults = kept === undefined ? swarm.faults : swarm.faults.filter(fault => kept.includes(fault.id))
-  const usual = limits.sessionSequencesMax
-  const shrunken = limits as { sessionSequencesMax: number }
-  shrunken.sessionSequencesMax = swarm.sessionSequencesMax
+  const { sessionSequencesMax, sessionsMax } = limits
+  const { sessionSequencesMax: sequences, sessionsMax: sessions } = swarm
+  Object.assign(limits, { sessionSequencesMax: sequences, sessionsMax: sessions })
   try {
     return await run(seed, swarm, faults, logs)
   } finally {
-    shrunken.sessionSequencesMax = usual
+    Object.assign(limits, { sessionSequencesMax, sessionsMax })
   }
 }
 
@@ -110,8 +111,15 @@ async function run(
   if (faults.some(({ kind }) => kind === 'copy-trouble')) trouble.crashCopies(world.random.fork())
   const older = faults.find(({ kind }) => kind === 'older-release')
   const olderIndex = older === undefined ? null : older.pick % swarm.nodes
+  const isVersion = older !== undefined && older.amount >= 0.5
+  cluster.knowsNextVersion = isVersion
+  const rolling = faults.find(({ kind }) => kind === 'rolling-upgrade')
+  if (rolling !== undefined) trouble.newest = nextRelease
   const beforeStart = (machine: SimMachine, i: number) => {
-    if (i === olderIndex) trouble.makeOlder(machine, swarm.newCommand)
+    // The founder is of this release: the level of a cluster begins with its founder's.
+    const isNew = rolling !== undefined && i > rolling.pick % swarm.nodes
+    if (isNew) machine.release = nextRelease
+    if (i === olderIndex) trouble.makeOlder(machine, isVersion ? null : swarm.newCommand)
   }
   if (!(await cluster.boot(swarm.nodes, beforeStart))) {
     violations.push(
@@ -121,7 +129,8 @@ async function run(
   }
   beganMs = world.nowMs
   const isTimely = !faults.some(({ kind }) => untimely.has(kind))
-  workload = new Workload(cluster, { keys, clients, thinkMs, isTimely })
+  const hasNext = rolling !== undefined
+  workload = new Workload(cluster, { keys, clients, thinkMs, isTimely, hasNext })
   trouble.onStart = machine => workload?.greet(machine)
   trouble.begin(faults)
   const electionsBefore = cluster.invariants!.elections
@@ -139,7 +148,8 @@ async function run(
   trouble.end()
   const isWell = () => {
     const left = cluster.machines.filter(each => each.ended === 'left').length
-    return !trouble.isMending && cluster.isSettled(cluster.machines.length - left)
+    if (trouble.isMending || cluster.levelEverywhere !== trouble.newest.level) return false
+    return cluster.isSettled(cluster.machines.length - left)
   }
   // What was still to come when all was healed may come now; all is over when it stays well.
   if (!(await world.run(world.nowMs + healMs, isWell))) {

@@ -11,6 +11,7 @@
  * - a quarantined replica is mute
  * - what is read was committed when it was asked for: a linearizable answer is no older than any commit before its question
  *   (Raft §6.4, thesis), and no replica answers older rows than it has shown, over restarts too
+ * - memory and queues are bounded (bounds.ts)
  * - no stamp is far off the voters' clocks
  */
 
@@ -24,7 +25,9 @@ import { type Configuration, decodeConfiguration } from '../../src/shard/configu
 import type { JournalRecord, PeerMessage } from '../../src/shard/ports.ts'
 import type { Replica } from '../../src/shard/replica.ts'
 import type { OpenedJournal } from '../../src/storage/journal.ts'
+import { Bounds } from './bounds.ts'
 import { bornHash, doIntersect, entryHash, GroupTruth, isQuorum, ReplicaLedger } from './ledger.ts'
+import { asRead } from './releases.ts'
 import type { Sightings } from './sometimes.ts'
 import { rowsDigestOf } from './watched.ts'
 
@@ -52,6 +55,7 @@ export class Invariants {
   readonly ledgers = new Map<number, ReplicaLedger>()
   /** Leaders seen, all groups together: what elections are counted by. */
   elections = 0
+  readonly bounds: Bounds
   private readonly byNode = new Map<string, Set<ReplicaLedger>>()
   private readonly sightings: Sightings
   private readonly nowMs: () => number
@@ -61,6 +65,8 @@ export class Invariants {
   private readonly isDamaged: (node: string) => boolean
   /** The latest time that any right clock shows; NaN where nobody can say which are right. */
   private readonly latestWallMs: () => number
+  /** Whether entries that it does not understand may reach this node. */
+  private readonly mayMisread: (node: string) => boolean
   /** How long a replica puts off applying what is committed, ms; null: it does not. */
   holdApply: ((node: string, replica: Replica) => number) | null = null
   /** Entries were carried forward in the journal of that node. */
@@ -72,12 +78,15 @@ export class Invariants {
     isDown: (node: string) => boolean,
     isDamaged: (node: string) => boolean,
     latestWallMs: () => number,
+    mayMisread: (node: string) => boolean,
   ) {
     this.sightings = sightings
     this.nowMs = nowMs
     this.isDown = isDown
     this.isDamaged = isDamaged
     this.latestWallMs = latestWallMs
+    this.mayMisread = mayMisread
+    this.bounds = new Bounds(text => this.violated(text), nowMs)
   }
 
   violated(text: string): void {
@@ -185,7 +194,7 @@ export class Invariants {
   /** Of three clocks and more the one that is off decides nothing: TTLs and sessions of everybody hang on the stamps. */
   private noteStamp(ledger: ReplicaLedger, group: GroupTruth, { index, kind, data }: Entry): void {
     if (kind !== 'normal' || data.byteLength === 0) return
-    const { timestampMs } = decodeEnvelope(data)
+    const { timestampMs } = decodeEnvelope(asRead(data))
     const before = group.stampMs
     group.stampMs = Math.max(before, timestampMs)
     const voters = group.configurations.get(group.lastConfiguration)?.voters
@@ -397,6 +406,7 @@ export class Invariants {
       this.watch(node.nodeId, replica)
       this.lookAt(node.nodeId, replica)
     }
+    this.bounds.look(node)
   }
 
   private readonly watched = new WeakSet<Replica>()
@@ -407,6 +417,7 @@ export class Invariants {
     this.watched.add(replica)
     this.countTicks(node, replica)
     this.watchReads(node, replica)
+    this.bounds.watch(replica)
     const apply = replica.applyCommitted.bind(replica)
     // Whoever puts it off sees to it that the replica is looked at again.
     replica.applyCommitted = untilMs => {
@@ -469,10 +480,13 @@ export class Invariants {
   }
 
   private lookAt(node: string, replica: Replica): void {
-    if (replica.halted !== null) return
     const { raft } = replica.raft
     const ledger = this.ledgers.get(replica.id)
     if (ledger === undefined) return
+    if (replica.halted !== null) {
+      this.lookAtHalted(node, replica.halted, ledger)
+      return
+    }
     if (
       raft.term === ledger.seenTerm &&
       raft.log.committed === ledger.seenCommit &&
@@ -502,6 +516,15 @@ export class Invariants {
     ledger.seenApplied = replica.appliedIndex
     ledger.seenRole = raft.role
     ledger.seenConfiguration = replica.configuration.index
+  }
+
+  /** What a member does not understand is not written: that is what the feature level is for. */
+  private lookAtHalted(node: string, why: string, ledger: ReplicaLedger): void {
+    if (!why.startsWith('entry not understood') || ledger.hasMisread) return
+    ledger.hasMisread = true
+    if (/envelope version/.test(why)) this.sightings.see('versionNotUnderstood')
+    if (!this.mayMisread(node))
+      this.violated(`${node}: replica ${ledger.id} stands still, and every member must understand: ${why}`)
   }
 
   private lookAtRole(replica: Replica, ledger: ReplicaLedger, group: GroupTruth): void {

@@ -64,6 +64,8 @@ export class ReplicaLedger {
   shownApplied = 0
   /** A snapshot is on its way to it. */
   isPulling = false
+  /** It met an entry that its release does not understand. */
+  hasMisread = false
 
   constructor(id: number, node: string) {
     this.id = id
@@ -113,6 +115,7 @@ export class ReplicaLedger {
     this.seenConfiguration = -1
     this.seenRole = ''
     this.isPulling = false
+    this.hasMisread = false
   }
 }
 

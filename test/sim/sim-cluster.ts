@@ -1,18 +1,17 @@
 import xxhash from 'xxhash-wasm'
-import { commands } from '../../src/commands/table.ts'
-import { RoundhouseError } from '../../src/errors.ts'
+import { type Release, thisRelease } from '../../src/commands/release.ts'
 import { systemRows } from '../../src/keyspace/rows.ts'
 import { assert } from '../../src/lib/assert.ts'
 import type { Logger } from '../../src/lib/logger.ts'
 import { silentLogger } from '../../src/lib/logger.ts'
 import { heapMapper } from '../../src/log/mapped-file.ts'
 import { WarmSegments } from '../../src/log/warm-segments.ts'
-import { metaGroup } from '../../src/node/meta-register.ts'
 import { Node, type NodeOptions } from '../../src/node/node.ts'
 import type { Identity } from '../../src/node/ports.ts'
 import type { HostLimits, HostOptions } from '../../src/shard/host.ts'
 import {
   defaultRaftSettings,
+  nodeUncommittedBytesMax,
   type RaftLimits,
   type RaftSettings,
   type Replica,
@@ -22,6 +21,7 @@ import { MemoryStateStore } from '../../src/storage/memory-state.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 import { Invariants } from './invariants.ts'
 import { type Endpoint, SimNetwork } from './network.ts'
+import { teachNextVersion } from './releases.ts'
 import { RottablePlatter } from './rotten-rows.ts'
 import { Sightings, type Sometimes } from './sometimes.ts'
 import { watchJournal, watchStates } from './watched.ts'
@@ -44,6 +44,8 @@ export interface SimSettings {
   /** Shorter timeouts: more elections in as much simulated time. */
   readonly raftTicks: Pick<RaftSettings, 'electionTicks' | 'heartbeatTicks'>
   readonly hostLimits: Partial<HostLimits>
+  /** All groups of a node together. */
+  readonly uncommittedBytesMax: number
   readonly snapshotPartBytes: number
   readonly streamSegmentBytes: number
   readonly rebalanceBytesPerSecond: number
@@ -62,6 +64,7 @@ export const defaultSimSettings: SimSettings = {
   raftLimits: {},
   raftTicks: defaultRaftSettings,
   hostLimits: {},
+  uncommittedBytesMax: nodeUncommittedBytesMax,
   snapshotPartBytes: 64 * 1024 * 1024,
   streamSegmentBytes: 4096,
   rebalanceBytesPerSecond: 64 * 1024 * 1024,
@@ -88,8 +91,14 @@ export class SimMachine {
   ended: string | null = null
   private readonly cluster: SimCluster
   private platter = new RottablePlatter()
-  /** A command that the release on this machine does not know yet; null: it is of the newest one. */
-  unknownCommand: string | null = null
+  /** What its processes run from the next start on. */
+  release: Release = thisRelease
+  /** The highest feature level that a process on it supported. */
+  levelShown = 0
+  /** Its release does not know the envelopes that others write (releases.ts). */
+  lacksNextVersion = false
+  /** Entries may reach it that its release does not understand: it lags behind others that do not heed levels, or was set back. */
+  mayMisread = false
   private state: MemoryStateStore | null = null
   private journal: Journal | null = null
   private storeId: string
@@ -193,7 +202,11 @@ export class SimMachine {
         removed: replica => invariants.removed(replica),
       })
       const { platter } = this
-      watchStates(this.state, read => platter.look(read))
+      watchStates(
+        this.state,
+        read => platter.look(read),
+        (key, value) => invariants.bounds.lookAtRow(key, value),
+      )
     }
     const peers = network.peersOf(this.endpoint, node => this.node?.addressOf(node) ?? null)
     const node = new Node({
@@ -224,6 +237,7 @@ export class SimMachine {
       nodeDownAfterMs: settings.nodeDownAfterMs,
       verifyIntervalMs: settings.verifyIntervalMs,
       rebalanceBytesPerSecond: settings.rebalanceBytesPerSecond,
+      release: this.release,
       journal,
       recovered,
       state: this.state,
@@ -241,7 +255,14 @@ export class SimMachine {
     })
     this.node = node
     this.ended = null
-    if (this.unknownCommand !== null) makeOlder(node, this.unknownCommand)
+    this.levelShown = Math.max(this.levelShown, this.release.level)
+    const { options: ofHost } = node.host as unknown as { options: HostOptions }
+    Object.assign(ofHost, {
+      uncommittedBytesMax: settings.uncommittedBytesMax,
+    } satisfies Partial<HostOptions>)
+    const { cluster } = this
+    if (cluster.knowsNextVersion && !this.lacksNextVersion)
+      teachNextVersion(node, random.fork(), () => cluster.writesNextVersion)
     if (this.cluster.invariants !== null) this.scrubLater(clock)
     void node.ended.then(end => {
       if (this.node !== node) return
@@ -344,6 +365,19 @@ export class SimMachine {
     this.clock.wallOffsetMs = offsetMs
   }
 
+  /** Its disk takes what it is given, its process runs, and its journal does not call for other replicas' checkpoints first. */
+  get isWell(): boolean {
+    const { disk, clock } = this
+    const { stalled } = disk as unknown as { readonly stalled: unknown }
+    return (
+      stalled === null &&
+      disk.fault === null &&
+      !Number.isFinite(disk.capacityBytes) &&
+      !clock.isPaused &&
+      this.journal?.pinnedBy().length === 0
+    )
+  }
+
   /** Bytes that the journal has in use, of its budget; null while no process runs. */
   journalStats(): ReturnType<Journal['stats']> | null {
     return this.node === null || this.journal === null ? null : this.journal.stats()
@@ -367,6 +401,11 @@ export class SimCluster {
   readonly sightings = new Sightings()
   readonly invariants: Invariants | null
   private readonly logs: ((node: string) => Logger) | null
+  /** All but some machines read envelopes of another version, and write them. */
+  knowsNextVersion = false
+  writesNextVersion = false
+  /** The highest feature level that any node has seen. */
+  level = 0
 
   constructor(
     seed: number,
@@ -385,6 +424,7 @@ export class SimCluster {
             this.machines.some(each => each.nodeId === node && each.node === null && each.ended !== 'left'),
           node => this.machines.some(each => each.nodeId === node && each.isDamaged),
           () => this.latestWallMs(),
+          node => this.machines.some(each => each.nodeId === node && each.mayMisread),
         )
       : null
     const { invariants } = this
@@ -399,8 +439,30 @@ export class SimCluster {
     }
     this.world.onEvent = () => {
       const machine = this.world.current
-      if (machine instanceof SimMachine && machine.node !== null) invariants.look(machine.node)
+      if (!(machine instanceof SimMachine) || machine.node === null) return
+      invariants.look(machine.node)
+      this.lookAtLevel(machine.node)
     }
+  }
+
+  /** It rises when every member supports more: whatever is written from then on, all of them can read. */
+  private lookAtLevel({ nodeId, controller: { register } }: Node): void {
+    if (register === null || register.level <= this.level) return
+    const { level } = register
+    if (this.level > 0) this.sightings.see('levelRaised')
+    this.level = level
+    for (const { nodeId: member, state } of register.nodes) {
+      const machine = this.machines.find(each => each.nodeId === member)
+      if (state !== 'left' && (machine?.levelShown ?? 0) < level)
+        this.violations.push(`${nodeId} knows of feature level ${level}, and ${member} never supported it`)
+    }
+  }
+
+  /** The lowest feature level that a running node knows of. */
+  get levelEverywhere(): number {
+    return Math.min(
+      ...this.machines.flatMap(({ node }) => (node === null ? [] : [node.controller.register?.level ?? 0])),
+    )
   }
 
   /** The latest time that a clock shows which nobody stepped; NaN while more than one was ever stepped. */
@@ -525,24 +587,16 @@ export class SimCluster {
       if (node.host.counters.checkpoints > 0) sightings.see('checkpoint')
       if (Math.abs(machine.wallOffsetMs) > 5_000 && [...node.host.all()].some(each => each.isLeader))
         sightings.see('clockHandOver')
-      for (const replica of node.host.all()) this.censusOf(nodeId, replica)
+      for (const replica of node.host.all()) this.censusOf(replica)
+      invariants.bounds.lookAtMemtables(node, machine.isWell)
     }
     if (this.network.counters.dropped > 0) sightings.see('queueFull')
   }
 
-  private censusOf(nodeId: string, replica: Replica): void {
-    const { invariants, sightings } = this
-    const { raft } = replica.raft
-    const { maxUncommittedEntriesSize, maxInflightMsgs } = raft.config
-    // One proposal may always go: a limit must not stop progress.
-    if (raft.uncommittedBytes > maxUncommittedEntriesSize + proposalBytesMax)
-      invariants?.violated(`${nodeId}: replica ${replica.id} has ${raft.uncommittedBytes} uncommitted bytes`)
+  private censusOf(replica: Replica): void {
     if (!replica.isLeader) return
-    for (const [, { inflights }] of replica.raft.status().progress) {
-      if (inflights.count > maxInflightMsgs)
-        invariants?.violated(`${nodeId}: replica ${replica.id} has ${inflights.count} appends under way`)
-      if (inflights.isFull()) sightings.see('windowFull')
-    }
+    for (const [, { inflights }] of replica.raft.status().progress)
+      if (inflights.isFull()) this.sightings.see('windowFull')
   }
 
   /** Every member alive, nothing to move, every shard with its voters and a leader that all agree on. */
@@ -566,26 +620,8 @@ const pinReleaseMs = 3_000
 /** Between two scrubs of a node's rows. */
 const scrubMs = 2_500
 
-/** Makes a node that was built from this source one of an older release: it lacks a command, and ATOMIC, which could carry it. */
-function makeOlder(node: Node, unknown: string): void {
-  const isUnknown = (name: string) => name === unknown || name === 'ATOMIC'
-  const older = new Map([...commands].filter(([name]) => !isUnknown(name)))
-  const { options } = node.host as unknown as { options: HostOptions }
-  const { tableOf } = options
-  Object.assign(options, {
-    tableOf: (group: number) => (group === metaGroup ? tableOf(group) : older),
-  } satisfies Partial<HostOptions>)
-  const execute = node.execute.bind(node)
-  node.execute = call =>
-    isUnknown(call.command.toUpperCase())
-      ? Promise.reject(new RoundhouseError('UNKNOWN_COMMAND', { command: call.command }))
-      : execute(call)
-}
-
 /** Events of a simulation that wait; a few hundred a node is usual, and each client's call leaves a timer. */
 const waitingMax = 100_000
-/** What the workload proposes at once, at most. */
-const proposalBytesMax = 20_000
 
 /** What a log says of a state that is not to be seen from outside. */
 const sightingsByLine: ReadonlyMap<string, Sometimes> = new Map([

@@ -52,6 +52,7 @@ export const weatherKinds = [
   'slow-apply',
   'copy-trouble',
   'older-release',
+  'rolling-upgrade',
 ] as const
 
 export type FaultKind = (typeof eventKinds)[number] | (typeof weatherKinds)[number]
@@ -72,6 +73,8 @@ export interface Swarm {
   readonly nodes: number
   readonly settings: Partial<SimSettings>
   readonly sessionSequencesMax: number
+  /** Of a shard. */
+  readonly sessionsMax: number
   readonly clients: number
   readonly keys: number
   /** Mean pause of a client between two calls, ms. */
@@ -170,6 +173,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
       ...(isQuick ? { raftTicks: quickTicks } : {}),
       ...(isCramped ? crampedJournal : {}),
       ...(chance(0.4) ? { journalCacheBytes: oneOf(0, 0, 4_000) } : {}),
+      ...(few(0.2) ? { uncommittedBytesMax: oneOf(400, 2_000) } : {}),
     },
     sessionSequencesMax,
     clients,
@@ -179,6 +183,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     faults,
     isForked: chance(0.5),
     newCommand: oneOf('INCR', 'APPEND', 'SADD', 'HINCRBY', 'RPUSH', 'DEL'),
+    sessionsMax: few(0.2) ? oneOf(12, 40) : 10_000,
   }
 }
 

@@ -3,11 +3,13 @@
  * ever hits one machine a run, and only while every group that it votes in has two other voters: never more copies of an
  * entry are hurt than the protocol can mend.
  */
+import { type Release, thisRelease } from '../../src/commands/release.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import { metaGroup } from '../../src/node/meta-register.ts'
 import type { Node } from '../../src/node/node.ts'
 import type { Replica } from '../../src/shard/replica.ts'
 import { goodNetwork } from './network.ts'
+import { releaseWithout } from './releases.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
 import type { Fault, FaultKind } from './swarm.ts'
 import { goodClock } from './world.ts'
@@ -118,10 +120,58 @@ export class Trouble {
     }
   }
 
-  /** Before the boot: one of the machines has a release that lacks a command, until it is upgraded. */
-  makeOlder(machine: SimMachine, command: string): void {
-    machine.unknownCommand = command
+  /**
+   * Before the boot: one of the machines has a release that lacks a command, or what others write of a new form of the
+   * envelope (null), until it is upgraded; and nobody has thought of a feature level.
+   */
+  makeOlder(machine: SimMachine, command: string | null): void {
+    if (command !== null) machine.release = releaseWithout(machine.release, command)
+    else machine.lacksNextVersion = true
+    machine.mayMisread = true
     this.older = machine
+  }
+
+  /** What all machines run in the end. */
+  newest: Release = thisRelease
+
+  /** One machine after the other gets the next release; now and then one is set back, and up again at the end. */
+  private rollUpgrades(forMs: number, amount: number, random: Prng): boolean {
+    if (this.newest === thisRelease) return false
+    for (const machine of this.cluster.machines)
+      if (machine.release === thisRelease)
+        this.later(random.next() * forMs, () => this.change(machine, this.newest))
+    if (amount < 0.4)
+      this.later((0.5 + 0.5 * random.next()) * forMs, () => {
+        const { machines } = this.cluster
+        const machine = machines[random.below(machines.length)]!
+        // Of what the others write it may understand nothing: of three, two go on.
+        if (machine.release !== this.newest || this.older !== null || !this.canLose(machine)) return
+        this.victim = machine
+        machine.mayMisread = true
+        if (this.change(machine, thisRelease)) this.cluster.sightings.see('releaseSetBack')
+      })
+    return true
+  }
+
+  /** Another release, by a restart. False: not now. */
+  private change(machine: SimMachine, release: Release): boolean {
+    if (machine === this.older || machine.ended === 'left' || this.isSpared(machine)) return false
+    machine.release = release
+    if (machine.node !== null) machine.crash()
+    if (!this.emptied.has(machine)) this.start(machine)
+    return true
+  }
+
+  /** At the end: whatever is behind comes up. */
+  private changeAll(): void {
+    const behind = this.behind
+    for (const machine of behind) this.change(machine, this.newest)
+    if (behind.length > 0) this.cluster.world.at(100, () => this.changeAll())
+  }
+
+  private get behind(): SimMachine[] {
+    const { machines } = this.cluster
+    return machines.filter(each => each.release !== this.newest && each.ended !== 'left')
   }
 
   private upgrade(): void {
@@ -139,7 +189,8 @@ export class Trouble {
       if (replica.halted !== null && !older.node!.host.unfit().has(replica.id))
         waiting.set(replica.id, replica.appliedIndex)
     if (waiting.size > 0) sightings.see('entryNotUnderstood')
-    older.unknownCommand = null
+    older.release = this.newest
+    older.lacksNextVersion = false
     if (older.node !== null) older.crash()
     this.start(older)
     const look = () => {
@@ -177,6 +228,7 @@ export class Trouble {
       this.downUntilMs.delete(machine)
     }
     this.upgrade()
+    this.changeAll()
     for (const machine of machines) machine.scrub()
     // What is slow or late in a running process stays so until it starts again: that is no fault to wait for.
     world.note('healed')
@@ -188,7 +240,7 @@ export class Trouble {
   }
 
   get isMending(): boolean {
-    return this.emptied.size > 0 || this.older !== null
+    return this.emptied.size > 0 || this.older !== null || this.behind.length > 0
   }
 
   // --- Machines come up again -----------------------------------------------------------------------------------------
@@ -200,6 +252,7 @@ export class Trouble {
       for (const machine of machines) {
         if (machine.ended === 'left') sightings.see('left')
         else if (machine.ended !== null && /EIO|STORAGE/.test(machine.ended)) sightings.see('diskFailed')
+        if (machine.ended?.startsWith('the release of')) sightings.see('releaseRefused')
         if (machine.node?.isServing() && this.joiners.has(machine)) sightings.see('joined')
         if ((this.downUntilMs.get(machine) ?? 0) <= world.nowMs) this.restart(machine)
       }
@@ -335,8 +388,11 @@ export class Trouble {
         return this.cluster.invariants?.onCopied != null
       case 'older-release':
         if (this.older === null) return false
+        cluster.writesNextVersion = cluster.knowsNextVersion
         world.at(forMs, () => this.upgrade())
         return true
+      case 'rolling-upgrade':
+        return this.rollUpgrades(forMs, amount, draw.fork())
 
       // Processes.
       case 'crash':
@@ -452,6 +508,8 @@ export class Trouble {
       case 'join': {
         if (machines.length >= machinesMax) return false
         const joiner = cluster.add()
+        // Somebody may take the old one: it is refused if the cluster has gone on.
+        if (pick % 2 === 0) joiner.release = this.newest
         this.joiners.add(joiner)
         this.start(joiner)
         return true

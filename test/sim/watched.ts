@@ -49,11 +49,12 @@ export function rowsDigestOf(state: ReplicaState): number | undefined {
 /** `look` runs a read of rows that nobody is to be punished for. */
 type Look = <Seen>(read: () => Seen) => Seen
 
-export function watchStates(store: StateStore, look: Look): void {
+/** Sees each row that is written; `look` keeps what it reads from being held against anybody. */
+export function watchStates(store: StateStore, look: Look, seen: (key: string, value: Bytes) => void): void {
   const open = store.open.bind(store)
   store.open = replica => {
     const state = open(replica)
-    if (!watched.has(state)) watched.set(state, new RowsWatch(state, look))
+    if (!watched.has(state)) watched.set(state, new RowsWatch(state, look, seen))
     return state
   }
 }
@@ -65,7 +66,7 @@ class RowsWatch {
 
   private readonly look: Look
 
-  constructor(state: ReplicaState, look: Look) {
+  constructor(state: ReplicaState, look: Look, seen: (key: string, value: Bytes) => void) {
     this.look = look
     const put = state.put.bind(state)
     const remove = state.delete.bind(state)
@@ -73,6 +74,7 @@ class RowsWatch {
     this.readAll(state)
     state.put = (key, value) => {
       this.note(key, value)
+      seen(key, value)
       put(key, value)
     }
     state.delete = key => {

@@ -12,6 +12,8 @@ import { fromUtf8 } from '../../src/lib/bytes.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
 import { type CallCounters, Client, History, itemsOf, type Outcome } from './client.ts'
+import { ConsumerGroups } from './groups.ts'
+import { nextCommand, nextRelease } from './releases.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
 import { Streams } from './streams.ts'
 
@@ -23,6 +25,8 @@ export interface LoadOptions {
   readonly thinkMs: number
   /** All clocks are right, and nothing keeps the nodes from hearing what the others' show: an expiry is exact then. */
   readonly isTimely: boolean
+  /** The next release comes, with a command of its own. */
+  readonly hasNext: boolean
 }
 
 /** Stamps are whole milliseconds. */
@@ -45,7 +49,7 @@ interface Lease {
   readonly state: 'setting' | 'set' | 'unsure' | 'gone'
 }
 
-type Act = (client: Client) => Promise<void>
+type Act = (client: Client) => Promise<unknown>
 
 export class Workload {
   readonly counters: CallCounters = { writes: 0, reads: 0, acknowledged: 0, unknown: 0, refused: 0 }
@@ -55,9 +59,10 @@ export class Workload {
   private readonly cluster: SimCluster
   private readonly random: Prng
   private readonly options: LoadOptions
-  private readonly families: readonly (readonly [weight: number, act: Act])[]
+  private readonly families: (readonly [weight: number, act: Act])[]
   private readonly weights: number
   private readonly streams: Streams
+  private readonly groups: ConsumerGroups
   private isRunning = true
   private active = 0
   private tokens = 0
@@ -67,6 +72,7 @@ export class Workload {
     this.options = options
     this.random = cluster.world.random.fork()
     this.streams = new Streams(cluster, options.keys, text => this.violated(text))
+    this.groups = new ConsumerGroups(cluster, options.isTimely, text => this.violated(text))
     const all: readonly Act[] = [
       client => this.register(client),
       client => this.counter(client),
@@ -80,11 +86,13 @@ export class Workload {
       client => this.moving(client),
       client => this.anything(client),
       client => this.streams.act(client),
+      client => this.groups.act(client),
     ]
     // Each run has its own mix, some families not at all; registers and counters always.
     this.families = all.map(
       (act, i) => [i < 2 || this.random.next() < 0.6 ? 0.2 + this.random.next() : 0, act] as const,
     )
+    if (options.hasNext) this.families.push([0.5, client => this.young(client)])
     this.weights = this.families.reduce((sum, [weight]) => sum + weight, 0)
     for (let i = 0; i < options.clients; i++) {
       const ackLag = [0, 0, 3, 8][this.random.below(4)]!
@@ -120,7 +128,7 @@ export class Workload {
     })
   }
 
-  private act(client: Client): Promise<void> {
+  private act(client: Client): Promise<unknown> {
     let draw = client.random.next() * this.weights
     for (const [weight, act] of this.families) {
       draw -= weight
@@ -237,6 +245,22 @@ export class Workload {
     else await this.noted(client, 'incr', key, 'INCRBY', [String(client.random.below(1_000))], answered)
   }
 
+  /** A counter that only the next release has: nobody may be told that it counted before all members know how. */
+  private async young(client: Client, isAsked = false): Promise<boolean> {
+    const { sightings } = this.cluster
+    const key = 'n'
+    if (!isAsked && client.random.next() < 0.3) {
+      await this.noted(client, 'get', key, 'GET', [], outcome => outcome.text)
+      return true
+    }
+    const done = await this.noted(client, 'incr', key, nextCommand, [], outcome => outcome.text)
+    if (done === undefined) return false
+    sightings.see('nextApplied')
+    if (this.cluster.level < nextRelease.level)
+      this.violated(`${nextCommand} was applied at feature level ${this.cluster.level}`)
+    return true
+  }
+
   private async text(client: Client): Promise<void> {
     const key = this.key(client, 't')
     const draw = client.random.next()
@@ -253,9 +277,13 @@ export class Workload {
     args: readonly string[],
     isRead: boolean,
   ): Promise<Outcome> {
+    const level = command === nextCommand ? this.cluster.levelEverywhere : 0
     const outcome = isRead ? await client.read(command, args) : await client.write(command, args)
-    if (outcome.kind === 'refused' && outcome.error !== null && !isExpected(outcome.error.code))
-      this.violated(`${command} ${args.join(' ')}: ${outcome.error.message}`)
+    if (outcome.kind !== 'refused' || outcome.error === null) return outcome
+    const { code, message } = outcome.error
+    const isEarly = code === 'LEVEL_TOO_LOW' && command === nextCommand && level < nextRelease.level
+    if (isEarly) this.cluster.sightings.see('levelRefused')
+    else if (!isExpected(code)) this.violated(`${command} ${args.join(' ')}: ${message}`)
     return outcome
   }
 
@@ -530,6 +558,12 @@ export class Workload {
       }
       const set = await this.run(client, 'SMEMBERS', ['s'], true)
       await this.streams.finish(client)
+      await this.groups.finish(client)
+      // Every member runs the next release now, and knows that all do.
+      const isRefused = this.options.hasNext && !(await this.young(client, true))
+      // A shard that has all the sessions it may have takes no new one, whatever is asked.
+      if (isRefused && !client.lastTrouble.startsWith('SESSION_FULL'))
+        this.violated(`${nextCommand} is refused through ${nodeId} at the end: ${client.lastTrouble}`)
       if (set.kind === 'done') this.finishSet(new Set(itemsOf(set.reply).map(({ key }) => key ?? '')))
     }
     const rest = await this.run(client, 'LRANGE', ['q', '0', '-1'], true)
