@@ -1,7 +1,10 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=64
 /**
  * The bin: the one file that names concrete adapters. It gives the verbs their process (streams, signals, exit) and
  * `serve` its node.
+ *
+ * The young generation is larger than V8's 16 MiB: what calls under way hold survives fewer collections, which took a
+ * quarter of a loaded leader's time (docs/benchmarks.md). It is given where the process starts, for V8 takes it only there.
  */
 import { isatty } from 'node:tty'
 import { benchVerb } from './cli/bench.ts'
