@@ -7,19 +7,23 @@
  * proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
  */
 import {
+  close,
   closeSync,
   constants,
   existsSync,
   fdatasync,
   fdatasyncSync,
   fstatSync,
+  fsync,
   fsyncSync,
   ftruncateSync,
   mkdirSync,
+  open,
   openSync,
   readdirSync,
   readSync,
   renameSync,
+  rm,
   rmSync,
   statfsSync,
   unlinkSync,
@@ -36,6 +40,8 @@ const piecesMax = 1024
 
 export class FileDisk implements Disk {
   private readonly root: string
+  /** The first is under way. */
+  private readonly removals: { readonly path: string; readonly done: (error: Error | null) => void }[] = []
 
   /** `root` must exist; paths can't leave it by accident, but '..' is not guarded against. */
   constructor(root: string) {
@@ -84,6 +90,29 @@ export class FileDisk implements Disk {
     } finally {
       closeSync(descriptor)
     }
+  }
+
+  syncDirectoryAside(directory: string, done: (error: Error | null) => void): void {
+    open(join(this.root, directory), constants.O_RDONLY | constants.O_DIRECTORY, (error, descriptor) => {
+      if (error !== null) done(error)
+      else fsync(descriptor, failed => close(descriptor, () => done(failed)))
+    })
+  }
+
+  /** One after another: freeing a large file takes a file system milliseconds, and others wait for its threads. */
+  removeAside(path: string, done: (error: Error | null) => void): void {
+    this.removals.push({ path, done })
+    if (this.removals.length === 1) this.removeNext()
+  }
+
+  private removeNext(): void {
+    const next = this.removals[0]
+    if (next === undefined) return
+    rm(join(this.root, next.path), { recursive: true, force: true }, error => {
+      this.removals.shift()
+      this.removeNext()
+      next.done(error)
+    })
   }
 
   freeBytes(): number {

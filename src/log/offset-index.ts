@@ -12,7 +12,7 @@
  * promises, which the record's checksum catches, and then the index is made again. It never holds the only copy of
  * anything, so its file is not synced, and a missing or damaged one is a scan of the store, not a loss.
  */
-import { assert } from '../lib/assert.ts'
+import { BrokenInvariant } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { MappedFile } from './mapped-file.ts'
@@ -26,6 +26,11 @@ export const positionMax = 0xffff_ffff
 const magic = new Uint8Array([0x52, 0x48, 0x49, 0x4e, 0x44, 0x45, 0x58, 0x0a]) // "RHINDEX\n"
 const version = 1
 const heapEntriesMin = 64
+
+/** Positions are asked for by the million: no message is made before it is needed. */
+function notInIndex(offset: number): never {
+  throw new BrokenInvariant(`offset ${offset} is not in this index`)
+}
 
 export interface OffsetIndex {
   readonly baseOffset: number
@@ -48,10 +53,11 @@ export class HeapIndex implements OffsetIndex {
   }
 
   static copyOf(index: OffsetIndex): HeapIndex {
-    const copy = new HeapIndex(index.baseOffset, index.position(index.baseOffset))
-    for (let offset = index.baseOffset; offset < index.nextOffset; offset++) {
-      copy.append(index.position(offset), index.position(offset + 1))
-    }
+    const copy = new HeapIndex(index.baseOffset, index.position(index.nextOffset))
+    const count = index.nextOffset - index.baseOffset
+    copy.positions = new Uint32Array(Math.max(heapEntriesMin, count + count / 4))
+    copy.count = count
+    for (let i = 0; i < count; i++) copy.positions[i] = index.position(index.baseOffset + i)
     return copy
   }
 
@@ -61,14 +67,14 @@ export class HeapIndex implements OffsetIndex {
 
   position(offset: number): number {
     const at = offset - this.baseOffset
-    assert(at >= 0 && at <= this.count, `offset ${offset} is not in an index of ${this.count} entries`)
+    if (!(at >= 0 && at <= this.count)) notInIndex(offset)
     return at === this.count ? this.end : this.positions[at]!
   }
 
   /** Adds the next record, which takes the bytes from `position` to `end`. */
   append(position: number, end: number): void {
-    assert(position === this.end, `a record at ${position}, expected at ${this.end}`)
-    assert(end <= positionMax, `a segment of ${end} bytes`)
+    if (position !== this.end || end > positionMax)
+      throw new BrokenInvariant(`a record from ${position} to ${end}, expected at ${this.end}`)
     if (this.count === this.positions.length) {
       const grown = new Uint32Array(this.count * 2)
       grown.set(this.positions)
@@ -121,7 +127,7 @@ export class SealedIndex implements OffsetIndex {
   }
 
   position(offset: number): number {
-    assert(offset >= this.baseOffset && offset <= this.nextOffset, `offset ${offset} is not in this index`)
+    if (!(offset >= this.baseOffset && offset <= this.nextOffset)) notInIndex(offset)
     if (offset === this.nextOffset) return this.end
     return this.view.getUint32(indexHeaderBytes + (offset - this.baseOffset) * indexEntryBytes, true)
   }

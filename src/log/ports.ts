@@ -4,8 +4,8 @@ import type { Bytes } from '../lib/bytes.ts'
  * The disk as the logs see it. The real one is `log/file-disk.ts`; a simulation has a twin that loses, tears or garbles
  * what was not synced, fails and stalls. Paths are relative to the disk's root, with '/' between parts.
  *
- * Synchronous calls are for opening, recovery and cold reads. `File.commit` is the one hot path: it must not hold the
- * main thread while the device works.
+ * Synchronous calls are for opening, recovery and cold reads. What is done while people wait (`File.commit`, and what ends
+ * in `Aside`) must not hold the main thread while the device works.
  */
 export interface Disk {
   /** Opens for reading and writing. `create` makes the file if it is missing, else a missing one throws. */
@@ -22,6 +22,13 @@ export interface Disk {
   removeTree(directory: string): void
   /** Makes the names in a directory durable. */
   syncDirectory(directory: string): void
+  /** The same, off the main thread. A failure is final, as for `File.sync`. */
+  syncDirectoryAside(directory: string, done: (error: Error | null) => void): void
+  /**
+   * Removes a file, or a directory with all that is in it, off the main thread; a missing one is fine. Nobody may make the
+   * same name again before `done`.
+   */
+  removeAside(path: string, done: (error: Error | null) => void): void
   /** Bytes that are free for this process on the file system. */
   freeBytes(): number
 }

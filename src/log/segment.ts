@@ -1,7 +1,11 @@
 /**
  * A store and the index of it: a run of consecutive records in one file. It is *active* while it takes records, then
- * *sealed*: from then on nothing writes to its files, its index is a file that is mapped, and it can be *cooled*
- * (descriptor and map given back) and opens itself again at the next read.
+ * *sealed*: from then on nothing writes to its files, and its index is a file that is mapped. Once all that is in it is
+ * synced it can be *cooled* (descriptor and map given back), and opens itself again at the next read or append. One that
+ * is not keeps its descriptor: a failed write-back is told to those who have the file open.
+ *
+ * An active segment's index is written as a file now and then (`noteIndex`), so that a start after a crash reads the end
+ * of the store only.
  *
  * The store is the truth, the index follows from it. Wherever the two disagree the store is scanned: at open, and when
  * a read through the index meets bytes that are not the record it looks for. Only if the scan can't reach a record
@@ -25,6 +29,9 @@ export interface DataLoss {
 
 export type SegmentOpening = { readonly kind: 'open'; readonly segment: Segment } | DataLoss
 
+/** Less than this behind the index file is read again at a start. */
+const noteBytesMin = 256 * 1024
+
 export class Segment {
   readonly baseOffset: number
   readonly storePath: string
@@ -32,13 +39,21 @@ export class Segment {
   private readonly home: SegmentHome
   private store: Store | null
   private index: OffsetIndex | null
+  /** The store's, once it was open. */
+  private salt = 0
   /** Where the records of a sealed segment end; null while it is active. */
   private sealedEnd: StorePlace | null = null
+  /** Where those of an active one end whose store is closed at the moment. */
+  private restingEnd: StorePlace | null = null
   /** Records were added that no sync has begun to cover. */
   private dirty = false
   private syncing = false
   /** A failed write may have left records behind the end; they must go before others follow. */
   private hasRemains = false
+  /** The file goes on behind the end that the owner noted, as it was found; that too must go before others follow. */
+  private hasTail = false
+  /** Bytes of the store that the index file covers. */
+  private indexedBytes = 0
   /** The index was made by a scan in this process: another scan would find the same. */
   private isIndexScanned = false
 
@@ -66,37 +81,45 @@ export class Segment {
     const salt = home.random.below(2 ** 32)
     try {
       segment.store = Store.create(home.disk, segment.storePath, { salt, baseOffset })
+      segment.salt = salt
     } catch (error) {
       // What stays would be an unreadable store; on a full disk it would also hold space.
       if (home.disk.exists(segment.storePath)) home.disk.unlink(segment.storePath)
       throw error
     }
-    return segment // not dirty: until it has records, the next open makes it anew
+    home.warm.touch(segment) // not dirty: until it has records, the next open makes it anew
+    return segment
   }
 
   /**
-   * Opens the log's last segment for appending at `end`, or, with null, behind its last whole record. What follows in
-   * the file is cut. A file that ends before `end` is a loss, and is left as it is.
+   * Opens the log's last segment for appending at `end`, which its owner knows to be synced, or, with null, behind its last
+   * whole record. What follows in the file goes. A file that ends before `end` is a loss, and is left as it is.
    */
   static openActive(home: SegmentHome, baseOffset: number, end: number | null): SegmentOpening {
     const segment = new Segment(home, baseOffset, null, null, null)
     try {
       const store = segment.openStore()
       const known = segment.indexAtClose(store)
-      const index = segment.indexByScan(store, known)
+      const isKnownWhole = known !== null && (end === null || known.nextOffset <= end)
+      if (known !== null && !isKnownWhole) known.truncate(Math.max(end!, baseOffset))
+      const index = segment.indexByScan(store, known, end ?? undefined)
       segment.isIndexScanned = known === null
-      const foundEnd = { offset: index.nextOffset, position: index.position(index.nextOffset) }
-      if (end !== null && foundEnd.offset < end) {
+      const found = { offset: index.nextOffset, position: index.position(index.nextOffset) }
+      if (end !== null && found.offset < end) {
         segment.release()
-        return segment.loss(end, foundEnd.offset, 'its valid records end there')
+        return segment.loss(end, found.offset, 'its valid records end there')
       }
-      store.resume(foundEnd)
-      const wanted = end ?? foundEnd.offset
-      if (wanted < foundEnd.offset) segment.dropIndexFile()
-      store.truncate({ offset: wanted, position: index.position(wanted) })
-      index.truncate(wanted)
+      store.resume(found)
       segment.index = index
-      segment.dirty = true // of what was found nobody knows whether it was synced
+      if (end === null) {
+        store.truncate(found)
+        segment.mark(true, false) // nobody knows whether what was found was synced
+      } else {
+        segment.hasTail = store.fileBytes > found.position
+        if (isKnownWhole) segment.indexedBytes = found.position
+        else if (segment.hasTail) segment.dropIndexFile()
+        home.warm.touch(segment)
+      }
       return { kind: 'open', segment }
     } catch (error) {
       segment.release()
@@ -133,7 +156,7 @@ export class Segment {
       segment.index = index
       segment.sealedEnd = { offset: nextOffset, position: index.position(nextOffset) }
       store.resume(segment.sealedEnd)
-      segment.dirty = !isSynced
+      segment.mark(!isSynced, false)
       if (isSynced) home.warm.touch(segment)
       return { kind: 'open', segment }
     } catch (error) {
@@ -149,12 +172,16 @@ export class Segment {
   }
 
   get nextOffset(): number {
-    return this.sealedEnd?.offset ?? this.activeStore.endPlace.offset
+    return this.end.offset
   }
 
   /** Bytes of the store that are in use. */
   get bytes(): number {
-    return this.sealedEnd?.position ?? this.activeStore.endPlace.position
+    return this.end.position
+  }
+
+  private get end(): StorePlace {
+    return this.sealedEnd ?? this.restingEnd ?? this.activeStore.endPlace
   }
 
   get isSealed(): boolean {
@@ -175,7 +202,7 @@ export class Segment {
     const store = this.activeStore
     const index = this.index as HeapIndex
     const first = store.endPlace.offset
-    assert(!this.hasRemains, `${this.storePath}: append behind what a failed write left`)
+    assert(!this.hasRemains && !this.hasTail, `${this.storePath}: append behind what was left there`)
     let positions: number[]
     try {
       positions = store.appendBatch(records)
@@ -186,16 +213,23 @@ export class Segment {
     for (let i = 0; i < records.length; i++) {
       index.append(positions[i]!, positions[i]! + recordHeaderBytes + records[i]!.byteLength)
     }
-    this.dirty = true
+    this.mark(true, this.syncing)
     return first
   }
 
-  /** Removes what a failed `append` may have left behind the end, durably; before anything else is written. */
+  /**
+   * Removes what stands behind the end, before anything else is written: durably what a failed `append` may have left. The
+   * tail that was found at the start needs no sync of its own: until the next one its owner notes no end behind it, so a
+   * crash that brings it back finds it cut off again.
+   */
   cutRemains(): void {
-    if (!this.hasRemains) return
+    if (!this.hasRemains && !this.hasTail) return
     const store = this.activeStore
-    store.truncate(store.endPlace)
+    if (this.hasRemains) store.truncate(store.endPlace)
+    else store.cutUnsynced()
+    this.mark(true, this.syncing)
     this.hasRemains = false
+    this.hasTail = false
   }
 
   /** The data of the record `offset`. Throws CORRUPT when it is not to be had. */
@@ -238,7 +272,10 @@ export class Segment {
   seal(): void {
     const store = this.activeStore
     const { index } = this
-    assert(index !== null && !this.hasRemains, `${this.storePath}: sealed with what a failed write left`)
+    assert(
+      index !== null && !this.hasRemains && !this.hasTail,
+      `${this.storePath}: sealed with what was left behind its end`,
+    )
     writeIndexFile(this.home.disk, this.indexPath, index, store.salt)
     this.sealedEnd = store.endPlace
     this.index = null
@@ -275,25 +312,41 @@ export class Segment {
     store.truncate({ offset: nextOffset, position: index.position(nextOffset) })
     index.truncate(nextOffset)
     this.hasRemains = false
-    this.dirty = true
+    this.hasTail = false
+    this.indexedBytes = 0
+    this.mark(true, this.syncing)
   }
 
   /** Makes the records that are in it now durable, off the main thread. One at a time. */
   sync(done: (error: Error | null) => void): void {
     assert(this.store !== null && !this.syncing, `${this.storePath}: nothing to sync`)
-    this.dirty = false
-    this.syncing = true
+    this.mark(false, true)
     this.store.syncAside(error => {
-      this.syncing = false
-      if (error !== null) this.dirty = true
-      else if (this.isSealed && !this.dirty) this.home.warm.touch(this)
+      this.mark(this.dirty || error !== null, false)
+      if (!this.needsSync) this.home.warm.touch(this)
       done(error)
     })
   }
 
-  /** Closes the files of a sealed segment until the next read; one that is not yet synced keeps them. */
+  /** Closes the files until the next read or append; one that is not yet synced keeps them. */
   cool(): void {
-    if (this.isSealed && !this.needsSync) this.release()
+    if (this.needsSync || this.store === null) return
+    if (this.isSealed) this.release()
+    else {
+      this.restingEnd = this.store.endPlace
+      this.closeStore()
+    }
+  }
+
+  /**
+   * Writes an active segment's index as a file when enough was added since the last time: an eighth, so that all these
+   * writes together are a small part of what the records take. Not synced: the next open checks it.
+   */
+  noteIndex(): void {
+    const added = this.bytes - this.indexedBytes
+    if (this.isSealed || this.index === null || added < Math.max(noteBytesMin, this.bytes / 8)) return
+    this.tryWriteIndex(this.index, this.salt)
+    this.indexedBytes = this.bytes
   }
 
   /** Closes an active segment so that the next open need not scan it. Not a sync. */
@@ -301,11 +354,12 @@ export class Segment {
     assert(!this.syncing, `${this.storePath}: closed during a sync`)
     this.home.warm.forget(this)
     try {
-      if (this.sealedEnd === null && this.store !== null && this.index !== null) {
+      if (this.sealedEnd === null && this.index !== null) {
         this.cutRemains()
-        this.tryWriteIndex(this.index, this.store.salt)
+        if (this.bytes > this.indexedBytes) this.tryWriteIndex(this.index, this.salt)
       }
     } finally {
+      this.mark(false, false)
       this.release()
     }
   }
@@ -313,16 +367,30 @@ export class Segment {
   /** Closes and removes the files, those of them that are there. Durable with the directory's sync. */
   unlink(): void {
     assert(!this.syncing, `${this.storePath}: unlinked during a sync`)
-    this.home.warm.forget(this)
-    this.release()
-    this.dirty = false
+    this.retire()
     this.unlinkIndex()
     if (this.home.disk.exists(this.storePath)) this.home.disk.unlink(this.storePath)
   }
 
+  /** Closes the files for good, and leaves them to others to remove: these. */
+  retire(): readonly string[] {
+    assert(!this.syncing, `${this.storePath}: retired during a sync`)
+    this.home.warm.forget(this)
+    this.mark(false, false)
+    this.release()
+    return [this.indexPath, this.storePath]
+  }
+
   private get activeStore(): Store {
-    assert(this.store !== null && this.sealedEnd === null, `${this.storePath} is not the active segment`)
-    return this.store
+    assert(this.sealedEnd === null, `${this.storePath} is not the active segment`)
+    return this.store ?? this.opened().store
+  }
+
+  private mark(dirty: boolean, syncing: boolean): void {
+    const before = this.needsSync
+    this.dirty = dirty
+    this.syncing = syncing
+    if (this.needsSync !== before) this.home.warm.countUnsynced(before ? -1 : 1)
   }
 
   /** Runs `read`; when it meets a wrong record, mistrusts the index, makes it again and runs `read` once more. */
@@ -333,7 +401,7 @@ export class Segment {
     } catch (error) {
       if (!isError(error, 'CORRUPT') || this.isIndexScanned) throw error
       this.isIndexScanned = true
-      const end = this.sealedEnd ?? store.endPlace
+      const { end } = this
       const scanned = this.indexByScan(store, null)
       // Where the scan stops early the store is at fault: the old index still leads to the records behind the damage.
       if (scanned.nextOffset < end.offset || scanned.position(end.offset) !== end.position) throw error
@@ -351,14 +419,17 @@ export class Segment {
     try {
       const store = this.store ?? this.openStore()
       if (isCold) {
-        assert(this.sealedEnd !== null, `${this.storePath} is closed`)
-        store.resume(this.sealedEnd)
+        const end = this.sealedEnd ?? this.restingEnd
+        assert(end !== null, `${this.storePath} is closed`)
+        store.resume(end)
       }
       this.index ??= this.openIndex(store)
-      if (this.isSealed && !this.needsSync) this.home.warm.touch(this)
+      this.restingEnd = null
+      if (!this.needsSync) this.home.warm.touch(this)
       return { store, index: this.index }
     } catch (error) {
-      if (isCold) this.release()
+      if (isCold && this.restingEnd === null) this.release()
+      else if (isCold) this.closeStore()
       throw error
     }
   }
@@ -379,6 +450,7 @@ export class Segment {
   private openStore(): Store {
     const store = Store.open(this.home.disk, this.storePath)
     this.store = store
+    this.salt = store.salt
     if (store.baseOffset !== this.baseOffset) {
       throw this.corrupt(this.baseOffset, `a store of records from ${store.baseOffset} on`)
     }
@@ -417,13 +489,13 @@ export class Segment {
     }
   }
 
-  /** Goes through the store's records behind `known`, or through all of them. */
-  private indexByScan(store: Store, known: HeapIndex | null): HeapIndex {
+  /** Goes through the store's records behind `known`, or through all of them; up to `end`. */
+  private indexByScan(store: Store, known: HeapIndex | null, end?: number): HeapIndex {
     const index = known ?? new HeapIndex(this.baseOffset, storeHeaderBytes)
     const from = { offset: index.nextOffset, position: index.position(index.nextOffset) }
-    store.scan(from, ({ position }, dataBytes) =>
-      index.append(position, position + recordHeaderBytes + dataBytes),
-    )
+    const visit = ({ position }: StorePlace, dataBytes: number) =>
+      index.append(position, position + recordHeaderBytes + dataBytes)
+    store.scan(from, visit, end)
     return index
   }
 
@@ -458,9 +530,14 @@ export class Segment {
     if (this.home.disk.exists(this.indexPath)) this.home.disk.unlink(this.indexPath)
   }
 
-  private release(): void {
+  private closeStore(): void {
     this.store?.close()
     this.store = null
+  }
+
+  private release(): void {
+    this.closeStore()
+    this.restingEnd = null
     if (this.index instanceof SealedIndex) this.index.close()
     this.index = null
   }

@@ -9,7 +9,7 @@
  * after `sync`, and hands them back at `open`. What lies behind the noted end is cut (the owner's journal has it and
  * appends it again); what is missing before it is data loss, which is told and not mended.
  *
- * Cutting the front moves a logical start and touches no file. Files are unlinked only by `unlinkBefore`, when a
+ * Cutting the front moves a logical start and touches no file. Files are given up only by `giveUpBefore`, when a
  * checkpoint that no longer needs them is durable. The log proposes what retention would cut; it never cuts by itself.
  */
 import { RoundhouseError } from '../errors.ts'
@@ -223,12 +223,12 @@ export class SegmentedLog {
       // Only the first record of all may pass the limit.
       if (bytesLeft < 0 && records.length > 0) break
       records = records.length === 0 ? more : records.concat(more)
-      if (next + more.length < segmentEnd || bytesLeft <= 0) break
+      if (next + more.length < segmentEnd || bytesLeft < 0) break
     }
     return { kind: 'records', from, records }
   }
 
-  /** Records before `start` are gone for readers. Their files stay until `unlinkBefore`. */
+  /** Records before `start` are gone for readers. Their files stay until `giveUpBefore`. */
   truncateBefore(start: number): TruncateResult {
     this.assertUsable()
     if (start < this.start || start > this.nextOffset) return this.outOfRange(start)
@@ -292,19 +292,16 @@ export class SegmentedLog {
   }
 
   /**
-   * Unlinks what `unlinkableBefore(start)` lists and returns how many files went. To be called with the start that a
-   * durable checkpoint noted. A file in a sync that is under way stays for the next time.
+   * Gives up the files that `unlinkableBefore(start)` lists: whoever calls removes what is answered, when it likes. To be
+   * called with the start that a durable checkpoint noted. A file in a sync that is under way stays for the next time.
+   * A name that comes back after a crash is found before the start, and trimmed again.
    */
-  unlinkBefore(start: number): number {
+  giveUpBefore(start: number): readonly string[] {
     this.assertUsable()
-    let count = 0
-    while (this.trimmed.length > 0 && this.trimmed[0]!.nextOffset <= start && !this.trimmed[0]!.isSyncing) {
-      this.trimmed[0]!.unlink()
-      this.trimmed.shift()
-      count++
-    }
-    // Not synced: a name that comes back after a crash is found before the start, and trimmed again.
-    return count
+    const paths: string[] = []
+    while (this.trimmed.length > 0 && this.trimmed[0]!.nextOffset <= start && !this.trimmed[0]!.isSyncing)
+      paths.push(...this.trimmed.shift()!.retire())
+    return paths
   }
 
   /** The files that hold the records [from, to), in order: what a snapshot links or copies. */
@@ -328,37 +325,39 @@ export class SegmentedLog {
   }
 
   /**
-   * Makes what is in the log now durable: file contents off the main thread, then the directory's names if there are
+   * Makes what is in the log now durable, off the main thread: file contents, then the names of directories where there are
    * new ones. Appends may go on meanwhile. One at a time; where nothing is to do, `done` is called before this returns.
-   * After a failure the log takes no more writes.
+   * After a failure the log takes no more writes. `names`: the directories to sync are added there instead, and are the
+   * caller's to sync; many logs share most of them.
    */
-  sync(done: (error: Error | null) => void): void {
+  sync(done: (error: Error | null) => void, names?: Set<string>): void {
     this.assertUsable()
     assert(!this.isSyncing, 'a sync is under way')
     this.isSyncing = true
-    const dirty = this.allSegments.filter(segment => segment.needsSync)
     const directories = this.unsyncedDirectories
     this.unsyncedDirectories = []
-    let left = dirty.length
     const finish = () => {
       this.isSyncing = false
-      if (this.failure === null) {
-        try {
-          for (const directory of directories) this.home.disk.syncDirectory(directory)
-        } catch (error) {
-          this.failure = error as Error
-        }
-      }
+      if (this.failure === null && !this.isClosed) this.active.noteIndex()
       done(this.failure)
     }
-    if (left === 0) {
-      finish()
-      return
+    const syncNames = () => {
+      const directory = names === undefined && this.failure === null ? directories.shift() : undefined
+      if (directory === undefined) finish()
+      else
+        this.home.disk.syncDirectoryAside(directory, error => {
+          this.failure ??= error
+          syncNames()
+        })
     }
+    if (names !== undefined) for (const directory of directories) names.add(directory)
+    const dirty = this.allSegments.filter(segment => segment.needsSync)
+    let left = dirty.length
+    if (left === 0) syncNames()
     for (const segment of dirty) {
       segment.sync(error => {
         this.failure ??= error
-        if (--left === 0) finish()
+        if (--left === 0) syncNames()
       })
     }
   }

@@ -212,13 +212,19 @@ export class Store {
     return this.cut(end.position)
   }
 
-  /** Visits the valid records from `from` on and returns the place of the first that is not one. Changes nothing. */
-  scan(from: StorePlace, visit?: (place: StorePlace, dataBytes: number) => void): StorePlace {
+  /**
+   * Visits the valid records from `from` on, and before the record `to`, and returns the place behind them. Changes nothing.
+   */
+  scan(
+    from: StorePlace,
+    visit?: (place: StorePlace, dataBytes: number) => void,
+    to = Number.MAX_SAFE_INTEGER,
+  ): StorePlace {
     const size = this.file.size()
     let { position, offset } = from
     let window: Bytes = emptyBytes
     let windowStart = position
-    for (;;) {
+    while (offset < to) {
       let at = position - windowStart
       let length = this.lengthAt(window, at)
       if (length === null || at + recordHeaderBytes + length > window.byteLength) {
@@ -240,6 +246,7 @@ export class Store {
       position += recordHeaderBytes + length
       offset++
     }
+    return { position, offset }
   }
 
   /** Removes the record at `end` and all after it, durably. `end` is a place where a record begins, or the end. */
@@ -251,6 +258,12 @@ export class Store {
     )
     this.end = end
     this.cut(end.position)
+  }
+
+  /** Removes what stands behind the end; durable with the next sync. Of a file that grows with its records. */
+  cutUnsynced(): void {
+    assert(this.preallocated === 0, `store ${this.path}: an unsynced cut of a preallocated file`)
+    this.file.truncate(this.endPlace.position)
   }
 
   /** Bytes in the file, used or not. */

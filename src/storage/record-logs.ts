@@ -24,7 +24,8 @@ import type { WarmSegments } from '../log/warm-segments.ts'
  * made but for a checkpoint: the journal has the entries. At a start each log is cut to the end that the checkpoint's row
  * names, and the entries behind it come again. A log that ends sooner has lost records: CORRUPT.
  *
- * No file is unlinked before a checkpoint that does not need it is durable, nor while a snapshot is being taken.
+ * No file is unlinked before a checkpoint that does not need it is durable, nor while a snapshot is being taken; then off
+ * the main thread, one after another.
  */
 export interface RecordHome {
   readonly disk: Disk
@@ -39,6 +40,8 @@ export interface RecordHome {
 const unwrittenBytesMax = 256 * 1024
 /** … and are written at once. */
 const sliceBytesMax = 1024 * 1024
+/** Of a checkpoint: so many logs are written and synced at the same time; that many descriptors it takes at most. */
+const syncsAtOnceMax = 16
 const root = 'streams'
 
 /** A file of records as it is now, for a snapshot. */
@@ -67,6 +70,8 @@ interface OpenLog {
 export interface FrozenLogs {
   readonly starts: ReadonlyMap<string, number>
   readonly dropped: readonly string[]
+  /** By name, those with something to write or to sync. */
+  readonly due: ReadonlyMap<string, OpenLog>
 }
 
 export class RecordLogs implements RecordStore {
@@ -74,7 +79,7 @@ export class RecordLogs implements RecordStore {
   private readonly home: RecordHome
   private readonly logs = new Map<string, OpenLog>()
   /** Gone for readers; their files wait for a checkpoint. */
-  private readonly dropped = new Map<string, SegmentedLog>()
+  private readonly dropped = new Map<string, OpenLog>()
   private pins = 0
   private waiting = 0
 
@@ -85,8 +90,7 @@ export class RecordLogs implements RecordStore {
 
   /** Opens a log as a durable checkpoint names it. Throws CORRUPT where records are missing. */
   resume(log: string, start: number, end: number): void {
-    const open = () => this.openSegments(log, start, end)
-    this.add(log, start === end ? null : this.readable(log, open), start)
+    this.add(log, start === end ? null : this.openSegments(log, start, end), start)
   }
 
   private openSegments(log: string, start: number, end: number): SegmentedLog {
@@ -97,7 +101,6 @@ export class RecordLogs implements RecordStore {
     })
     if (opening.kind === 'data_loss') {
       const { path, wantedOffset, foundOffset, why } = opening
-      this.close()
       const what = `records ${foundOffset} to ${wantedOffset - 1} are missing: ${why}`
       throw new RoundhouseError('CORRUPT', { where: path, what })
     }
@@ -125,8 +128,10 @@ export class RecordLogs implements RecordStore {
       found.unwrittenBytes += record.byteLength
       this.waiting += record.byteLength
     }
-    if (found.unwrittenBytes >= found.writeAt && !this.write(log, found))
-      found.writeAt = 2 * found.unwrittenBytes
+    if (found.unwrittenBytes < found.writeAt) return
+    // What waits counts as memory: where it can't be written for want of descriptors, a checkpoint comes soon and syncs.
+    if (this.home.warm.isCrowded && found.segments?.needsSync !== true) return
+    if (!this.write(log, found)) found.writeAt = 2 * found.unwrittenBytes
   }
 
   /** False: there is no room now; all stays in memory. The journal keeps the entries, and takes no more of them either. */
@@ -209,9 +214,9 @@ export class RecordLogs implements RecordStore {
   drop(log: string): void {
     const found = this.logs.get(log)
     if (found === undefined) return
-    this.waiting -= found.unwrittenBytes
     this.logs.delete(log)
-    if (found.segments !== null) this.dropped.set(log, found.segments)
+    // A checkpoint that is under way still names its end: what it has in memory goes with its files, not before.
+    this.dropped.set(log, found)
   }
 
   bytesOf(log: string): number {
@@ -228,47 +233,52 @@ export class RecordLogs implements RecordStore {
     )
   }
 
-  /** To be called in the moment in which the rows are frozen. Throws NO_SPACE when what is in memory finds no room. */
+  /** To be called in the moment in which the rows are frozen. */
   freeze(): FrozenLogs {
-    for (const [name, log] of this.logs) {
-      if (!this.write(name, log))
-        throw new RoundhouseError('NO_SPACE', {
-          what: `${this.directory}/${name}`,
-          why: 'its records find no room',
-        })
-      this.cut(name, log)
-    }
+    for (const [name, log] of this.logs) this.cut(name, log)
+    const isDue = ({ unwritten, segments }: OpenLog) => unwritten.length > 0 || segments?.needsSync === true
     return {
       starts: new Map([...this.logs].map(([name, log]) => [name, log.segments?.lowestOffset ?? log.base])),
       dropped: [...this.dropped.keys()],
+      due: new Map([...this.logs].filter(([, log]) => isDue(log))),
     }
   }
 
-  /** What was frozen is durable when it resolves. */
-  async sync(): Promise<void> {
-    const unsynced = [...this.logs.values()].flatMap(({ segments }) =>
-      segments?.needsSync ? [segments] : [],
-    )
-    await Promise.all(
-      unsynced.map(
-        segments =>
-          new Promise<void>((resolve, reject) =>
-            segments.sync(error => (error === null ? resolve() : reject(error))),
-          ),
-      ),
-    )
+  /**
+   * What was frozen is durable when it resolves; each log is written whole, perhaps with what came since. Rejects with
+   * NO_SPACE when what is in memory finds no room.
+   */
+  async sync({ due }: FrozenLogs): Promise<void> {
+    const names = new Set<string>()
+    const left = due.entries()
+    const inTurn = async () => {
+      for (const [name, log] of left) {
+        if (!this.write(name, log)) {
+          const what = `${this.directory}/${name}`
+          throw new RoundhouseError('NO_SPACE', { what, why: 'its records find no room' })
+        }
+        await settled(done => log.segments!.sync(done, names))
+      }
+    }
+    const results = await Promise.allSettled(Array.from({ length: syncsAtOnceMax }, inTurn))
+    for (const result of results) if (result.status === 'rejected') throw result.reason
+    for (const directory of names) await settled(done => this.home.disk.syncDirectoryAside(directory, done))
   }
 
   /** The checkpoint that was frozen so is durable: what it does not need goes. */
   settle(frozen: FrozenLogs): void {
     if (this.pins > 0) return
-    for (const [name, start] of frozen.starts) this.logs.get(name)?.segments?.unlinkBefore(start)
+    for (const [name, start] of frozen.starts)
+      for (const path of this.logs.get(name)?.segments?.giveUpBefore(start) ?? [])
+        this.home.disk.removeAside(path, leftToAStart)
     for (const name of frozen.dropped) {
-      const segments = this.dropped.get(name)
-      if (segments === undefined) continue
+      const log = this.dropped.get(name)
+      if (log === undefined) continue
       this.dropped.delete(name)
-      segments.close()
-      this.home.disk.removeTree(`${this.directory}/${name}`)
+      this.waiting -= log.unwrittenBytes
+      if (log.segments === null) continue
+      log.segments.close()
+      this.home.disk.removeAside(`${this.directory}/${name}`, leftToAStart)
     }
   }
 
@@ -283,47 +293,79 @@ export class RecordLogs implements RecordStore {
 
   /** All that is in files, trimmed and dropped logs among them: never less than the last durable checkpoint names. */
   files(): RecordFile[] {
-    const all = [...[...this.logs].map(([name, { segments }]) => [name, segments] as const), ...this.dropped]
-    return all.flatMap(([log, segments]) =>
+    return [...this.logs, ...this.dropped].flatMap(([log, { segments }]) =>
       (segments?.allFiles() ?? []).map(({ path, from, bytes }) => ({ log, baseOffset: from, path, bytes })),
     )
   }
 
   /** Not a sync. What waits in memory is the journal's to bring back. */
   close(): void {
-    for (const { segments } of this.logs.values()) segments?.close()
-    for (const segments of this.dropped.values()) segments.close()
+    for (const { segments } of [...this.logs.values(), ...this.dropped.values()]) segments?.close()
     this.logs.clear()
     this.dropped.clear()
   }
 }
 
-/** The logs in a generation's directory that these rows name, as they name them. Throws CORRUPT where records are missing. */
+/**
+ * The logs in a generation's directory that these rows name, as they name them. Throws CORRUPT where records are missing or
+ * the disk does not give them back: then one replica is lost, and the node goes on with the others.
+ */
 export function openLogs(
   home: RecordHome,
   directory: string,
   rows: Iterable<readonly [row: string, value: Bytes]>,
 ): RecordLogs {
   const logs = new RecordLogs(home, directory)
-  const named = new Set<string>()
-  for (const [row, value] of rows) {
-    const { start, end, birth } = decodePartition(value)
-    const log = partitionLog(partitionIdOf(row), birth)
-    logs.resume(log, start, end)
-    // Of one that is empty no file is needed.
-    if (start < end) named.add(log)
+  try {
+    const named = new Set<string>()
+    for (const [row, value] of rows) {
+      const { start, end, birth } = decodePartition(value)
+      const log = partitionLog(partitionIdOf(row), birth)
+      logs.resume(log, start, end)
+      // Of one that is empty no file is needed.
+      if (start < end) named.add(log)
+    }
+    for (const stream of home.disk.list(directory))
+      for (const log of home.disk.list(`${directory}/${stream}`))
+        if (!named.has(`${stream}/${log}`)) setAside(home, `${directory}/${stream}/${log}`)
+    return logs
+  } catch (error) {
+    logs.close()
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === undefined || !damageCodes.includes(code)) throw error
+    throw new RoundhouseError('CORRUPT', { where: directory, what: message })
   }
-  const { disk } = home
-  for (const stream of disk.list(directory))
-    for (const log of disk.list(`${directory}/${stream}`))
-      if (!named.has(`${stream}/${log}`)) disk.removeTree(`${directory}/${stream}/${log}`)
-  return logs
+}
+
+/** What the system says of one file that it can't give back. What it says of all (no descriptors, no rights) is not here. */
+const damageCodes = ['EIO', 'ENOENT', 'EUCLEAN', 'EBADMSG', 'ENOTDIR', 'EISDIR']
+
+/** What can't be removed, or was not when the process ended, no row names: the next start finds it. */
+const leftToAStart = () => {}
+
+/** Removes it by and by. Its name is free at once: the same may be made again from the journal. */
+function setAside({ disk, random }: RecordHome, path: string): void {
+  const aside = `${path}.gone.${random.below(2 ** 32)}`
+  try {
+    disk.rename(path, aside)
+  } catch (error) {
+    // A removal that an earlier owner of the directory began is through.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    throw error
+  }
+  disk.removeAside(aside, leftToAStart)
 }
 
 /** Generations below this one are read no more. A higher one may be on its way in. */
 export function removeOlderLogs({ disk }: RecordHome, replica: number, generation: number): void {
   const parent = directoryOf(replica)
-  for (const name of disk.list(parent)) if (Number(name) < generation) disk.removeTree(`${parent}/${name}`)
+  // Their numbers are never used again.
+  for (const name of disk.list(parent))
+    if (Number(name) < generation) disk.removeAside(`${parent}/${name}`, leftToAStart)
+}
+
+function settled(begin: (done: (error: Error | null) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => begin(error => (error === null ? resolve() : reject(error))))
 }
 
 function writtenTo(log: OpenLog): number {
@@ -343,14 +385,20 @@ export function directoryOf(replica: number): string {
  * @param generationOf null for a replica without a checkpoint; unknown: nothing of it is touched
  */
 export function removeStrayLogs(
-  { disk }: RecordHome,
+  home: RecordHome,
   generationOf: (replica: number) => number | 'unknown' | null,
 ): void {
+  const { disk } = home
   for (const replica of disk.list(root)) {
     const named = generationOf(Number(replica))
     if (named === 'unknown') continue
-    for (const generation of disk.list(`${root}/${replica}`))
-      if (generation !== String(named)) disk.removeTree(`${root}/${replica}/${generation}`)
+    try {
+      for (const generation of disk.list(`${root}/${replica}`))
+        if (generation !== String(named)) setAside(home, `${root}/${replica}/${generation}`)
+    } catch (error) {
+      // One replica's trouble: it is told to whoever opens its logs.
+      if (!damageCodes.includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+    }
   }
 }
 

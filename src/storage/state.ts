@@ -15,7 +15,6 @@ import type {
 import type { CheckpointRecord } from './checkpoint-record.ts'
 import { Memtable, mergeLayers } from './memtable.ts'
 import {
-  type FrozenLogs,
   generationDirectory,
   openLogs,
   type RecordFile,
@@ -172,12 +171,7 @@ class LayeredState implements ReplicaState {
     )
     const refused = this.refused ?? this.base.failure
     if (refused !== null) return Promise.reject(refused)
-    let logs: FrozenLogs | null = null
-    try {
-      logs = this.logs?.freeze() ?? null
-    } catch (error) {
-      return Promise.reject(error)
-    }
+    const logs = this.logs?.freeze() ?? null
     // Puts go on into the new memtable.
     const frozen = this.memtable
     this.frozen = frozen
@@ -185,7 +179,7 @@ class LayeredState implements ReplicaState {
     return this.run(async () => {
       try {
         // First the records, then the rows that say they are there.
-        if (logs !== null) await this.recordLogs.sync()
+        if (logs !== null) await this.recordLogs.sync(logs)
         await this.base.commit(this.replica, frozen, meta)
       } catch (error) {
         if (isError(error, 'NO_SPACE')) this.thaw(frozen)

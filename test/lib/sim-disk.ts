@@ -135,18 +135,40 @@ export class SimDisk implements Disk {
   }
 
   removeTree(directory: string): void {
+    this.removeNow(directory)
+  }
+
+  private removeNow(directory: string): void {
     if (!this.exists(directory)) return
     const { parent, name } = this.parentOf(directory)
     change(parent, [{ name, node: null }])
   }
 
   syncDirectory(directory: string): void {
+    this.syncNames(directory)
+  }
+
+  private syncNames(directory: string): void {
     this.check('syncDirectory', directory)
     const node = this.find(directory)
     if (node?.kind !== 'directory') throw failure('ENOENT', directory)
     node.platter = new Map(node.cache)
     node.pending = []
     this.counts.directorySyncs++
+  }
+
+  syncDirectoryAside(directory: string, done: (error: Error | null) => void): void {
+    const { life } = this
+    this.later(() => {
+      if (this.isAlive(life)) done(attempted(() => this.syncNames(directory)))
+    })
+  }
+
+  removeAside(path: string, done: (error: Error | null) => void): void {
+    const { life } = this
+    this.later(() => {
+      if (this.isAlive(life)) done(attempted(() => this.removeNow(path)))
+    })
   }
 
   freeBytes(): number {
@@ -393,6 +415,15 @@ class SimFile implements File {
   private assertOpen(): void {
     assert(!this.isClosed, `${this.path}: used after close`)
     assert(this.disk.isAlive(this.life), `${this.path}: used after the crash of its disk`)
+  }
+}
+
+function attempted(work: () => void): Error | null {
+  try {
+    work()
+    return null
+  } catch (error) {
+    return error as Error
   }
 }
 

@@ -91,7 +91,8 @@ class Run {
   }
 
   unlink(): void {
-    this.log.unlinkBefore(this.noted.start)
+    for (const path of this.log.giveUpBefore(this.noted.start))
+      if (this.disk.exists(path)) this.disk.unlink(path)
   }
 
   /** `isNoted`: the owner remembers only what it noted, so the tail is cut and comes again from elsewhere. */

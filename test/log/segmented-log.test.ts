@@ -9,7 +9,7 @@ import { Prng } from '../../src/lib/prng.ts'
 import { FileDisk } from '../../src/log/file-disk.ts'
 import { heapMapper, type MapFile, memoryMapper } from '../../src/log/mapped-file.ts'
 import { indexHeaderBytes } from '../../src/log/offset-index.ts'
-import type { Disk } from '../../src/log/ports.ts'
+import type { Disk, File } from '../../src/log/ports.ts'
 import type { DataLoss } from '../../src/log/segment.ts'
 import { SegmentedLog, type SegmentedLogOptions } from '../../src/log/segmented-log.ts'
 import { recordHeaderBytes, storeHeaderBytes } from '../../src/log/store.ts'
@@ -101,6 +101,23 @@ function text(log: SegmentedLog, offset: number): string {
   return toUtf8((result as { data: Uint8Array }).data)
 }
 
+/** The files of `disk` that are open from now on. */
+function openFilesOf(disk: Disk): ReadonlySet<File> {
+  const files = new Set<File>()
+  const open = disk.open.bind(disk)
+  disk.open = (path, options) => {
+    const file = open(path, options)
+    const close = file.close.bind(file)
+    file.close = () => {
+      files.delete(file)
+      close()
+    }
+    files.add(file)
+    return file
+  }
+  return files
+}
+
 const synced = (log: SegmentedLog) =>
   new Promise<void>((resolve, reject) => log.sync(error => (error === null ? resolve() : reject(error))))
 
@@ -180,7 +197,7 @@ for (const [name, makePlace] of Object.entries(places)) {
       assert.deepEqual(texts(log), textsOf(0, 23))
     })
 
-    it('hides what is before its start and unlinks only when it is told', () => {
+    it('hides what is before its start, and gives its files up only when it is told', () => {
       const place = makePlace()
       const log = filled(place, 17)
       const before = place.disk.list('streams/1')
@@ -189,10 +206,10 @@ for (const [name, makePlace] of Object.entries(places)) {
       assert.deepEqual(place.disk.list('streams/1'), before)
       assert.deepEqual(log.unlinkableBefore(9), [fileOf(0, 'store')])
       assert.deepEqual(log.unlinkableBefore(11), [fileOf(0, 'store'), fileOf(5, 'store')])
-      assert.equal(log.unlinkBefore(9), 1)
-      assert.equal(log.unlinkBefore(17), 1)
-      assert.deepEqual(log.unlinkableBefore(17), [])
-      assert.deepEqual(place.disk.list('streams/1'), before.slice(4))
+      assert.deepEqual(log.giveUpBefore(9), [fileOf(0, 'index'), fileOf(0, 'store')])
+      assert.deepEqual(log.giveUpBefore(17), [fileOf(5, 'index'), fileOf(5, 'store')])
+      assert.deepEqual([log.unlinkableBefore(17), log.giveUpBefore(17)], [[], []])
+      assert.deepEqual(place.disk.list('streams/1'), before)
       assert.deepEqual(texts(log), textsOf(11, 17))
     })
 
@@ -201,7 +218,7 @@ for (const [name, makePlace] of Object.entries(places)) {
       const log = filled(place, 13)
       log.truncateBefore(13)
       assert.deepEqual([log.lowestOffset, log.nextOffset, texts(log)], [13, 13, []])
-      assert.equal(log.unlinkBefore(13), 3)
+      assert.equal(log.giveUpBefore(13).length, 6)
       assert.equal(log.append(dataOf(13)), 13)
       log.close()
       assert.deepEqual(texts(openLog(place, { noted: { start: 13, end: 14 } })), textsOf(13, 14))
@@ -325,6 +342,34 @@ for (const [name, makePlace] of Object.entries(places)) {
       assert.equal(warm.size, 2)
       log.close()
       assert.equal(warm.size, 0)
+    })
+
+    it('keeps few active segments open, those of logs that nobody uses not', async () => {
+      const warm = new WarmSegments(2)
+      const place = makePlace()
+      const open = openFilesOf(place.disk)
+      const logs = Array.from({ length: 6 }, (_, i) => openLog(place, { warm, directory: `streams/${i}` }))
+      for (let round = 0; round < 3; round++) {
+        for (const log of logs) {
+          log.append(dataOf(round))
+          await synced(log)
+          assert.ok(open.size <= 2, `${open.size} files are open`)
+        }
+        for (const log of logs) assert.deepEqual(texts(log), textsOf(0, round + 1))
+      }
+      for (const log of logs) log.close()
+      assert.equal(open.size, 0)
+    })
+
+    it('closes no file whose records are not synced', async () => {
+      const warm = new WarmSegments(1, 2)
+      const place = makePlace()
+      const logs = ['a', 'b', 'c'].map(directory => filled(place, 2, { warm, directory }))
+      assert.equal(warm.isCrowded, true)
+      for (const log of logs) log.read(0)
+      assert.deepEqual([warm.size, logs.map(log => log.needsSync)], [1, [true, true, true]])
+      for (const log of logs) await synced(log)
+      assert.deepEqual([warm.isCrowded, warm.size], [false, 1])
     })
 
     it('proposes to cut whole segments by bytes, never the active one', () => {
@@ -618,9 +663,9 @@ describe('a segmented log on a failing disk', () => {
     const log = filled(place, 7)
     const first = synced(log)
     log.truncateBefore(7)
-    assert.equal(log.unlinkBefore(7), 0)
+    assert.equal(log.giveUpBefore(7).length, 0)
     await first
-    assert.equal(log.unlinkBefore(7), 2)
+    assert.equal(log.giveUpBefore(7).length, 4)
   })
 })
 

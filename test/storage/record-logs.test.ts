@@ -1,0 +1,281 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, it } from 'node:test'
+import { Keys } from '../../src/keyspace/keys.ts'
+import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
+import { Partitions } from '../../src/keyspace/partitions.ts'
+import { encodeRecord } from '../../src/keyspace/record.ts'
+import type { RowStore } from '../../src/keyspace/row-store.ts'
+import { endOf, prefixes } from '../../src/keyspace/rows.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { Prng } from '../../src/lib/prng.ts'
+import { FileDisk } from '../../src/log/file-disk.ts'
+import { heapMapper, memoryMapper } from '../../src/log/mapped-file.ts'
+import type { Disk } from '../../src/log/ports.ts'
+import { WarmSegments } from '../../src/log/warm-segments.ts'
+import { openLogs, type RecordHome, type RecordLogs } from '../../src/storage/record-logs.ts'
+import { scale } from '../lib/scale.ts'
+import { SimDisk } from '../lib/sim-disk.ts'
+
+const roots: string[] = []
+after(() => {
+  for (const root of roots) rmSync(root, { recursive: true })
+})
+
+function realHome(warm: WarmSegments): RecordHome & { readonly disk: FileDisk } {
+  const root = mkdtempSync(join(tmpdir(), 'roundhouse-records-'))
+  roots.push(root)
+  const disk = new FileDisk(root)
+  return { disk, map: memoryMapper(root, heapMapper(disk)), random: new Prng(1), warm }
+}
+
+function simulatedHome(): RecordHome & { readonly disk: SimDisk } {
+  const disk = new SimDisk({ schedule: setImmediate })
+  return { disk, map: heapMapper(disk), random: new Prng(1), warm: new WarmSegments() }
+}
+
+const directory = 'streams/1/1'
+
+/** A replica's logs and the rows that name them, over checkpoints and ends of the process without any warning. */
+class Bench {
+  readonly home: RecordHome
+  rows = new MemoryRows()
+  checkpointed: (readonly [string, Bytes])[] = []
+  logs: RecordLogs
+  partitions!: Partitions
+  private index = 0
+
+  constructor(home: RecordHome) {
+    this.home = home
+    this.logs = openLogs(home, directory, [])
+    this.resume()
+  }
+
+  private resume(): void {
+    this.rows = new MemoryRows()
+    for (const [key, value] of this.checkpointed) this.rows.put(key, value)
+    const { logs, rows } = this
+    const keys = new Keys(
+      new Proxy(rows, {
+        get: (target, name) => (name === 'records' ? logs : bound(target, name)),
+      }) as RowStore,
+    )
+    this.partitions = new Partitions(keys)
+    this.begin = () => keys.beginEntry(++this.index, this.index, 1)
+  }
+
+  private begin: () => void = () => {}
+
+  append(partition: number, records: readonly Bytes[]): number {
+    this.begin()
+    return this.partitions.append({ stream: 1, partition }, fromUtf8(`s/${partition}`), records)
+  }
+
+  async checkpoint(): Promise<void> {
+    const frozen = this.logs.freeze()
+    const rows = [...this.rows.range(prefixes.partition, endOf(prefixes.partition))]
+    await this.logs.sync(frozen)
+    this.checkpointed = rows
+    this.logs.settle(frozen)
+  }
+
+  /** As a start behind kill -9 does it: what is in files is there, what was noted is known, nothing was closed. */
+  restart(home = this.home): void {
+    this.logs = openLogs(home, directory, this.checkpointed)
+    this.resume()
+  }
+
+  valueAt(partition: number, offset: number): string {
+    const { records } = this.partitions.read({ stream: 1, partition }, offset, 1, 1)
+    return toUtf8(records[0]!.subarray(-12))
+  }
+}
+
+function bound(target: object, name: string | symbol): unknown {
+  const value = Reflect.get(target, name) as unknown
+  return typeof value === 'function' ? value.bind(target) : value
+}
+
+const nameOf = (offset: number) => String(offset).padStart(12, '0')
+const record = (text: string) => encodeRecord({ value: fromUtf8(text), key: null, headers: [], type: 0 })
+const some = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) => record(nameOf(from + i)))
+/** Of files below the directories made here. */
+const descriptors = () => readdirSync('/proc/self/fd').filter(isOurs).length
+
+function isOurs(descriptor: string): boolean {
+  try {
+    const path = readlinkSync(`/proc/self/fd/${descriptor}`)
+    return roots.some(root => path.startsWith(root))
+  } catch {
+    return false // closed meanwhile
+  }
+}
+
+/** What is read from the files of `disk` from now on. */
+function readsOf(disk: Disk): { count: number; bytes: number } {
+  const reads = { count: 0, bytes: 0 }
+  const open = disk.open.bind(disk)
+  disk.open = (path, options) => {
+    const file = open(path, options)
+    const read = file.read.bind(file)
+    file.read = (position, length) => {
+      const bytes = read(position, length)
+      reads.count++
+      reads.bytes += bytes.byteLength
+      return bytes
+    }
+    return file
+  }
+  return reads
+}
+
+describe('the logs of many partitions', () => {
+  it('take no more descriptors than two limits say, written, synced, read and opened', async () => {
+    const limits = { warm: 4, unsynced: 6, atOnce: 16 }
+    const max = limits.warm + limits.unsynced + limits.atOnce
+    const bench = new Bench(realHome(new WarmSegments(limits.warm, limits.unsynced)))
+    const before = descriptors()
+    const partitions = 60
+    const large = Array.from({ length: 3 }, () => record('x'.repeat(100 * 1024)))
+    let most = 0
+    const looked = () => {
+      most = Math.max(most, descriptors() - before)
+    }
+    for (let round = 0; round < 3; round++) {
+      for (let partition = 0; partition < partitions; partition++) {
+        bench.append(partition, [...large, ...some(0, 1)])
+        looked()
+      }
+      const look = setInterval(looked, 1)
+      await bench.checkpoint()
+      clearInterval(look)
+      for (let partition = 0; partition < partitions; partition++) {
+        assert.equal(bench.valueAt(partition, 4 * round + 3), nameOf(0))
+        looked()
+      }
+    }
+    assert.ok(most <= max, `${most} descriptors`)
+    bench.logs.close()
+    assert.equal(descriptors(), before)
+    bench.restart()
+    assert.ok(descriptors() - before <= limits.warm, `${descriptors() - before} descriptors`)
+    for (let partition = 0; partition < partitions; partition++) bench.append(partition, some(0, 1))
+    bench.logs.close()
+  })
+
+  const count = scale(100_000, 1_000_000)
+  it(`hold ${count} records in few descriptors, and find any of them with one read of a few bytes`, async () => {
+    const home = { ...realHome(new WarmSegments(4)), segmentBytesMax: Math.ceil(count / 20) * 32 }
+    const reads = readsOf(home.disk)
+    const before = descriptors()
+    const bench = new Bench(home)
+    const batch = count / 100
+    for (let first = 0; first < count; first += batch) {
+      bench.append(0, some(first, first + batch))
+      await bench.checkpoint()
+    }
+    assert.ok(home.disk.list(`${directory}/1/0-1`).filter(name => name.endsWith('.store')).length >= 18)
+    const random = new Prng(7)
+    const lookups = 2_000
+    reads.count = reads.bytes = 0
+    for (let i = 0; i < lookups; i++) {
+      const offset = random.below(count)
+      assert.equal(bench.valueAt(0, offset), nameOf(offset))
+    }
+    // One for the record, one for the header of a file that was closed.
+    assert.ok(reads.count <= 2 * lookups, `${reads.count} reads`)
+    assert.ok(reads.bytes <= 100 * lookups, `${reads.bytes} bytes`)
+    assert.ok(descriptors() - before <= 6, `${descriptors() - before} descriptors`)
+    reads.count = 0
+    // A time is found by bisection: a read, or two, for each bit of the number of records.
+    bench.partitions.seek({ stream: 1, partition: 0 }, 5)
+    assert.ok(reads.count <= 2 * Math.ceil(Math.log2(count)), `${reads.count} reads`)
+    bench.logs.close()
+  })
+})
+
+describe('a start behind kill -9', () => {
+  it('reads the end of each log only, and cuts off what no checkpoint names', async () => {
+    const home = simulatedHome()
+    const bench = new Bench(home)
+    const batch = 1_000
+    const rounds = 100
+    for (let round = 0; round < rounds; round++) {
+      bench.append(0, some(round * batch, (round + 1) * batch))
+      await bench.checkpoint()
+    }
+    const bytes = bench.partitions.bytesOf({ stream: 1, partition: 0 })
+    for (let round = rounds; round < rounds + 20; round++)
+      bench.append(0, some(round * batch, (round + 1) * batch))
+    const reads = readsOf(home.disk)
+    bench.restart()
+    const indexBytes = rounds * batch * 4
+    assert.ok(reads.bytes < indexBytes + bytes / 4, `${reads.bytes} read of ${bytes}`)
+    const end = rounds * batch
+    assert.equal(bench.append(0, some(end, end + 5)), end)
+    await bench.checkpoint()
+    bench.restart()
+    for (const offset of [0, end - 1, end, end + 4]) assert.equal(bench.valueAt(0, offset), nameOf(offset))
+    assert.equal(bench.partitions.find({ stream: 1, partition: 0 })?.end, end + 5)
+  })
+
+  it('brings back what was synced after a power cut, wherever it finds the index that was not', async () => {
+    for (let seed = 1; seed <= 8; seed++) {
+      const home = simulatedHome()
+      const bench = new Bench({ ...home, segmentBytesMax: 2 ** 20 })
+      for (let round = 0; round < 12; round++) {
+        bench.append(0, some(round * 1_000, (round + 1) * 1_000))
+        await bench.checkpoint()
+      }
+      bench.append(0, some(12_000, 24_000))
+      home.disk.crash(new Prng(seed))
+      bench.restart({ ...home, warm: new WarmSegments(), segmentBytesMax: 2 ** 20 })
+      for (let offset = 0; offset < 12_000; offset += 499)
+        assert.equal(bench.valueAt(0, offset), nameOf(offset))
+      assert.equal(bench.append(0, some(12_000, 12_001)), 12_000)
+      await bench.checkpoint()
+      bench.restart()
+      assert.equal(bench.valueAt(0, 12_000), nameOf(12_000))
+    }
+  })
+
+  for (const operation of ['open', 'read'] as const)
+    it(`calls a log lost whose file fails an ${operation}: one replica's trouble, not the node's`, async () => {
+      const home = simulatedHome()
+      const bench = new Bench(home)
+      for (const partition of [0, 1]) bench.append(partition, some(0, 10))
+      await bench.checkpoint()
+      home.disk.failOnce(operation, `${directory}/1/1-2/${'0'.repeat(20)}.store`)
+      assert.throws(() => bench.restart(), { code: 'CORRUPT' })
+      bench.restart()
+      assert.equal(bench.valueAt(1, 9), nameOf(9))
+    })
+})
+
+describe('the main thread', () => {
+  it('unlinks nothing and syncs no directory while the node runs', async () => {
+    const home = simulatedHome()
+    const bench = new Bench({ ...home, segmentBytesMax: 400 })
+    for (let round = 0; round < 5; round++) {
+      bench.append(0, some(8 * round, 8 * round + 8))
+      bench.append(round, some(0, 20))
+      await bench.checkpoint()
+    }
+    const never = (name: string) => (path: string) => assert.fail(`${name} ${path}`)
+    home.disk.removeTree = never('removeTree')
+    home.disk.syncDirectory = never('syncDirectory')
+    const before = home.disk.list(`${directory}/1/0-1`).length
+    bench.partitions.trim({ stream: 1, partition: 0 }, 30)
+    bench.append(7, some(0, 20))
+    await bench.checkpoint()
+    bench.partitions.drop(2, [])
+    await bench.checkpoint()
+    await bench.checkpoint()
+    assert.ok(before > 5)
+    for (let i = 0; i < 10; i++) await new Promise(resolve => setImmediate(resolve))
+    assert.equal(home.disk.list(`${directory}/1`).length, 0)
+  })
+})
