@@ -50,10 +50,14 @@ export function sharedSession(wallMs: number, place = `${hostname()} ${process.g
   }
 }
 
+/** Refused for its session alone: by that shard nothing of it was done. */
+export function isOfSession(error: unknown): boolean {
+  return error instanceof RemoteError && (error.code === 'SESSION_FULL' || error.code === 'SESSION_STALE')
+}
+
 /** Refused for its session alone, and of one shard: so nothing of it was done. */
 export function mayGoWithout(error: unknown, command: string, argumentCount: number): boolean {
-  if (!(error instanceof RemoteError)) return false
-  if (error.code !== 'SESSION_FULL' && error.code !== 'SESSION_STALE') return false
+  if (!isOfSession(error)) return false
   switch (commands.get(command.toUpperCase())?.keys) {
     case 'first':
     case 'pair':

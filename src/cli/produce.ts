@@ -1,6 +1,10 @@
 /**
  * `produce STREAM < file`: a line a record, in batches, pipelined over one ProduceStream. Each batch has a sequence of one
  * session: what a broken call leaves undecided is sent again through another node, and appended once.
+ *
+ * `echo … | produce` in a loop must not leave a session a process in the shard, so the first batches carry that of
+ * one-shot.ts. Each of them is alone under way: where it is refused for its session, it is certain that nothing of it was
+ * done, and it begins the process's own session, as do the batches that follow.
  */
 import { createReadStream, fstatSync, statSync } from 'node:fs'
 import xxhash from 'xxhash-wasm'
@@ -14,6 +18,7 @@ import { systemReason } from '../lib/system-reason.ts'
 import { partitionOfKey, produceLimits } from '../node/stream-batch.ts'
 import { newSession } from './calls.ts'
 import { type Connection, connectionOptions, type Nodes, outputOption } from './connection.ts'
+import { type Carried, isOfSession, sharedSession, sharedTimeoutMsMax } from './one-shot.ts'
 import { bytesText, printJson } from './print.ts'
 import { Progress } from './progress.ts'
 import { type GivenRecord, headersOf, recordOfJson } from './record-text.ts'
@@ -31,6 +36,8 @@ const limits = {
   silentMs: 10_000,
   /** A session is young enough for every shard for as long; then a new one begins, when nothing is under way. */
   sessionMs: 30 * 60_000,
+  /** Under the session that all processes share. */
+  sharedBatchesMax: 4,
 } as const
 
 export const produceVerb: Verb = {
@@ -70,9 +77,12 @@ export const produceVerb: Verb = {
 }
 
 interface Batch {
-  readonly request: ProduceRequest
-  readonly sequence: bigint
+  request: ProduceRequest
+  sequence: bigint
   readonly inputBytes: number
+  /** Whether all processes share its session; then its request says what is acknowledged. */
+  isShared: boolean
+  timesSent: number
 }
 
 interface Filling {
@@ -96,6 +106,7 @@ class Producing {
   private session = Buffer.alloc(0)
   private sessionMs = Number.NEGATIVE_INFINITY
   private sequence = 0n
+  private sharedLeft: number
   private readonly done = new Map<number, { first: bigint; last: bigint; count: number }>()
   private link: Link | null = null
   private wake: () => void = () => {}
@@ -111,6 +122,7 @@ class Producing {
     this.stream = input.positionals[0]!
     const { partition } = input.options
     this.only = partition === undefined ? undefined : integerOf(partition, '--partition', 0, 1023)
+    this.sharedLeft = nodes.timeoutMs <= sharedTimeoutMsMax ? limits.sharedBatchesMax : 0
     this.progress = new Progress(shell.stderr, `produce ${this.stream}`, 'KiB')
   }
 
@@ -223,25 +235,49 @@ class Producing {
     const filling = this.filling.get(place)
     if (filling === undefined) return
     this.filling.delete(place)
-    if (Date.now() - this.sessionMs > limits.sessionMs) {
-      await this.settled(0)
-      this.session = newSession(Date.now())
-      this.sessionMs = Date.now()
-      this.sequence = 0n
-    }
-    await this.settled(limits.batchesMax - 1)
-    this.sequence += 1n
+    const isShared = this.sharedLeft > 0
+    const isNew = Date.now() - this.sessionMs > limits.sessionMs
+    await this.settled(isShared || isNew ? 0 : limits.batchesMax - 1)
+    const carried = isShared ? this.nextShared() : this.nextOwn(isNew)
     const request = ProduceRequestType.fromPartial({
       stream: this.stream,
       ...(place === -1 ? {} : { partition: place }),
       records: filling.records,
-      session: this.session,
-      sequence: this.sequence,
+      ...carried,
     })
-    const batch = { request, sequence: this.sequence, inputBytes: filling.inputBytes }
+    const { sequence } = carried
+    const batch = { request, sequence, inputBytes: filling.inputBytes, isShared, timesSent: 0 }
     this.unanswered.push(batch)
     if (this.link === null || this.link.failure !== null) await this.resume()
     else this.link.send(batch, this.lowest)
+  }
+
+  private nextShared(): Carried {
+    this.sharedLeft--
+    return sharedSession(Date.now())
+  }
+
+  /** `isNew`: under a new session, with nothing under way in another. */
+  private nextOwn(isNew: boolean): Pick<Carried, 'session' | 'sequence'> {
+    if (isNew) {
+      this.session = newSession(Date.now())
+      this.sessionMs = Date.now()
+      this.sequence = 0n
+    }
+    this.sequence += 1n
+    return { session: this.session, sequence: this.sequence }
+  }
+
+  /** False: it is not for its session that the one batch which is under way was refused, or nobody knows. */
+  private goesOnAlone(error: unknown): boolean {
+    const [batch] = this.unanswered
+    if (batch?.isShared !== true || batch.timesSent > 1 || !isOfSession(error)) return false
+    this.sharedLeft = 0
+    const carried = this.nextOwn(true)
+    batch.isShared = false
+    batch.sequence = carried.sequence
+    batch.request = { ...batch.request, ...carried, ackedBelow: 0n }
+    return true
   }
 
   private get lowest(): bigint {
@@ -267,10 +303,20 @@ class Producing {
     this.link?.close()
     this.link = null
     // Only what may go better elsewhere or later is tried again.
-    if (failure !== null && !isPassing(failure)) throw failure
+    if (failure !== null && !isPassing(failure) && !this.goesOnAlone(failure)) throw failure
     if (this.only !== undefined) await this.toLeader(this.only)
+    try {
+      await this.sendAll()
+    } catch (error) {
+      if (!this.goesOnAlone(error)) throw error
+      await this.sendAll()
+    }
+  }
+
+  private async sendAll(): Promise<void> {
     await this.nodes.call('write', async (_, connection) => {
       const before = this.acknowledged
+      this.link?.close()
       const link = new Link(connection, {
         answered: response => this.answered(response),
         failed: () => this.wake(),
@@ -364,11 +410,13 @@ class Link {
     }, 1_000)
   }
 
-  send({ request }: Batch, ackedBelow: bigint): void {
+  send(batch: Batch, lowest: bigint): void {
     if (this.failure !== null) return
     if (this.unanswered++ === 0) this.heardMs = Date.now()
+    batch.timesSent++
+    const { request, isShared } = batch
     // Nobody waits for it to drain: so much is never unanswered that it would matter.
-    this.call.write({ ...request, ackedBelow })
+    this.call.write(isShared ? request : { ...request, ackedBelow: lowest })
   }
 
   close(): void {

@@ -1,7 +1,7 @@
 import { runCommand, withSuggestion } from './calls.ts'
 import { connectionOptions, Nodes, outputOption } from './connection.ts'
 import { printJson, printReply, replyJson } from './print.ts'
-import { readOperations, runAtomic } from './run-atomic.ts'
+import { placeLines, readLines, runAtomic } from './run-atomic.ts'
 import { exitCodes, UsageError, type Verb } from './shell.ts'
 
 export const runVerb: Verb = {
@@ -38,11 +38,11 @@ export const runVerb: Verb = {
     const { atomic } = input.options
     if ((command === '') === (atomic === undefined))
       throw new UsageError(['give a command, or a file of commands with --atomic FILE'])
-    const operations = atomic === undefined ? null : readOperations(String(atomic))
+    const lines = atomic === undefined ? null : readLines(String(atomic))
     const nodes = Nodes.from(input, shell)
     try {
-      if (operations !== null) {
-        const { responses, revision } = await runAtomic(nodes, operations)
+      if (lines !== null) {
+        const { responses, revision } = await runAtomic(nodes, await placeLines(nodes, lines))
         if (input.options.output === 'json')
           printJson(shell.stdout, {
             outcome: 'applied',

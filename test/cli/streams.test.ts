@@ -171,6 +171,58 @@ describe('streams in the shell', () => {
       assert.equal(first, seen.find(each => each.sequence === sequence)!.first)
   })
 
+  it('take no session a process while they are few; many come under one of their own', async () => {
+    await run('stream create few')
+    const seen: { id: string; sequence: number }[] = []
+    h.service.streams.onProduce = ({ session }) => {
+      seen.push({ id: Buffer.from(session!.id).toString('hex'), sequence: session!.sequence })
+    }
+    try {
+      for (let i = 0; i < 3; i++) assert.equal((await run('produce few', 'x\n')).exit, 0)
+      const shared = new Set(seen.map(({ id }) => id))
+      // A half hour may have ended meanwhile.
+      assert.ok(shared.size <= 2 && new Set(seen.map(({ sequence }) => sequence)).size === 3)
+      assert.equal((await run('produce few --timeout 5m', 'x\n')).exit, 0)
+      assert.deepEqual([shared.has(seen[3]!.id), seen[3]!.sequence], [false, 1])
+      seen.length = 0
+      const { exit, out } = await run('produce few', 'y\n'.repeat(9_500))
+      assert.deepEqual([exit, out], [0, '9500 records in few/0, offsets 4 to 9503\n'])
+      const own = seen.filter(({ sequence }) => sequence <= 10)
+      assert.deepEqual([seen.length, own.map(({ sequence }) => sequence)], [10, [1, 2, 3, 4, 5, 6]])
+      assert.equal(new Set(own.map(({ id }) => id)).size, 1)
+    } finally {
+      h.service.streams.onProduce = () => {}
+    }
+  })
+
+  it('go on under a session of their own where the shared one has no room, if they were sent once', async () => {
+    await run('stream create crowded')
+    const full = new RoundhouseError('SESSION_FULL', { what: 'sequences of this session', max: 1_024 })
+    const sequences: number[] = []
+    let isUndecided = false
+    h.service.streams.onProduce = ({ session }) => {
+      sequences.push(session!.sequence)
+      if (session!.sequence < 10) return
+      if (isUndecided && sequences.length === 1)
+        throw new RoundhouseError('OUTCOME_UNKNOWN', { why: 'for the test' })
+      throw full
+    }
+    try {
+      const { exit, out } = await run('produce crowded', 'x\n')
+      assert.deepEqual([exit, out], [0, '1 record in crowded/0, offset 0\n'])
+      assert.deepEqual([sequences.length, sequences[1]], [2, 1])
+      isUndecided = true
+      sequences.length = 0
+      const { exit: undecided, err } = await run('produce crowded --timeout 2s', 'x\n')
+      assert.deepEqual(
+        [undecided, /unknown/i.test(err), sequences.every(each => each > 10)],
+        [75, true, true],
+      )
+    } finally {
+      h.service.streams.onProduce = () => {}
+    }
+  })
+
   it('say how many were acknowledged before what went wrong', async () => {
     await run('stream create full')
     let calls = 0
