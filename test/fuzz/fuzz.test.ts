@@ -9,7 +9,7 @@ import { Heartbeat } from './watchdog.ts'
 
 const seed = 20_260_720
 /** For a decoder of microseconds; a whole recovery gets its share of them. */
-const inputs = 5_000
+const inputs = 4_000
 
 describe('bad input', () => {
   const heartbeat = new Heartbeat()

@@ -596,9 +596,8 @@ const recordFiles: Family = {
     const directory = `${generation}/${log}`
     for (const [offset, each] of written.entries()) {
       logs.append(log, offset, [each])
-      logs.freeze()
+      await logs.sync(logs.freeze())
     }
-    await logs.sync()
     for (const name of source.list(directory)) {
       const file = source.open(`${directory}/${name}`)
       files.set(name, Uint8Array.from(file.read(0, file.size())))

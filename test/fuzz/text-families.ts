@@ -1,24 +1,35 @@
 /** What people write: settings, command lines, histories. */
 
+import { Readable } from 'node:stream'
+import { benchVerb } from '../../src/cli/bench.ts'
 import { runCli } from '../../src/cli/cli.ts'
+import { completionVerb } from '../../src/cli/completion.ts'
 import { configCheckVerb } from '../../src/cli/config-check.ts'
 import { configShowVerb } from '../../src/cli/config-show.ts'
+import { consumeVerb } from '../../src/cli/consume.ts'
 import { devAddNodeVerb } from '../../src/cli/dev-add-node.ts'
 import { devStartVerb } from '../../src/cli/dev-start.ts'
 import { getVerb } from '../../src/cli/get.ts'
+import { getServersVerb } from '../../src/cli/get-servers.ts'
+import { groupsVerb } from '../../src/cli/groups.ts'
 import { healthVerb } from '../../src/cli/health.ts'
 import { helpVerb } from '../../src/cli/help-verb.ts'
 import { leaveVerb } from '../../src/cli/leave.ts'
 import { nodesVerb } from '../../src/cli/nodes.ts'
+import { linesOf, produceVerb } from '../../src/cli/produce.ts'
+import { promptVerb } from '../../src/cli/prompt.ts'
 import { rebalanceVerb } from '../../src/cli/rebalance.ts'
+import { headersOf, recordOfJson } from '../../src/cli/record-text.ts'
 import { recoverVerb } from '../../src/cli/recover.ts'
 import { replaceVerb } from '../../src/cli/replace.ts'
 import { runVerb } from '../../src/cli/run.ts'
+import { parseLines } from '../../src/cli/run-atomic.ts'
 import { serveVerb } from '../../src/cli/serve.ts'
 import { setVerb } from '../../src/cli/set.ts'
 import { shardsVerb } from '../../src/cli/shards.ts'
-import { exitCodes, type Verb } from '../../src/cli/shell.ts'
+import { exitCodes, UsageError, type Verb } from '../../src/cli/shell.ts'
 import { statusVerb } from '../../src/cli/status.ts'
+import { streamVerbs } from '../../src/cli/streams.ts'
 import { verifyVerb } from '../../src/cli/verify.ts'
 import { versionVerb } from '../../src/cli/version.ts'
 import { parseSettingsFile } from '../../src/config/file.ts'
@@ -31,7 +42,7 @@ import { fromUtf8 } from '../../src/lib/bytes.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import { fakeShell } from '../cli/fake-cluster.ts'
 import { decodes, type Family, type Outcome } from './family.ts'
-import { Mutator, textTokens } from './mutate.ts'
+import { damagedJson, Mutator, textTokens } from './mutate.ts'
 
 const yaml = `node_id: n1
 host: 127.0.0.1
@@ -86,6 +97,8 @@ function inertVerbs(): Verb[] {
     ],
     ...[shardsVerb, rebalanceVerb, leaveVerb, replaceVerb, recoverVerb(neverCalled), verifyVerb, healthVerb],
     ...[configCheckVerb, configShowVerb, versionVerb],
+    ...[...streamVerbs, groupsVerb, produceVerb, consumeVerb, getServersVerb],
+    ...[benchVerb(neverCalled, neverCalled), promptVerb(neverCalled), completionVerb(() => verbs)],
   ]
   const inert = verbs.map(
     (verb): Verb => ({
@@ -181,6 +194,90 @@ const argv: Family = {
   },
 }
 
+/** Lines of `produce`: byte for byte, or JSON. */
+const recordLines: Family = {
+  name: 'record-line',
+  refuses: 'UsageError',
+  share: 0.5,
+  open: async () => {
+    const lines = [
+      '{"value":"a","key":"k","headers":{"h":"1","b":{"base64":"/w=="}},"type":7}',
+      '{"value":{"base64":"/wA="}}',
+    ].map(fromUtf8)
+    const one = new Mutator(lines, { isText: true })
+    const many = new Mutator([fromUtf8('one\n\n three\r\nlast'), ...lines], { isText: true })
+    const headers = new Mutator([fromUtf8('a=1,b=x=y')], { isText: true })
+    return {
+      run: async each => {
+        switch (each.below(3)) {
+          case 0: {
+            const bytes = Buffer.from(many.next(each))
+            const cut = each.below(bytes.byteLength + 1)
+            const found: Buffer[] = []
+            for await (const some of linesOf(Readable.from([bytes.subarray(0, cut), bytes.subarray(cut)])))
+              found.push(...some)
+            const text = Buffer.concat(found.flatMap((line, i) => (i === 0 ? [line] : [newline, line])))
+            if (!bytes.subarray(0, text.byteLength).equals(text) || bytes.byteLength > text.byteLength + 1)
+              throw new Error('lines are not what was read')
+            return 'taken'
+          }
+          case 1:
+            return understood(() => headersOf(Buffer.from(headers.next(each)).toString('utf8')))
+          default:
+            return understood(() => {
+              const bytes = Buffer.from(each.below(4) === 0 ? damagedText(each) : one.next(each))
+              const { value, key, headers, type } = recordOfJson(bytes, 1)
+              const all = [value, key ?? value, ...headers.map(header => header.value)]
+              if (!all.every(Buffer.isBuffer) || !Number.isInteger(type))
+                throw new Error('a record that is none')
+            })
+        }
+      },
+    }
+  },
+}
+
+const newline = Buffer.from('\n')
+
+function damagedText(random: Prng): Buffer {
+  const good = { value: 'a', key: 'k', headers: { h: '1', b: { base64: '/w==' } }, type: 7 }
+  return Buffer.from(JSON.stringify(damagedJson(good, random)) ?? '')
+}
+
+function understood(read: () => unknown): Outcome {
+  try {
+    read()
+    return 'taken'
+  } catch (error) {
+    if (error instanceof UsageError) return 'refused'
+    throw error
+  }
+}
+
+/** Files of `run --atomic`. */
+const atomicFiles: Family = {
+  name: 'atomic-file',
+  refuses: 'UsageError',
+  share: 0.5,
+  open: async () => {
+    const text = `# an order
+SET {u1}order:7 'new order' NX
+PRODUCE orders{u1}/3 "7 is \\"new\\"" key
+PRODUCE orders{u1} x
+`
+    const mutator = new Mutator([fromUtf8(text)], { isText: true })
+    return {
+      run: each =>
+        understood(() => {
+          for (const line of parseLines(Buffer.from(mutator.next(each)).toString('utf8'), 'f')) {
+            if (line.kind === 'produce' && line.partition !== null && !(line.partition < 2 ** 32))
+              throw new Error(`partition ${line.partition}`)
+          }
+        }),
+    }
+  },
+}
+
 const log = `INFO  jepsen.util - 0\t:invoke\t:read\tnil
 INFO  jepsen.util - 1\t:invoke\t:cas\t[1 4]
 INFO  jepsen.util - 0\t:ok\t:read\t3
@@ -226,4 +323,4 @@ const histories: Family = {
   },
 }
 
-export const textFamilies: readonly Family[] = [settingsFiles, argv, histories]
+export const textFamilies: readonly Family[] = [settingsFiles, argv, recordLines, atomicFiles, histories]

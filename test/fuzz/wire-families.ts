@@ -1,6 +1,9 @@
 /** What comes in over gRPC: from anybody who reaches the port, from peers, and from the peers that this node asked. */
 import { EventEmitter } from 'node:events'
 import { Metadata, type ServiceError, status } from '@grpc/grpc-js'
+import { CallError } from '../../src/client/call-error.ts'
+import { decodeText, readReply as readClientReply } from '../../src/client/reply.ts'
+import { ShardMap } from '../../src/client/shard-map.ts'
 import type { Reply } from '../../src/commands/command.ts'
 import { commands } from '../../src/commands/table.ts'
 import { isError, RemoteError, RoundhouseError } from '../../src/errors.ts'
@@ -10,6 +13,7 @@ import {
   HeartbeatRequest,
   HeartbeatResponse,
 } from '../../src/gen/clusterpb/cluster.ts'
+import { MapResponse } from '../../src/gen/roundhouse/v1/admin.ts'
 import { AskRequest } from '../../src/gen/roundhouse/v1/peer.ts'
 import { Detector, defaultSettings } from '../../src/gossip/detector.ts'
 import type { MemberRecord } from '../../src/gossip/member.ts'
@@ -586,6 +590,89 @@ const chunks: Family = {
   },
 }
 
+// --- What clients are answered --------------------------------------------------------------------------------------
+
+/** The TypeScript client's reading of answers: the value that its types promise, or the error. */
+const clientReplies: Family = {
+  name: 'client-reply',
+  refuses: 'CallError, RangeError for what no number holds, or what protobuf throws',
+  share: 1,
+  open: async random => {
+    const kinds = ['value', 'text', 'integer', 'rank', 'score', 'boolean', 'done', 'list'] as const
+    const all = [...kinds, 'values', 'maybeList', 'record', 'scored'] as const
+    const mutator = new Mutator(
+      replies(random).map(reply =>
+        encodeMessage(CommandResponse, writeResponse({ reply, revision: 77, lagMs: 3 }, 9n)),
+      ),
+    )
+    return {
+      run: each => {
+        let response: CommandResponse
+        try {
+          response = decodeMessage(CommandResponse, mutator.next(each))
+        } catch {
+          return 'refused'
+        }
+        const access = each.below(2) === 0 ? 'read' : 'write'
+        try {
+          const spec = { name: 'X', access, reply: all[each.below(all.length)]! } as const
+          const reply: unknown = readClientReply(spec, response, decodeText)
+          if (typeof reply === 'number' && !(spec.reply === 'score' || Number.isSafeInteger(reply)))
+            throw new Error(`${spec.reply} ${reply}`)
+          return 'taken'
+        } catch (error) {
+          if (error instanceof CallError || error instanceof RangeError) return 'refused'
+          throw error
+        }
+      },
+    }
+  },
+}
+
+/** The map of shards from a node that says anything: each place has an address or none. */
+const shardMaps: Family = {
+  name: 'shard-map',
+  refuses: 'a map that is not taken',
+  share: 1,
+  open: async () => {
+    const node = (i: number) => ({
+      ...{ nodeId: `n${i}`, address: `10.0.0.${i}:8080`, clientAddress: i === 2 ? '' : `h${i}:8080` },
+      state: 'alive',
+    })
+    const good = MapResponse.fromPartial({
+      ...{ clusterId: 'c1', epoch: 7n, shardCount: 4 },
+      nodes: [1, 2, 3].map(node),
+      leaders: ['n1', 'n2', '', 'n9'],
+    })
+    const mutator = new Mutator([encodeMessage(MapResponse, good)], { isText: true })
+    return {
+      run: each => {
+        const known = new ShardMap(['10.0.0.1:8080'])
+        const places = ['', 'k', '{k}a', '\u00e9'].map(text)
+        let isTaken = false
+        for (let i = 1 + each.below(2); i > 0; i--) {
+          let map: ReturnType<typeof MapResponse.create> | null = null
+          try {
+            map = decodeMessage(MapResponse, mutator.next(each))
+          } catch {
+            // gRPC says so, and the next node is asked.
+          }
+          if (map !== null) isTaken = known.take(map, known.mark())
+          for (const key of places) {
+            const place = known.placeOf(key)
+            if (!Number.isInteger(place) || place < 0 || place >= 16_384) throw new Error(`place ${place}`)
+            const leader = known.leaderOf(place)
+            if (leader !== null && typeof leader !== 'string') throw new Error(`leader ${leader}`)
+            if (leader !== null) known.forget(place, known.learn(place, leader))
+          }
+          if (!known.addresses().every(address => typeof address === 'string')) throw new Error('addresses')
+        }
+        return isTaken ? 'taken' : 'refused'
+      },
+    }
+  },
+}
+
 export const wireFamilies: readonly Family[] = [
   peerFrames,
   handshakes,
@@ -597,4 +684,6 @@ export const wireFamilies: readonly Family[] = [
   responses,
   errorDetails,
   chunks,
+  clientReplies,
+  shardMaps,
 ]
