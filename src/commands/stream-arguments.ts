@@ -1,6 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
 import type { PartitionId } from '../keyspace/partitions.ts'
-import { decodeRecord } from '../keyspace/record.ts'
+import { proveRecord } from '../keyspace/record.ts'
 import { type Bytes, fromLatin1, quote } from '../lib/bytes.ts'
 import type { Reply } from './command.ts'
 import { parseSafeInteger } from './integer.ts'
@@ -36,7 +36,7 @@ export function optionalAmountOf(bytes: Bytes, what: string): number | null {
 export function checkRecords(records: readonly Bytes[]): void {
   for (const record of records) {
     try {
-      decodeRecord(record)
+      proveRecord(record)
     } catch {
       throw new RoundhouseError('INVALID_ARGUMENT', {
         what: `record of ${record.byteLength} bytes`,

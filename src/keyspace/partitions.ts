@@ -2,7 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import { type Bytes, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Keys } from './keys.ts'
-import { keepRecord, timestampOf } from './record.ts'
+import { keepRecords, timestampOf } from './record.ts'
 import {
   endOf,
   numberKey,
@@ -87,7 +87,7 @@ export class Partitions {
   append(id: PartitionId, key: Bytes, records: readonly Bytes[]): number {
     const { term, logNowMs } = this.keys
     const found = this.find(id) ?? this.born(id, key)
-    const kept = records.map(record => keepRecord(record, logNowMs, term))
+    const kept = keepRecords(records, logNowMs, term)
     this.keys.rows.records.append(partitionLog(id, found.birth), found.end, kept)
     this.store(id, {
       ...found,
@@ -255,7 +255,8 @@ function decodeGone(bytes: Bytes): GoneStreams {
 /** Records begin with their checksums: the chain goes over those, not over all bytes again. */
 function chained(chain: number, records: readonly Bytes[]): number {
   const checksums = new Uint8Array(records.length * 4)
-  for (const [i, record] of records.entries()) checksums.set(record.subarray(0, 4), i * 4)
+  for (let i = 0; i < records.length; i++)
+    for (let byte = 0; byte < 4; byte++) checksums[4 * i + byte] = records[i]![byte]!
   return crc32(checksums, chain)
 }
 

@@ -1,7 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
 import { ByteReader, Malformed } from '../lib/byte-reader.ts'
-import { ByteWriter } from '../lib/byte-writer.ts'
-import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import { type Bytes, equalBytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 
 /**
@@ -41,28 +40,95 @@ export interface KeptRecord extends RecordBody {
 const flagKey = 1
 const crcBytes = 4
 
-export function encodeRecord({ value, key, headers, type }: RecordBody): Bytes {
-  const writer = new ByteWriter(value.byteLength + (key?.byteLength ?? 0) + 16)
-  writer.raw(new Uint8Array(crcBytes))
-  writer.varint(type)
-  writer.byte(key === null ? 0 : flagKey)
-  if (key !== null) writer.sized(key)
-  writer.varint(headers.length)
-  for (const header of headers) {
-    writer.sized(fromUtf8(header.name))
-    writer.sized(header.value)
+export function encodeRecord(record: RecordBody): Bytes {
+  return encodeRecords([record])[0]!
+}
+
+/** All of a batch, one after another in one buffer: an allocation a batch, a view a record. */
+export function encodeRecords(records: readonly RecordBody[]): Bytes[] {
+  const names = records.map(({ headers }) => (headers.length === 0 ? none : headers.map(namesOf)))
+  let total = 0
+  for (let i = 0; i < records.length; i++) total += recordBytes(records[i]!, names[i]!)
+  const out = new Uint8Array(total)
+  const encoded = new Array<Bytes>(records.length)
+  let at = 0
+  for (let i = 0; i < records.length; i++) {
+    const end = writeRecord(out, at, records[i]!, names[i]!)
+    const checksum = crc32(out.subarray(at + crcBytes, end))
+    for (let byte = 0; byte < crcBytes; byte++) out[at + byte] = checksum >>> (8 * byte)
+    encoded[i] = out.subarray(at, end)
+    at = end
   }
-  writer.raw(value)
-  const bytes = writer.finish()
-  const checksum = crc32(bytes.subarray(crcBytes))
-  for (let i = 0; i < crcBytes; i++) bytes[i] = checksum >>> (8 * i)
+  return encoded
+}
+
+const none: readonly Bytes[] = []
+const namesOf = ({ name }: RecordHeader) => fromUtf8(name)
+
+function recordBytes({ value, key, headers, type }: RecordBody, names: readonly Bytes[]): number {
+  let bytes = crcBytes + varintBytes(type) + 1 + varintBytes(headers.length) + value.byteLength
+  if (key !== null) bytes += sizedBytes(key)
+  for (let i = 0; i < headers.length; i++) bytes += sizedBytes(names[i]!) + sizedBytes(headers[i]!.value)
   return bytes
+}
+
+/** All but the checksum, which goes to `at`; answers the end. */
+function writeRecord(out: Uint8Array, at: number, record: RecordBody, names: readonly Bytes[]): number {
+  const { value, key, headers, type } = record
+  let next = writeVarint(out, at + crcBytes, type)
+  out[next++] = key === null ? 0 : flagKey
+  if (key !== null) next = writeSized(out, next, key)
+  next = writeVarint(out, next, headers.length)
+  for (let i = 0; i < headers.length; i++)
+    next = writeSized(out, writeSized(out, next, names[i]!), headers[i]!.value)
+  out.set(value, next)
+  return next + value.byteLength
+}
+
+function varintBytes(value: number): number {
+  let bytes = 1
+  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++
+  return bytes
+}
+
+const sizedBytes = ({ byteLength }: Bytes) => varintBytes(byteLength) + byteLength
+
+function writeVarint(out: Uint8Array, at: number, value: number): number {
+  let next = at
+  let rest = value
+  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) out[next++] = (rest % 0x80) | 0x80
+  out[next++] = rest
+  return next
+}
+
+function writeSized(out: Uint8Array, at: number, bytes: Bytes): number {
+  const next = writeVarint(out, at, bytes.byteLength)
+  out.set(bytes, next)
+  return next + bytes.byteLength
 }
 
 /** Throws CORRUPT where the bytes are not a whole record. Byte strings are views. */
 export function decodeRecord(bytes: Bytes): RecordBody {
   checkRecord(bytes)
   return parsed(bytes.subarray(crcBytes), readBody)
+}
+
+/** Throws CORRUPT as `decodeRecord` does, and for a name that is no UTF-8; makes nothing of the bytes. */
+export function proveRecord(bytes: Bytes): void {
+  checkRecord(bytes)
+  parsed(bytes, reader => {
+    reader.skip(crcBytes)
+    reader.varint()
+    const flags = reader.byte()
+    if ((flags & ~flagKey) !== 0) throw new Malformed(`flags ${flags}`)
+    if ((flags & flagKey) !== 0) reader.skip(reader.varint())
+    for (let left = reader.varint(); left > 0; left--) {
+      // It goes out as it is, and readers of protobuf refuse a text that is none.
+      const name = reader.sized()
+      if (!equalBytes(fromUtf8(toUtf8(name)), name)) throw new Malformed('a name that is no UTF-8')
+      reader.skip(reader.varint())
+    }
+  })
 }
 
 /** Throws CORRUPT where the checksum is not that of the bytes. */
@@ -73,11 +139,25 @@ function checkRecord(bytes: Bytes): void {
 
 /** The record with its place in time before it. */
 export function keepRecord(record: Bytes, timestampMs: number, term: number): Bytes {
-  const writer = new ByteWriter(record.byteLength + 12)
-  writer.varint(timestampMs)
-  writer.varint(term)
-  writer.raw(record)
-  return writer.finish()
+  return keepRecords([record], timestampMs, term)[0]!
+}
+
+/** Those of one entry, in one buffer. */
+export function keepRecords(records: readonly Bytes[], timestampMs: number, term: number): Bytes[] {
+  const aheadBytes = varintBytes(timestampMs) + varintBytes(term)
+  let total = 0
+  for (let i = 0; i < records.length; i++) total += aheadBytes + records[i]!.byteLength
+  const out = new Uint8Array(total)
+  const kept = new Array<Bytes>(records.length)
+  let at = 0
+  for (let i = 0; i < records.length; i++) {
+    const record = records[i]!
+    out.set(record, writeVarint(out, writeVarint(out, at, timestampMs), term))
+    const end = at + aheadBytes + record.byteLength
+    kept[i] = out.subarray(at, end)
+    at = end
+  }
+  return kept
 }
 
 /** Throws CORRUPT as `decodeRecord` does. */
@@ -88,6 +168,47 @@ export function decodeKept(bytes: Bytes): KeptRecord {
     const record = reader.raw(reader.remaining)
     return { timestampMs, term, ...decodeRecord(record) }
   })
+}
+
+/**
+ * Where the parts of a kept record lie: for who passes records on by the hundred thousand and makes nothing of them. The
+ * checksum is not looked at.
+ */
+export class KeptPlaces {
+  timestampMs = 0
+  term = 0
+  type = 0
+  /** Positions of its first bytes; of an absent key -1. */
+  crc = 0
+  key = -1
+  keyEnd = 0
+  headerCount = 0
+  headers = 0
+  value = 0
+  valueEnd = 0
+
+  /** Those of `kept`, until the next call. Throws CORRUPT for what is no kept record. */
+  of(kept: Bytes): this {
+    return parsed(kept, reader => {
+      this.timestampMs = reader.varint()
+      this.term = reader.varint()
+      this.crc = reader.at
+      reader.skip(crcBytes)
+      this.type = reader.varint()
+      const flags = reader.byte()
+      if ((flags & ~flagKey) !== 0) throw new Malformed(`flags ${flags}`)
+      const keyBytes = (flags & flagKey) === 0 ? 0 : reader.varint()
+      this.key = (flags & flagKey) === 0 ? -1 : reader.at
+      reader.skip(keyBytes)
+      this.keyEnd = reader.at
+      this.headerCount = reader.varint()
+      this.headers = reader.at
+      for (let left = 2 * this.headerCount; left > 0; left--) reader.skip(reader.varint())
+      this.value = reader.at
+      this.valueEnd = kept.byteLength
+      return this
+    })
+  }
 }
 
 /** Only the time of a kept record. */

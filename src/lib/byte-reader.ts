@@ -59,6 +59,18 @@ export class ByteReader {
     return this.raw(this.varint())
   }
 
+  /** The position of the next byte. */
+  get at(): number {
+    return this.position
+  }
+
+  /** Goes on behind the next `length` bytes. */
+  skip(length: number): void {
+    if (length > this.remaining)
+      throw new Malformed(`needs ${length} bytes at ${this.position}, has ${this.remaining}`)
+    this.position += length
+  }
+
   get isAtEnd(): boolean {
     return this.position === this.bytes.byteLength
   }

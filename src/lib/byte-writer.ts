@@ -1,4 +1,4 @@
-import { assert } from './assert.ts'
+import { BrokenInvariant } from './assert.ts'
 import type { Bytes } from './bytes.ts'
 
 /**
@@ -36,7 +36,8 @@ export class ByteWriter {
 
   /** A safe integer ≥ 0: one to eight bytes. */
   varint(value: number): void {
-    assert(Number.isSafeInteger(value) && value >= 0, `${value} is no varint`)
+    // Written by the million: no message is made before it is needed.
+    if (!(Number.isSafeInteger(value) && value >= 0)) throw new BrokenInvariant(`${value} is no varint`)
     this.room(8)
     while (value >= 0x80) {
       this.bytes[this.length++] = (value % 0x80) | 0x80

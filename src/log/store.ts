@@ -13,7 +13,7 @@
  * `preallocateBytes` makes the file zero-filled at that size, so that later syncs need not grow it.
  */
 import { RoundhouseError } from '../errors.ts'
-import { assert } from '../lib/assert.ts'
+import { assert, BrokenInvariant } from '../lib/assert.ts'
 import { type Bytes, emptyBytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Disk, File } from './ports.ts'
@@ -143,7 +143,8 @@ export class Store {
     const { position, offset } = this.endPlace
     let total = 0
     for (const data of records) {
-      assert(data.byteLength <= recordBytesMax, `store ${this.path}: a record of ${data.byteLength} bytes`)
+      if (data.byteLength > recordBytesMax)
+        throw new BrokenInvariant(`store ${this.path}: a record of ${data.byteLength} bytes`)
       total += recordHeaderBytes + data.byteLength
     }
     const out = Buffer.allocUnsafe(total)
@@ -152,8 +153,8 @@ export class Store {
     for (let i = 0; i < records.length; i++) {
       const data = records[i]!
       positions[i] = position + at
-      out.writeUInt32LE(data.byteLength, at)
-      out.writeUInt32LE(this.checksum(offset + i, data), at + 4)
+      writeUint32(out, at, data.byteLength)
+      writeUint32(out, at + 4, this.checksum(offset + i, data))
       out.set(data, at + recordHeaderBytes)
       at += recordHeaderBytes + data.byteLength
     }
@@ -172,8 +173,9 @@ export class Store {
     if (length === null) throw this.corrupt({ position, offset }, 'a record that does not fit the file')
     const end = recordHeaderBytes + length
     const bytes = first.byteLength >= end ? first : this.file.read(position, end)
-    if (!this.isValid(bytes, 0, length, offset)) throw this.corrupt({ position, offset }, 'a wrong checksum')
-    return bytes.subarray(recordHeaderBytes, end)
+    const data = this.validAt(bytes, 0, offset)
+    if (data === null) throw this.corrupt({ position, offset }, 'a wrong checksum')
+    return data
   }
 
   /**
@@ -185,13 +187,12 @@ export class Store {
     const records: Bytes[] = []
     let at = 0
     while (from.position + at < to) {
-      const place = { position: from.position + at, offset: from.offset + records.length }
-      const length = this.lengthAt(bytes, at)
-      if (length === null || !this.isValid(bytes, at, length, place.offset)) {
-        throw this.corrupt(place, 'a wrong length or checksum')
-      }
-      records.push(bytes.subarray(at + recordHeaderBytes, at + recordHeaderBytes + length))
-      at += recordHeaderBytes + length
+      const offset = from.offset + records.length
+      const data = this.validAt(bytes, at, offset)
+      if (data === null)
+        throw this.corrupt({ position: from.position + at, offset }, 'a wrong length or checksum')
+      records.push(data)
+      at += recordHeaderBytes + data.byteLength
     }
     return records
   }
@@ -241,7 +242,7 @@ export class Store {
           window = this.file.read(position, recordHeaderBytes + length)
         }
       }
-      if (length === null || !this.isValid(window, at, length, offset)) return { position, offset }
+      if (length === null || this.validAt(window, at, offset) === null) return { position, offset }
       visit?.({ position, offset }, length)
       position += recordHeaderBytes + length
       offset++
@@ -324,10 +325,12 @@ export class Store {
     return length <= recordBytesMax ? length : null
   }
 
-  private isValid(bytes: Bytes, at: number, length: number, offset: number): boolean {
-    const end = at + recordHeaderBytes + length
-    if (end > bytes.byteLength) return false
-    return readUint32(bytes, at + 4) === this.checksum(offset, bytes.subarray(at + recordHeaderBytes, end))
+  /** The data of the record `offset`, if it stands whole at `at`. */
+  private validAt(bytes: Bytes, at: number, offset: number): Bytes | null {
+    const length = this.lengthAt(bytes, at)
+    if (length === null || at + recordHeaderBytes + length > bytes.byteLength) return null
+    const data = bytes.subarray(at + recordHeaderBytes, at + recordHeaderBytes + length)
+    return readUint32(bytes, at + 4) === this.checksum(offset, data) ? data : null
   }
 
   /** Different seeds give different sums for the same data, so equal data at another offset never passes; nor do zeroes. */
@@ -342,6 +345,13 @@ export class Store {
     const where = `${this.path} at ${place.position}, record ${place.offset}`
     return new RoundhouseError('CORRUPT', { where, what })
   }
+}
+
+function writeUint32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value
+  bytes[at + 1] = value >>> 8
+  bytes[at + 2] = value >>> 16
+  bytes[at + 3] = value >>> 24
 }
 
 function readUint32(bytes: Bytes, at: number): number {

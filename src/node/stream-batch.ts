@@ -1,6 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
-import { encodeRecord } from '../keyspace/record.ts'
+import { encodeRecords } from '../keyspace/record.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Hash64 } from '../ring/ring.ts'
 import type { ProducedRecord } from './ports.ts'
@@ -24,15 +24,16 @@ export function encodeBatch(records: readonly ProducedRecord[]): Bytes[] {
       what: `batch of ${records.length} records`,
       accepted: `1 to ${recordsMax}`,
     })
-  const encoded = records.map(encodeChecked)
+  for (const record of records) checkRecord(record)
+  const encoded = encodeRecords(records)
+  for (let i = 0; i < records.length; i++) checkEncoded(records[i]!, encoded[i]!)
   const bytes = encoded.reduce((sum, each) => sum + each.byteLength, 0)
   if (bytes > batchBytesMax) tooLarge('batch', bytes, batchBytesMax)
   return encoded
 }
 
-function encodeChecked(record: ProducedRecord): Bytes {
-  const { key, headers, crc } = record
-  const { headersMax, headerNameBytesMax, recordBytesMax } = produceLimits
+function checkRecord({ key, headers }: ProducedRecord): void {
+  const { headersMax, headerNameBytesMax } = produceLimits
   if (key !== null && key.byteLength > limits.keyBytesMax) tooLarge('key', key.byteLength, limits.keyBytesMax)
   if (headers.length > headersMax)
     throw new RoundhouseError('INVALID_ARGUMENT', {
@@ -43,14 +44,16 @@ function encodeChecked(record: ProducedRecord): Bytes {
     const bytes = fromUtf8(name).byteLength
     if (bytes > headerNameBytesMax) tooLarge("header's name", bytes, headerNameBytesMax)
   }
-  const bytes = encodeRecord(record)
+}
+
+function checkEncoded({ crc }: ProducedRecord, bytes: Bytes): void {
+  const { recordBytesMax } = produceLimits
   if (bytes.byteLength > recordBytesMax) tooLarge('record', bytes.byteLength, recordBytesMax)
   if (crc !== undefined && crc !== checksumOf(bytes))
     throw new RoundhouseError('INVALID_ARGUMENT', {
       what: `record's crc ${crc}`,
       accepted: `${checksumOf(bytes)}, which is that of what came`,
     })
-  return bytes
 }
 
 /** A record begins with it. */

@@ -2,7 +2,18 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { isError } from '../../src/errors.ts'
-import { decodeKept, decodeRecord, encodeRecord, keepRecord, timestampOf } from '../../src/keyspace/record.ts'
+import {
+  decodeKept,
+  decodeRecord,
+  encodeRecord,
+  encodeRecords,
+  KeptPlaces,
+  keepRecord,
+  keepRecords,
+  proveRecord,
+  timestampOf,
+} from '../../src/keyspace/record.ts'
+import { crc32 } from '../../src/lib/crc.ts'
 
 const bytes = fc.uint8Array({ maxLength: 30 })
 const records = fc.record({
@@ -24,6 +35,49 @@ describe('a record', () => {
       }),
     ))
 
+  it('has its parts where they are said to be', () =>
+    fc.assert(
+      fc.property(records, fc.maxSafeNat(), fc.nat(), (record, timestampMs, term) => {
+        const kept = keepRecord(encodeRecord(record), timestampMs, term)
+        const at = new KeptPlaces().of(kept)
+        const { value, key, headers, type } = record
+        assert.deepEqual([at.timestampMs, at.term, at.type], [timestampMs, term, type])
+        assert.deepEqual(plain(kept.subarray(at.value, at.valueEnd)), plain(value))
+        assert.deepEqual(at.key < 0 ? null : plain(kept.subarray(at.key, at.keyEnd)), plain({ key }.key!))
+        assert.equal(at.headerCount, headers.length)
+        assert.throws(
+          () => new KeptPlaces().of(kept.subarray(0, at.headers - 1)),
+          error => isError(error, 'CORRUPT'),
+        )
+      }),
+    ))
+
+  it('is encoded alone as it is in a batch', () =>
+    fc.assert(
+      fc.property(fc.array(records, { maxLength: 5 }), fc.nat(), (batch, timestampMs) => {
+        const alone = batch.map(encodeRecord)
+        assert.deepEqual(plain(encodeRecords(batch)), plain(alone))
+        const kept = alone.map(each => keepRecord(each, timestampMs, 3))
+        assert.deepEqual(plain(keepRecords(alone, timestampMs, 3)), plain(kept))
+        for (const each of alone) proveRecord(each)
+      }),
+    ))
+
+  it('with a name that is no UTF-8 is none, for it leaves as it came', () => {
+    const encoded = Uint8Array.from(
+      encodeRecord({
+        value: new Uint8Array(1),
+        key: null,
+        headers: [{ name: 'ab', value: new Uint8Array(0) }],
+        type: 0,
+      }),
+    )
+    encoded[encoded.indexOf(0x61)] = 0xff
+    const sum = crc32(encoded.subarray(4))
+    for (let i = 0; i < 4; i++) encoded[i] = sum >>> (8 * i)
+    assert.throws(() => proveRecord(encoded), { code: 'CORRUPT' })
+  })
+
   it('is CORRUPT when one of its bits has flipped, or its end is missing', () =>
     fc.assert(
       fc.property(records, fc.nat(), fc.nat(7), (record, at, bit) => {
@@ -35,6 +89,10 @@ describe('a record', () => {
             () => decodeRecord(wrong),
             error => isError(error, 'CORRUPT'),
           )
+        assert.throws(
+          () => proveRecord(broken),
+          error => isError(error, 'CORRUPT'),
+        )
       }),
     ))
 })

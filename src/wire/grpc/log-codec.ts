@@ -5,7 +5,8 @@
  */
 import type { BinaryReader } from '@bufbuild/protobuf/wire'
 import type { ProduceRequest } from '../../gen/log/v1/log.ts'
-import { decodeKept, type KeptRecord, type RecordHeader } from '../../keyspace/record.ts'
+import { KeptPlaces, type RecordHeader } from '../../keyspace/record.ts'
+import { ByteReader } from '../../lib/byte-reader.ts'
 import type { Bytes } from '../../lib/bytes.ts'
 import type { ProducedRecord } from '../../node/ports.ts'
 import { produceLimits } from '../../node/stream-batch.ts'
@@ -117,37 +118,39 @@ export interface Around {
   readonly lagMs: number
 }
 
-interface Measured {
-  readonly record: KeptRecord
-  readonly offset: number
-  readonly crc: number
-  readonly names: readonly Buffer[]
-  readonly bytes: number
-}
-
 /** A ConsumeResponse with one record in `record`. */
 export function encodeRecordResponse(kept: Bytes, offset: number, around: Around): Buffer {
-  return encodeResponse([measure(kept, offset)], 18, around)
+  return encodeResponse([kept], offset, 18, around)
 }
 
 /** A ConsumeResponse with all of them in `records`. The first has the offset `from`. */
 export function encodeBatchResponse(kept: readonly Bytes[], from: number, around: Around): Buffer {
-  return encodeResponse(
-    kept.map((each, i) => measure(each, from + i)),
-    130,
-    around,
-  )
+  return encodeResponse(kept, from, 130, around)
 }
 
-function encodeResponse(records: readonly Measured[], recordTag: number, around: Around): Buffer {
-  const { start, end, lagMs } = around
+/**
+ * Twice over the records, to measure and to write, and nothing is made of any of them but where its parts lie. Its
+ * checksum is not computed again: the log from which it was read has one over the same bytes, and the consumer gets it.
+ * Throws CORRUPT for what is no kept record.
+ */
+function encodeResponse(
+  kept: readonly Bytes[],
+  from: number,
+  recordTag: number,
+  { start, end, lagMs }: Around,
+): Buffer {
+  const lengths = new Array<number>(kept.length)
   let bytes = varintField(136, start) + varintField(144, end) + varintField(152, lagMs)
-  for (const record of records) bytes += varintBytes(recordTag) + varintBytes(record.bytes) + record.bytes
+  for (let i = 0; i < kept.length; i++) {
+    const length = recordLength(places.of(kept[i]!), kept[i]!, from + i)
+    lengths[i] = length
+    bytes += varintBytes(recordTag) + varintBytes(length) + length
+  }
   const out = new Cursor(bytes)
-  for (const each of records) {
+  for (let i = 0; i < kept.length; i++) {
     out.varint(recordTag)
-    out.varint(each.bytes)
-    writeRecord(out, each)
+    out.varint(lengths[i]!)
+    writeRecord(out, places.of(kept[i]!), kept[i]!, from + i)
   }
   out.field(136, start)
   out.field(144, end)
@@ -155,49 +158,56 @@ function encodeResponse(records: readonly Measured[], recordTag: number, around:
   return out.buffer
 }
 
-function measure(kept: Bytes, offset: number): Measured {
-  const record = decodeKept(kept)
-  const { value, key, headers, type, term, timestampMs } = record
-  const names = headers.map(({ name }) => Buffer.from(name, 'utf8'))
+function recordLength(at: KeptPlaces, kept: Bytes, offset: number): number {
   let bytes =
-    (value.byteLength === 0 ? 0 : sizedField(tag.value, value.byteLength)) +
     varintField(tag.offset, offset) +
-    varintField(tag.term, term) +
-    varintField(tag.type, type) +
-    (key === null ? 0 : sizedField(tag.key, key.byteLength)) +
-    varintField(tag.timestamp, timestampMs) +
+    varintField(tag.term, at.term) +
+    varintField(tag.type, at.type) +
+    varintField(tag.timestamp, at.timestampMs) +
     varintBytes(tag.crc) +
     4
-  for (let i = 0; i < headers.length; i++)
-    bytes += sizedField(tag.headers, headerBytes(names[i]!.byteLength, headers[i]!.value.byteLength))
-  return { record, offset, crc: crcOf(kept), names, bytes }
+  if (at.valueEnd > at.value) bytes += sizedField(tag.value, at.valueEnd - at.value)
+  if (at.key >= 0) bytes += sizedField(tag.key, at.keyEnd - at.key)
+  eachHeader(at, kept, (name, nameEnd, value, valueEnd) => {
+    bytes += sizedField(tag.headers, headerBytes(nameEnd - name, valueEnd - value))
+  })
+  return bytes
 }
 
-function writeRecord(out: Cursor, { record, offset, crc, names }: Measured): void {
-  const { value, key, headers, type, term, timestampMs } = record
-  if (value.byteLength > 0) out.sized(tag.value, value)
+function writeRecord(out: Cursor, at: KeptPlaces, kept: Bytes, offset: number): void {
+  if (at.valueEnd > at.value) out.part(tag.value, kept, at.value, at.valueEnd)
   out.field(tag.offset, offset)
-  out.field(tag.term, term)
-  out.field(tag.type, type)
-  if (key !== null) out.sized(tag.key, key)
-  for (let i = 0; i < headers.length; i++) {
-    const name = names[i]!
-    const { value } = headers[i]!
+  out.field(tag.term, at.term)
+  out.field(tag.type, at.type)
+  if (at.key >= 0) out.part(tag.key, kept, at.key, at.keyEnd)
+  eachHeader(at, kept, (name, nameEnd, value, valueEnd) => {
     out.varint(tag.headers)
-    out.varint(headerBytes(name.byteLength, value.byteLength))
-    out.sized(tag.headerName, name)
-    out.sized(tag.headerValue, value)
-  }
-  out.field(tag.timestamp, timestampMs)
+    out.varint(headerBytes(nameEnd - name, valueEnd - value))
+    out.part(tag.headerName, kept, name, nameEnd)
+    out.part(tag.headerValue, kept, value, valueEnd)
+  })
+  out.field(tag.timestamp, at.timestampMs)
   out.varint(tag.crc)
-  out.uint32(crc)
+  out.raw(kept, at.crc, at.crc + 4)
 }
 
-/** Of the record inside of a kept one: the four bytes that it begins with, behind two varints. */
-function crcOf(kept: Bytes): number {
-  let at = 0
-  for (let varints = 2; varints > 0; at++) if (kept[at]! < 0x80) varints--
-  return (kept[at]! | (kept[at + 1]! << 8) | (kept[at + 2]! << 16) | (kept[at + 3]! << 24)) >>> 0
+type VisitHeader = (name: number, nameEnd: number, value: number, valueEnd: number) => void
+
+/** One for all: they are read one after another. */
+const places = new KeptPlaces()
+
+function eachHeader(at: KeptPlaces, kept: Bytes, visit: VisitHeader): void {
+  if (at.headerCount === 0) return
+  const reader = new ByteReader(kept, at.headers)
+  for (let left = at.headerCount; left > 0; left--) {
+    const nameBytes = reader.varint()
+    const name = reader.at
+    reader.skip(nameBytes)
+    const valueBytes = reader.varint()
+    const value = reader.at
+    reader.skip(valueBytes)
+    visit(name, name + nameBytes, value, value + valueBytes)
+  }
 }
 
 function headerBytes(name: number, value: number): number {
@@ -242,15 +252,16 @@ class Cursor {
     this.varint(value)
   }
 
-  sized(fieldTag: number, bytes: Bytes): void {
+  /** The bytes of `source` from `from` to `to`, as a field. */
+  part(fieldTag: number, source: Bytes, from: number, to: number): void {
     this.varint(fieldTag)
-    this.varint(bytes.byteLength)
-    this.buffer.set(bytes, this.at)
-    this.at += bytes.byteLength
+    this.varint(to - from)
+    this.raw(source, from, to)
   }
 
-  uint32(value: number): void {
-    this.at = this.buffer.writeUInt32LE(value, this.at)
+  raw(source: Bytes, from: number, to: number): void {
+    this.buffer.set(source.subarray(from, to), this.at)
+    this.at += to - from
   }
 }
 
