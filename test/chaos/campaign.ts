@@ -16,6 +16,7 @@ import { Prng } from '../../src/lib/prng.ts'
 import { programPath } from '../lib/cluster-program.ts'
 import { Members } from './members.ts'
 import { type FaultKind, faultKinds, Nemesis, Plan } from './nemesis.ts'
+import { RecordLoad } from './records.ts'
 
 export interface ChaosOptions {
   readonly seed: number
@@ -49,6 +50,7 @@ export interface ChaosResult {
   readonly settledMs: number | null
   readonly verdicts: Verdicts
   readonly keysRead: number
+  readonly records: RecordLoad['counts']
   readonly verdict: Judgement['verdict']
   readonly checkedOperations: number
   readonly replicasEqual: boolean
@@ -69,6 +71,8 @@ const replicationFactor = 3
 /** Exit status of a verb that may succeed later. */
 const tryAgain = 75
 const verifyTriesMax = 3
+/** More say nothing new. */
+const recordMistakesMax = 20
 
 export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const { seed, directory, onProgress } = options
@@ -103,6 +107,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   process.once('exit', writeLogs)
   let workload: Workload | null = null
   let nemesis: Nemesis | null = null
+  let records: RecordLoad | null = null
   const stop = () => nemesis?.stop()
   process.once('SIGINT', stop)
   try {
@@ -126,6 +131,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
       prefix: 'chaos:',
     })
     workload.start()
+    records = new RecordLoad({ random: random.fork(), pick: members.pick })
+    await records.start()
     const { acknowledgedMs } = workload
     nemesis = new Nemesis({
       ...{ members, plan, nodes: options.nodes, replicationFactor, tell, now },
@@ -137,6 +144,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     tell('all is healed')
     await attempt('background', () => nemesis!.finished(settleMsMax))
     await attempt('the workload', () => workload!.stop())
+    await attempt('the producers', () => records!.stop())
     let settledMs: number | null = null
     await attempt('after the faults', async () => {
       await members.whole(settleMsMax)
@@ -148,7 +156,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     await attempt('the final reads', async () => {
       finalReads = await readEverything(workload!, addresses)
     })
-    tell('read', { keys: finalReads.keys, nodes: addresses.length })
+    await attempt('the records', () => records!.readEverything(addresses))
+    tell('read', { keys: finalReads.keys, nodes: addresses.length, records: records.counts.read })
     let replicasEqual = false
     await attempt('verify', async () => {
       await verify(addresses[0]!.address)
@@ -161,13 +170,16 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     })
     tell('checked', { operations: judgement.operations, verdict: judgement.verdict })
     mistakes.push(...judgement.mistakes, ...judgement.doubts, ...nemesis.mistakes, ...members.deaths)
+    mistakes.push(...records.mistakes.slice(0, recordMistakesMax))
     return resultOf(options, workload, nemesis, {
       ...{ settledMs, replicasEqual, mistakes, judgedS: (now() - healedMs) / 1000 },
       ...{ keysRead: finalReads.keys, verdict: judgement.verdict, checkedOperations: judgement.operations },
+      records: records.counts,
     })
   } finally {
     process.removeListener('SIGINT', stop)
     nemesis?.stop()
+    records?.close()
     // A run that broke off has its own reason to tell; clients that go on would hide it.
     await workload?.stop().catch(() => {})
     writeLogs()
@@ -198,7 +210,14 @@ async function verify(address: string): Promise<void> {
 
 type Rest = Pick<
   ChaosResult,
-  'settledMs' | 'keysRead' | 'replicasEqual' | 'mistakes' | 'judgedS' | 'verdict' | 'checkedOperations'
+  | 'settledMs'
+  | 'keysRead'
+  | 'records'
+  | 'replicasEqual'
+  | 'mistakes'
+  | 'judgedS'
+  | 'verdict'
+  | 'checkedOperations'
 >
 
 function resultOf(options: ChaosOptions, workload: Workload, nemesis: Nemesis, rest: Rest): ChaosResult {

@@ -161,4 +161,13 @@ describe('flipped bits', () => {
     }
     assert.deepEqual(now, before)
   })
+
+  it('are in the files of records too, however deep these lie', () => {
+    const home = join(directory, 'streams', '7', '1', '3', '0-12')
+    mkdirSync(home, { recursive: true })
+    writeFileSync(join(home, '0.store'), Buffer.alloc(100, 1))
+    const [flip] = flipBits(directory, 'streams', new Prng(4))
+    assert.equal(flip?.file, join('streams', '7', '1', '3', '0-12', '0.store'))
+    assert.notDeepEqual(readFileSync(join(home, '0.store')), Buffer.alloc(100, 1))
+  })
 })

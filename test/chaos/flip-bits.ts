@@ -2,7 +2,7 @@
  * Turns over bits in the files of a stopped node, where something is written (a page of zeros is most likely one that
  * nobody will read).
  */
-import { closeSync, existsSync, openSync, readdirSync, readSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Random } from '../../src/lib/prng.ts'
 
@@ -24,12 +24,13 @@ interface Page {
 }
 
 /** Empty: nothing is written there. */
-export function flipBits(dataDir: string, folder: 'journal' | 'state', random: Random): Flip[] {
+export function flipBits(dataDir: string, folder: 'journal' | 'state' | 'streams', random: Random): Flip[] {
   const home = join(dataDir, folder)
   // A node that has only just been started has none yet.
   if (!existsSync(home)) return []
-  const pages = readdirSync(home)
+  const pages = readdirSync(home, { recursive: true, encoding: 'utf8' })
     .sort()
+    .filter(name => statSync(join(home, name)).isFile())
     // LMDB's lock is no data: it is made anew when the state is opened.
     .filter(name => !name.endsWith('lock.mdb'))
     .flatMap(name => writtenPages(dataDir, join(folder, name)))

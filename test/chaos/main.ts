@@ -99,6 +99,7 @@ function textOf(run: ChaosResult): string {
     row('all replicas in place', run.settledMs === null ? 'never' : seconds(run.settledMs)),
     '',
     row('keys read everywhere', run.keysRead),
+    row('records', run.records.produced, `read ${run.records.read}`),
     row('lost', lost),
     row('doubled', doubled),
     row('resurrected', resurrected),

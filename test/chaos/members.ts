@@ -35,7 +35,7 @@ export interface Member {
   wish: 'up' | 'down' | 'left'
   isLeaving: boolean
   /** What was damaged or lost, as long as its replicas may not be whole; null: nothing. */
-  hurt: 'journal' | 'state' | 'all' | null
+  hurt: 'journal' | 'state' | 'streams' | 'all' | null
 }
 
 export interface MembersOptions {
@@ -201,9 +201,10 @@ export class Members {
   async whole(withinMs: number): Promise<void> {
     const hurt = this.members.filter(each => each.hurt !== null)
     await eventually('hurt disks are read again', withinMs, async () => {
-      for (const { id, process } of hurt.filter(each => each.hurt === 'state')) {
+      for (const { id, process } of hurt.filter(each => each.hurt === 'state' || each.hurt === 'streams')) {
         const { counters } = await this.client.stats(process.address)
-        if ((counters.scrub_rounds ?? 1) < 1) throw new Error(`${id} has not read all of its state yet`)
+        if ((counters.scrub_rounds ?? 1) < 1)
+          throw new Error(`${id} has not read all of its rows and records yet`)
       }
       return true
     })

@@ -312,7 +312,10 @@ export class Nemesis {
         return async () => this.onDisk(victim, 'failSync', 1, note)
       case 'flipped-bits':
         if (members.members.some(each => each.hurt !== null)) return null
-        return async () => await this.flip(victim, how < 0.6 ? 'journal' : 'state', new Prng(much * 2 ** 32))
+        return async () => {
+          const folder = how < 0.4 ? 'journal' : how < 0.65 ? 'state' : 'streams'
+          return await this.flip(victim, folder, new Prng(much * 2 ** 32))
+        }
       case 'lost-disk':
         if (members.members.some(each => each.hurt !== null || each.isLeaving) || free.length < 3) return null
         return async () => await this.loseDisk(victim)
@@ -347,15 +350,19 @@ export class Nemesis {
   }
 
   /**
-   * Stopped, some bits of its files turned over, started again; the replicas that suffered are made anew. Of the state all
-   * is read again behind a kill -9, so that is how it ends there.
+   * Stopped, some bits of its files turned over, started again; the replicas that suffered are made anew. Rows and records
+   * are all read again behind a kill -9, so that is how it ends there.
    */
-  private async flip(victim: Member, folder: 'journal' | 'state', random: Random): Promise<() => void> {
+  private async flip(
+    victim: Member,
+    folder: 'journal' | 'state' | 'streams',
+    random: Random,
+  ): Promise<() => void> {
     const { members } = this.options
     this.busy.add(victim)
     victim.hurt = folder
     const exit = await members.down(victim, folder === 'journal' ? 'stop' : 'kill')
-    if (folder === 'state' || exit.code === 0) {
+    if (folder !== 'journal' || exit.code === 0) {
       const flips = flipBits(victim.process.dataDir, folder, random)
       if (flips.length === 0) victim.hurt = null
       this.tell('flipped-bits', { node: victim.id, flips })

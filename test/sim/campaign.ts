@@ -51,6 +51,8 @@ const untimely: ReadonlySet<FaultKind> = new Set([
 const healMs = 60_000
 /** A busy run ends sooner: more seeds show more than longer ones. */
 const eventsOfTroubleMax = 30_000
+/** … and one that never ends shows nothing: in the time that healing may take, two nodes asking each other in vain. */
+const eventsOfHealingMax = 1_500_000
 const lookMs = 250
 /** Elections a minute and group while nothing but one-way cuts happens (PreVote and CheckQuorum are to see to that). */
 const electionsAMinuteMax = 60
@@ -98,11 +100,12 @@ async function run(
     workload: workload?.counters ?? { writes: 0, reads: 0, acknowledged: 0, unknown: 0, refused: 0 },
     elections: cluster.invariants?.elections ?? 0,
     seen: sightings.counts,
+    // What was seen first comes first: that nothing went on afterwards only follows.
     violations: [
-      ...violations,
       ...(cluster.invariants?.violations ?? []),
       ...(workload?.violations ?? []),
       ...cluster.violations,
+      ...violations,
     ],
     violatedAtMs:
       cluster.invariants?.firstViolationMs == null ? null : cluster.invariants.firstViolationMs - beganMs,
@@ -133,10 +136,15 @@ async function run(
   workload = new Workload(cluster, { keys, clients, thinkMs, isTimely, hasNext })
   trouble.onStart = machine => workload?.greet(machine)
   trouble.begin(faults)
+  // What follows from a broken promise is noise, and may have no end.
+  const isBroken = () =>
+    cluster.invariants!.violations.length + cluster.violations.length + workload!.violations.length > 0
+  world.isOver = isBroken
   const electionsBefore = cluster.invariants!.elections
   const eventsMax = world.eventCount + eventsOfTroubleMax
   for (const endMs = beganMs + swarm.chaosMs; world.nowMs < endMs && world.eventCount < eventsMax; ) {
     await world.run(Math.min(endMs, world.nowMs + lookMs))
+    if (isBroken()) return finish()
     cluster.census()
   }
   if (faults.every(({ kind }) => kind === 'one-way')) {
@@ -151,19 +159,28 @@ async function run(
     if (trouble.isMending || cluster.levelEverywhere !== trouble.newest.level) return false
     return cluster.isSettled(cluster.machines.length - left)
   }
-  // What was still to come when all was healed may come now; all is over when it stays well.
-  if (!(await world.run(world.nowMs + healMs, isWell))) {
-    violations.push(`not settled ${healMs} ms after healing: ${JSON.stringify(cluster.describe())}`)
+  /** Says what is wrong where the cluster is not well in time. */
+  const settle = async (after: string) => {
+    const eventsMax = world.eventCount + eventsOfHealingMax
+    const isLong = () => world.eventCount > eventsMax
+    const isEnded = await world.run(world.nowMs + healMs, () => isLong() || isWell())
+    if (isBroken() || (isEnded && !isLong())) return
+    const what = isLong() ? `${eventsOfHealingMax} events` : `${healMs} ms`
+    violations.push(`not settled ${what} after ${after}: ${JSON.stringify(cluster.describe())}`)
   }
+  // What was still to come when all was healed may come now; all is over when it stays well.
+  await settle('healing')
+  if (isBroken()) return finish()
   // Damage that nobody has met yet would be met in the play, and one copy more is hurt then than a group can do without.
   const isWhole = !cluster.machines.some(machine => machine.isDamaged)
   if (swarm.isForked && isWhole && violations.length === 0) {
     const random = new Prng(seed)
     const play = random.next() < 0.6 ? forkLogs : stallFollower
     const wrong = await play(cluster, trouble, random)
+    if (isBroken()) return finish()
     if (wrong !== null) violations.push(wrong)
-    if (!(await world.run(world.nowMs + healMs, isWell)))
-      violations.push(`not settled ${healMs} ms after a fork: ${JSON.stringify(cluster.describe())}`)
+    await settle('a fork')
+    if (isBroken()) return finish()
   }
   cluster.census()
   workload.stop()

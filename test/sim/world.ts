@@ -26,6 +26,8 @@ export class World {
   onEvent: (() => void) | null = null
   /** Called with a process that threw what nobody caught. */
   onCrash: ((owner: object, error: Error) => void) | null = null
+  /** Asked before each event: true ends the run, whatever it waits for. */
+  isOver: (() => boolean) | null = null
   private readonly heap: Event[] = []
   private sequence = 0
 
@@ -66,6 +68,7 @@ export class World {
   async run(untilMs: number, isDone: () => boolean = () => false): Promise<boolean> {
     for (;;) {
       if (isDone()) return true
+      if (this.isOver?.() === true) return false
       const event = this.heap[0]
       if (event === undefined || event.atMs > untilMs) {
         this.nowMs = Math.max(this.nowMs, untilMs)
