@@ -204,7 +204,7 @@ export class Connections {
     }
   }
 
-  /** Before the server's own listeners, so that what they begin is counted. */
+  /** Before the server's own listeners, so that what they begin is counted. Its calls are for `called`. */
   guard(server: Http2Server | Http2SecureServer): void {
     server.maxConnections = this.limits.connectionsMax
     server.on('drop', (dropped?: { readonly remoteAddress?: string; readonly remotePort?: number }) => {
@@ -212,7 +212,24 @@ export class Connections {
     })
     server.prependListener('connection', (socket: Socket) => this.connected(socket))
     server.prependListener('session', (session: ServerHttp2Session) => this.opened(session))
-    server.prependListener('stream', (stream: ServerHttp2Stream) => this.called(stream))
+  }
+
+  /** A call has begun: what it holds is counted until it closes. What it sends, `received` must be told, or `listen`. */
+  called(stream: ServerHttp2Stream): CallMemory {
+    const connection =
+      stream.session === undefined ? undefined : this.bySession.get(stream.session as ServerHttp2Session)
+    if (connection === undefined) return this.uncounted
+    const call = new CallMemory(this, connection)
+    const remembered: ServerHttp2Stream & Remembered = stream
+    remembered[memory] = call
+    remembered.on('close', onClose)
+    return call
+  }
+
+  /** Counts what the call sends. */
+  listen(stream: ServerHttp2Stream): void {
+    const remembered: ServerHttp2Stream & Remembered = stream
+    if (remembered[memory] !== undefined) remembered.on('data', onData)
   }
 
   /** What a call of grpc-js holds, by the stream below it. */
@@ -316,17 +333,6 @@ export class Connections {
     this.bySession.set(session, connection)
     session.once('remoteSettings', () => below?.cancelDeadline())
     session.once('close', () => this.bySession.delete(session))
-  }
-
-  private called(stream: ServerHttp2Stream): void {
-    const connection =
-      stream.session === undefined ? undefined : this.bySession.get(stream.session as ServerHttp2Session)
-    if (connection === undefined) return
-    const call = new CallMemory(this, connection)
-    const remembered: ServerHttp2Stream & Remembered = stream
-    remembered[memory] = call
-    remembered.on('close', onClose)
-    remembered.on('data', onData)
   }
 
   private largest(): Connection {

@@ -86,6 +86,11 @@ export class Gate {
       },
     })
 
+  /** As the interceptor does, for a call that comes past grpc-js. Throws where it may not. */
+  admitStream(path: string, stream: ServerHttp2Stream): Caller {
+    return this.admit(path, connectionOfStream(stream))
+  }
+
   private admit(path: string, connection: Connection): Caller {
     const { caller, error } = this.judge(connection)
     if (error !== null) throw error
@@ -146,8 +151,12 @@ interface Connection {
  * costs), and keeps to itself why a certificate was not accepted. A call whose connection can't be found is refused.
  */
 function connectionOf(call: unknown): Connection {
+  return connectionOfStream((call as { readonly stream?: ServerHttp2Stream }).stream)
+}
+
+function connectionOfStream(stream: ServerHttp2Stream | undefined): Connection {
   try {
-    const { session } = (call as { readonly stream: ServerHttp2Stream }).stream
+    const session = stream?.session
     const socket = session?.socket as TLSSocket | undefined
     if (session !== undefined && typeof socket?.getPeerX509Certificate === 'function')
       return { session, socket }

@@ -3,12 +3,12 @@
  * responses leave as bytes, so that neither a decoding nor an encoding error is thrown inside grpc-js, which would answer
  * INTERNAL and tell nobody.
  */
-import type { MethodDefinition, sendUnaryData } from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import type { Bytes } from '../../lib/bytes.ts'
 import { callLimits } from '../../peer/call-codec.ts'
 import { type Decoder, decodeMessage, hasMoreFields } from '../../peer/proto-io.ts'
-import { isExpected, statusOf } from '../../peer/status.ts'
+import { type GrpcStatus, isExpected, statusOf } from '../../peer/status.ts'
 import type { CallMemory } from './connections.ts'
 import { grpcLimits } from './options.ts'
 import type { Sized } from './ordered-window.ts'
@@ -70,15 +70,13 @@ function arrive<Message>(
   }
 }
 
+/** Ends a unary call: with a refusal, or null and the bytes of a message. grpc-js's own callback is one. */
+export type Answer = (refusal: GrpcStatus | null, message?: Buffer) => void
+
 export type OnUnexpected = (error: unknown) => void
 
 /** Ends a unary call with an error; what was not expected is reported and its text kept inside. */
-export function fail(
-  callback: sendUnaryData<Buffer>,
-  memory: CallMemory,
-  error: unknown,
-  onUnexpected: OnUnexpected,
-): void {
+export function fail(callback: Answer, memory: CallMemory, error: unknown, onUnexpected: OnUnexpected): void {
   if (!isExpected(error)) onUnexpected(error)
   const status = statusOf(error)
   memory.answered(status.details.length)
@@ -87,7 +85,7 @@ export function fail(
 
 /** Runs `answer` and sends what it encodes, or its error. */
 export function respond(
-  callback: sendUnaryData<Buffer>,
+  callback: Answer,
   memory: CallMemory,
   onUnexpected: OnUnexpected,
   answer: () => Promise<Buffer> | Buffer,

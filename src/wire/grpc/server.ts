@@ -3,7 +3,7 @@
  * Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
-import type { Http2Server } from 'node:http2'
+import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import { assert } from '../../lib/assert.ts'
@@ -13,6 +13,7 @@ import { isExpected, statusOf } from '../../peer/status.ts'
 import { adminHandlers, adminMethods } from './admin.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
 import { Connections } from './connections.ts'
+import { DirectCalls } from './direct.ts'
 import { Gate } from './gate.ts'
 import { Health } from './health.ts'
 import { LogHandlers, logMethods } from './log.ts'
@@ -54,8 +55,13 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   const connectionsMax = connectionsWithin(options.openFilesMax ?? null)
   const limits = { ...connectionLimits, connectionsMax, ...options.limits }
   const connections = new Connections(limits, options.clock, refusals)
-  guardAll(server, connections)
+  const direct = new DirectCalls({
+    admit: (path, stream) => gate?.admitStream(path, stream) ?? null,
+    denied: (path, stream, why) => refusals.report(path, peerOf(stream), why),
+  })
+  guardAll(server, connections, direct)
   const clusterNode = new ClusterNodeHandlers(options, callerOf, connections)
+  direct.add(clusterNode.directRunCommand())
   const log = new LogHandlers(options, connections)
   const answer = (error: unknown) => {
     if (!isExpected(error)) options.onUnexpected(error)
@@ -103,8 +109,11 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   }
 }
 
-/** grpc-js hands its HTTP/2 servers to nobody, and asks nobody before it accepts a connection. */
-function guardAll(server: Server, connections: Connections): void {
+/**
+ * grpc-js hands its HTTP/2 servers to nobody, and asks nobody before it accepts a connection. Of their calls it is left
+ * those that are not served directly.
+ */
+function guardAll(server: Server, connections: Connections, direct: DirectCalls): void {
   type Inside = { createHttp2Server?: (credentials: ServerCredentials) => Http2Server }
   const inside = server as unknown as Inside
   const create = inside.createHttp2Server
@@ -112,8 +121,23 @@ function guardAll(server: Server, connections: Connections): void {
   inside.createHttp2Server = credentials => {
     const made = create.call(server, credentials)
     connections.guard(made)
+    const [serve, ...others] = made.listeners('stream')
+    assert(
+      serve !== undefined && others.length === 0,
+      'grpc-js serves the calls of its HTTP/2 servers in one place',
+    )
+    made.removeAllListeners('stream')
+    made.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number) => {
+      if (direct.take(stream, headers, connections.called(stream))) return
+      connections.listen(stream)
+      serve.call(made, stream, headers, flags)
+    })
     return made
   }
+}
+
+function peerOf({ session }: ServerHttp2Stream): string {
+  return `${session?.socket?.remoteAddress}:${session?.socket?.remotePort}`
 }
 
 function bind(server: Server, host: string, port: number, credentials: ServerCredentials): Promise<number> {
