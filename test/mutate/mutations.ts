@@ -390,9 +390,9 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'records-unsynced',
     why: 'A checkpoint is durable before the records that its rows name are.',
-    file: 'src/storage/state.ts',
-    find: 'if (logs !== null) await this.recordLogs.sync()',
-    replace: 'if (logs === null) await this.recordLogs.sync()',
+    file: 'src/storage/record-logs.ts',
+    find: 'await settled(done => log.segments!.sync(done, names))',
+    replace: '',
   },
   {
     name: 'snapshot-forgets-records',
@@ -414,5 +414,124 @@ export const mutations: readonly Mutation[] = [
     file: 'src/keyspace/partitions.ts',
     find: 'if (start <= found.start) return found.start',
     replace: 'if (start === found.start) return found.start',
+  },
+
+  // --- Bounds ---------------------------------------------------------------------------------------------------------
+  {
+    name: 'uncommitted-unbounded',
+    why: 'A leader that no quorum answers takes in proposals until its memory is full.',
+    file: 'src/raft/raft.ts',
+    find: 'this.uncommittedBytes + bytes > this.config.maxUncommittedEntriesSize',
+    replace: 'this.uncommittedBytes + bytes < 0',
+  },
+  {
+    name: 'node-uncommitted-unbounded',
+    why: 'Each group keeps to its limit, all groups of a node together have none.',
+    file: 'src/shard/replica.ts',
+    find: 'room.bytesLeft -= this.raft.uncommittedBytes - before',
+    replace: 'room.bytesLeft += this.raft.uncommittedBytes - before',
+  },
+  {
+    name: 'window-of-bytes-ignored',
+    why: 'Appends to a follower that does not answer are bounded by their number alone.',
+    file: 'src/raft/tracker.ts',
+    find: 'return this.used === this.messagesMax || (this.bytesMax !== 0 && this.usedBytes >= this.bytesMax)',
+    replace: 'return this.used === this.messagesMax',
+  },
+  {
+    name: 'inbox-unbounded',
+    why: 'Messages to a process that does not get its turn pile up.',
+    file: 'src/shard/host.ts',
+    find: 'if (this.inbox.length >= this.limits.inboxMax) {',
+    replace: 'if (this.inbox.length < 0) {',
+  },
+  {
+    name: 'session-row-unbounded',
+    why: 'A client that acknowledges nothing makes its session keep every answer for ever.',
+    file: 'src/keyspace/sessions.ts',
+    find: 'if (row.kept.length - lowerBound(row.kept, mark) >= limits.sessionSequencesMax)',
+    replace: 'if (row.kept.length < 0)',
+  },
+  {
+    name: 'session-table-unbounded',
+    why: 'Each client that comes gets a row for an hour, however many come.',
+    file: 'src/keyspace/sessions.ts',
+    find: 'if (this.count >= limits.sessionsMax)',
+    replace: 'if (this.count < 0)',
+  },
+  {
+    name: 'memtable-unbounded',
+    why: 'A replica with large values is checkpointed by age and number of entries only: its memtable grows meanwhile.',
+    file: 'src/shard/host.ts',
+    find: 'if (replica.state.memtableBytes >= memtableBytesMax) return replica',
+    replace: '',
+  },
+
+  // --- Releases -------------------------------------------------------------------------------------------------------
+  {
+    name: 'unknown-entry-skipped',
+    why: 'A replica passes over what its release does not understand, and goes on with other rows than the others.',
+    file: 'src/shard/replica.ts',
+    find: "this.halt(error.message, error.code !== 'UNSUPPORTED_ENTRY')\n      return",
+    replace: "if (error.code !== 'UNSUPPORTED_ENTRY') return this.halt(error.message)",
+  },
+  {
+    name: 'level-of-the-newest',
+    why: 'The feature level rises when one member supports it: the others stop at the first entry that they do not know.',
+    file: 'src/node/feature-level.ts',
+    find: 'return levels.length === 0 ? 1 : Math.min(...levels)',
+    replace: 'return levels.length === 0 ? 1 : Math.max(...levels)',
+  },
+  {
+    name: 'level-not-heeded',
+    why: 'A command of a new release is written while members run an old one.',
+    file: 'src/node/feature-level.ts',
+    find: 'if (needed <= level) return',
+    replace: 'if (level > 0) return',
+  },
+  {
+    name: 'old-release-let-in',
+    why: 'A node joins, or comes back, with a release that does not understand what the others write.',
+    file: 'src/node/meta-commands.ts',
+    find: 'if (supported < level)',
+    replace: 'if (supported < 0)',
+  },
+
+  // --- Consumer groups ------------------------------------------------------------------------------------------------
+  {
+    name: 'fenced-commit-taken',
+    why: 'A consumer that was stopped in the middle of a commit finishes it when the partition is another’s.',
+    file: 'src/keyspace/groups.ts',
+    find: 'if (generation < found.generation)',
+    replace: 'if (generation < 0)',
+  },
+  {
+    name: 'partition-given-early',
+    why: 'A partition goes to its next reader before the last one has acknowledged that it gives it up: two read it.',
+    file: 'src/keyspace/groups.ts',
+    find: 'if (held.has(key)) target.awaits.set(key, partitions[place]!)',
+    replace: 'if (held.size < 0) target.awaits.set(key, partitions[place]!)',
+  },
+  {
+    name: 'offset-goes-back',
+    why: 'A commit that comes late takes the place of a later one: records are consumed again.',
+    file: 'src/keyspace/groups.ts',
+    find: 'if (committed === undefined || committed.offset < offset)',
+    replace: 'if (committed === undefined || committed.offset !== offset)',
+  },
+  {
+    name: 'member-out-early',
+    why: 'A consumer’s time counts from when it was last looked at, and it is taken out while it is well.',
+    file: 'src/keyspace/groups.ts',
+    find: 'const endsMs = Math.min(lastMs + timeoutMs, (revokedMs ?? Infinity) + limits.groupRevokeMs)',
+    replace:
+      'const endsMs = Math.min(lastMs + timeoutMs / 4, (revokedMs ?? Infinity) + limits.groupRevokeMs)',
+  },
+  {
+    name: 'generation-used-twice',
+    why: 'A group that was deleted and made anew begins with generations that were there: what is late fits again.',
+    file: 'src/keyspace/groups.ts',
+    find: 'if (row.generation > highest)',
+    replace: 'if (row.generation < 0)',
   },
 ]
