@@ -79,6 +79,12 @@ const definitions = {
         ? `holds nothing, its next record gets ${f.end}`
         : `holds ${f.start} to ${f.end - 1}, its next record gets ${f.end}`),
   ),
+  COMPACTED: define<{ shard: number; after: number; start: number; cursor: string }>(
+    'out_of_range',
+    f =>
+      `COMPACTED changes after entry ${f.after} of shard ${f.shard} are not kept any more, only those after ${f.start}: ` +
+      'read the keys anew, and watch on from the cursor that comes with this',
+  ),
   CONDITION_NOT_MET: define<{ operation: number; command: string }>(
     'precondition',
     f => `ERR condition not met: command ${f.operation}, ${f.command}; none was applied`,

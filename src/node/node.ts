@@ -43,6 +43,7 @@ import { ClusterView } from './status.ts'
 import { Streams } from './streams.ts'
 import { type DigestRequest, dueLookMs, Verifier } from './verifier.ts'
 import { WallClocks } from './wall-clocks.ts'
+import { Watches } from './watches.ts'
 
 /**
  * One node: its replicas' host, its place in the cluster, its two sides (`Service` for wires, `PeerService` for peers).
@@ -119,6 +120,7 @@ export class Node implements Service, PeerService {
   readonly router: Router
   readonly detector: Detector
   readonly streams: Streams
+  readonly watches: Watches
   /** Settled when the node left the cluster or can't go on. */
   readonly ended: Promise<NodeEnd>
   private readonly options: NodeOptions
@@ -179,6 +181,7 @@ export class Node implements Service, PeerService {
           else {
             this.controller.progressed(replica)
             this.streams.progressed(replica)
+            this.watches.progressed(replica)
           }
         }
       },
@@ -258,6 +261,16 @@ export class Node implements Service, PeerService {
       timeoutMsMax: options.messageTimeoutMs,
       pause: ms => this.pause(ms),
     })
+    this.watches = new Watches({
+      host: this.host,
+      peers,
+      clock,
+      router: this.router,
+      shardCount: () => this.controller.register?.settings.shardCount ?? null,
+      candidates: shard => this.view.candidates(shard),
+      addressOf: node => this.addressOf(node),
+      timeoutMsMax: options.messageTimeoutMs,
+    })
     peers.onRefused(node => this.host.refused(node))
   }
 
@@ -275,6 +288,7 @@ export class Node implements Service, PeerService {
     this.every(dueLookMs, () => this.verifier.lookForDue())
     this.every(Streams.retainMs, () => this.streams.retain())
     this.every(Streams.sweepMs, () => this.streams.sweep())
+    this.every(Watches.fitMs, () => this.watches.fit())
     if (this.host.group(metaGroup) === undefined || this.membership.clusterId === null)
       await this.membership.enter()
     this.controller.refresh()
@@ -302,6 +316,7 @@ export class Node implements Service, PeerService {
     const startedMs = clock.now()
     this.isReady = false
     this.streams.stop()
+    this.watches.stop()
     // Alone or without followers there is nobody to hand over to, and nothing to wait for.
     while (this.controller.handOver() > 0 && clock.now() < startedMs + handOverMsMax) await this.pause(50)
     await this.host.checkpointAll(startedMs + stopMsMax)
@@ -539,6 +554,7 @@ export class Node implements Service, PeerService {
       stream_records: this.streams.counters.records,
       stream_reads: this.streams.counters.reads,
       stream_waiting: this.streams.waiting,
+      watches: this.watches.size,
       snapshots_sent: this.host.snapshotter.counters.sent,
       snapshots_received: this.host.snapshotter.counters.received,
       snapshot_bytes_sent: this.host.snapshotter.counters.bytesSent,
@@ -715,6 +731,8 @@ export class Node implements Service, PeerService {
     }
     const ofStreams = this.streams.answer(method, request)
     if (ofStreams !== null) return JSON.stringify(await ofStreams)
+    const ofWatches = this.watches.answer(method, request)
+    if (ofWatches !== null) return JSON.stringify(await ofWatches)
     if (method === 'snapshot-failed') {
       const { group, receiver } = request as { group: number; receiver: number }
       const replica = this.host.group(group)

@@ -1,6 +1,7 @@
 import type { Reply } from '../commands/command.ts'
 import type { Operation } from '../commands/envelope.ts'
 import type { DiskState, MemberRecord } from '../gossip/member.ts'
+import type { Change } from '../keyspace/changes.ts'
 import type { RecordBody } from '../keyspace/record.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Outbox, PeerMessage, RowsDigest } from '../shard/ports.ts'
@@ -88,6 +89,7 @@ export interface Service {
   /** Joined, and its loop turns. */
   isServing(): boolean
   readonly streams: StreamService
+  readonly watches: WatchService
 }
 
 export interface Transfer {
@@ -277,6 +279,46 @@ export interface StreamService {
   /** The cluster's nodes, with the one that leads the partition. */
   servers(name: string, partition: number): readonly LogServer[]
 }
+
+// --- Watches --------------------------------------------------------------------------------------------------------
+
+/** One of `key` and `prefix` is null; an empty prefix stands for all keys. */
+export interface WatchWish {
+  readonly key: Bytes | null
+  readonly prefix: Bytes | null
+  /**
+   * By shard the entry after which to begin; a number: of a key, a revision that a reply told. null: what comes after
+   * all that was acknowledged before the call.
+   */
+  readonly from: ReadonlyMap<number, number> | number | null
+  readonly signal?: AbortSignal
+}
+
+export interface WatchService {
+  /** Throws OVERLOADED, INVALID_ARGUMENT where the cursor can't be one of this cluster, and what a read may throw. */
+  open(wish: WatchWish): Promise<OpenWatch>
+}
+
+export interface OpenWatch {
+  /** By shard the last entry that it is through with: what `next` gave is before it. */
+  readonly cursor: ReadonlyMap<number, number>
+  /**
+   * Changes of one shard, whole entries, about `bytesMax` of them; idle when there were none for `waitMs`. One call at a
+   * time. Throws COMPACTED, and then `cursor` is where to go on; SHUTTING_DOWN.
+   */
+  next(bytesMax: number, waitMs: number): Promise<WatchNews>
+  close(): void
+}
+
+export type WatchNews =
+  | {
+      readonly kind: 'changes'
+      readonly shard: number
+      readonly changes: readonly Change[]
+      /** The cursor of the shard after them. */
+      readonly place: number
+    }
+  | { readonly kind: 'idle' }
 
 // --- Between nodes --------------------------------------------------------------------------------------------------
 

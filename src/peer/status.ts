@@ -21,6 +21,7 @@ const codeOfKind = {
 
 /** Trailers have a size limit in most clients (8 KiB upwards), and a text may quote what a client sent. */
 const textCharsMax = 1024
+const cursorCharsMax = 2048
 
 export interface ErrorFacts {
   /** Empty: unexpected, a fault of this program. */
@@ -65,7 +66,11 @@ export function statusOf(error: unknown): GrpcStatus {
   if (facts.code !== '') {
     const details = {
       reason: facts.code,
-      metadata: { ...(facts.leader === '' ? {} : { leader: facts.leader }), ...rangeOf(error) },
+      metadata: {
+        ...(facts.leader === '' ? {} : { leader: facts.leader }),
+        ...rangeOf(error),
+        ...cursorOf(error),
+      },
       ...(facts.code === 'OFFSET_OUT_OF_RANGE' ? { localized: facts.text } : {}),
     }
     metadata.set(statusDetailsKey, encodeRichStatus(facts.status, facts.text, details))
@@ -78,6 +83,12 @@ function rangeOf(error: unknown): Readonly<Record<string, string>> {
   if (!isError(error, 'OFFSET_OUT_OF_RANGE')) return {}
   const { offset, start, end } = error.facts
   return { offset: String(offset), start: String(start), end: String(end) }
+}
+
+/** Where a watch may go on; a long one is in the last message of the call alone. */
+function cursorOf(error: unknown): Readonly<Record<string, string>> {
+  if (!isError(error, 'COMPACTED') || error.facts.cursor.length > cursorCharsMax) return {}
+  return { cursor: error.facts.cursor }
 }
 
 function leaderOf(error: RoundhouseError | RemoteError): string {

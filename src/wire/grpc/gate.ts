@@ -24,6 +24,7 @@ const needOfService: Readonly<Record<string, Need>> = {
   'clusterpb.ClusterNode': 'any',
   'log.v1.Log': 'any',
   'roundhouse.v1.Streams': 'any',
+  'roundhouse.v1.Watch': 'any',
   'grpc.health.v1.Health': 'any',
   'grpc.reflection.v1.ServerReflection': 'any',
   'grpc.reflection.v1alpha.ServerReflection': 'any',

@@ -15,6 +15,7 @@ const services = [
   'clusterpb.ClusterNode',
   'log.v1.Log',
   'roundhouse.v1.Streams',
+  'roundhouse.v1.Watch',
   'roundhouse.v1.Admin',
   'grpc.health.v1.Health',
 ]

@@ -1,6 +1,6 @@
 /**
- * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, log.v1.Log, roundhouse.v1.Streams, Admin and
- * Peer, health, reflection.
+ * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, log.v1.Log, roundhouse.v1.Streams, Watch, Admin
+ * and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
 import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
@@ -21,6 +21,7 @@ import { connectionLimits, connectionsWithin, type GrpcServerOptions, grpcLimits
 import { addReflection } from './reflection.ts'
 import { Refusals } from './refusals.ts'
 import { streamsHandlers, streamsMethods } from './streams.ts'
+import { WatchHandlers, watchMethods } from './watch.ts'
 
 export type { GrpcServerOptions } from './options.ts'
 
@@ -63,6 +64,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   const clusterNode = new ClusterNodeHandlers(options, callerOf, connections)
   direct.add(clusterNode.directRunCommand())
   const log = new LogHandlers(options, connections)
+  const watches = new WatchHandlers(options, connections)
   const answer = (error: unknown) => {
     if (!isExpected(error)) options.onUnexpected(error)
     return statusOf(error)
@@ -79,6 +81,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   server.addService(adminMethods, adminHandlers(options, connections))
   server.addService(logMethods, log.handlers())
   server.addService(streamsMethods, streamsHandlers(options, connections))
+  server.addService(watchMethods, watches.handlers())
   server.addService(peerMethods, peers.handlers())
   const bound: string[] = []
   health.addTo(server)
@@ -96,6 +99,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
         health.close()
         clusterNode.endStreams()
         log.endStreams()
+        watches.endStreams()
         peers.endStreams()
         // forceShutdown would find no session: grpc-js keeps that list for channelz only, which is off here.
         for (const address of bound) server.drain(address, graceMs)

@@ -12,6 +12,7 @@ import type {
   Service,
   Transfer,
   VerifyResult,
+  WatchService,
 } from '../../../src/node/ports.ts'
 import type { PeerMessage } from '../../../src/shard/ports.ts'
 import { FakeStreams } from './fake-streams.ts'
@@ -79,6 +80,11 @@ export const nothing: CallResult = { reply: { kind: 'nil' }, revision: 0, lagMs:
 export class FakeService implements Service {
   readonly nodeId = 'n1'
   readonly streams = new FakeStreams()
+  readonly watches: WatchService = {
+    open: async () => {
+      throw new RoundhouseError('NOT_READY', { why: 'this is no test of watches' })
+    },
+  }
   readonly calls: Call[] = []
   readonly heartbeats: Greeting[] = []
   readonly replaced: { dead: string; replacement: string }[] = []
