@@ -32,6 +32,8 @@ export interface Journal {
   term(replica: number, index: number): number | undefined
   /** from ≤ index < to, at least one, then up to bytesMax. */
   entries(replica: number, from: number, to: number, bytesMax: number): Entry[]
+  /** What the replica's entries behind `index` take. Looks at each of them. */
+  bytesAfter(replica: number, index: number): number
   /** Entries up to `index` are in a durable checkpoint and no follower needs them: they may go. */
   compact(replica: number, index: number, term: number): void
   /** The replicas whose unapplied or uncompacted entries keep the oldest segment, when the budget asks for space. */

@@ -4,7 +4,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
 import type { Message, Snapshot as RaftSnapshot } from '../raft/types.ts'
 import { decodeConfiguration } from './configuration.ts'
-import type { Snapshot, SnapshotManifest, StagedSnapshot } from './ports.ts'
+import type { Journal, Room, Snapshot, SnapshotManifest, StagedSnapshot } from './ports.ts'
 import type { Replica } from './replica.ts'
 
 /**
@@ -38,6 +38,8 @@ interface SnapshotterOptions {
   readonly reportFailure: (node: string, group: number, receiver: number) => void
   readonly touch: (replica: Replica) => void
   readonly find: (replica: number) => Replica | undefined
+  readonly journal: Pick<Journal, 'bytesAfter'>
+  readonly room?: Room
 }
 
 /** What travels in MsgSnap. */
@@ -46,8 +48,20 @@ interface Offer {
   readonly manifest: Omit<SnapshotManifest, 'configuration'> & { readonly configuration: string }
 }
 
+/**
+ * The journal keeps what is behind a copy, outside of its budget, while the copy is made and until its receiver has caught
+ * up: not for ever, nor on a disk that fills up. Then the pin is lifted. The copy is of use as long as the log still goes
+ * on where it ends; where it does not, another is taken.
+ */
+interface Pin {
+  readonly index: number
+  readonly sinceMs: number
+  isLifted: boolean
+}
+
 interface Outgoing {
   readonly snapshot: Snapshot
+  readonly pin: Pin
   /** When somebody last asked for it or for a chunk of it, on the monotonic clock. */
   usedAtMs: number
   readonly madeAtMs: number
@@ -62,8 +76,12 @@ interface Incoming {
 
 /** A copy that nobody asked for this long is given up, and the follower is probed again. */
 const idleMsMax = 5_000
-/** The longest that a copy, and the journal behind it, is kept. */
+/** The longest that the journal behind a copy is kept, and one that nobody asks for is offered again. */
 const ageMsMax = 600_000
+/** The most that is kept of it, a replica. */
+export const pinnedBytesMax = 1024 * 1024 * 1024
+/** Between two looks at what is pinned. */
+const pinLookMs = 1_000
 /** Receiving at one time: each holds a chunk in memory. */
 export const incomingMax = 16
 const fetchAttemptsMax = 5
@@ -79,8 +97,9 @@ export class Snapshotter {
   private readonly wanted = new Map<Replica, Set<number>>()
   /** Destroyed here. */
   private readonly gone = new WeakSet<Replica>()
-  /** Copies being made: replica → the index that the journal must keep for them. */
-  private readonly taking = new Map<number, number>()
+  /** Copies being made, by replica. */
+  private readonly taking = new Map<number, Pin>()
+  private nextPinLookMs = 0
   private readonly incoming = new Map<number, Incoming>()
   /** When the next chunk may be asked for, on the monotonic clock: the bandwidth limit of all pulls. */
   private nextFetchAtMs = 0
@@ -149,7 +168,8 @@ export class Snapshotter {
     if (![...receivers].some(to => namesReplica(meta.configuration, to))) return
     if (replica.raft.firstIndex > meta.index + 1) return
     this.wanted.delete(replica)
-    this.taking.set(replica.id, meta.index)
+    const pin: Pin = { index: meta.index, sinceMs: this.options.clock.now(), isLifted: false }
+    this.taking.set(replica.id, pin)
     replica.state.takeSnapshot().then(
       snapshot =>
         this.complete(() => {
@@ -158,8 +178,15 @@ export class Snapshotter {
             snapshot.release()
             return
           }
+          if (replica.raft.firstIndex > snapshot.manifest.index + 1) {
+            // The log went on without it: whom it was for must not wait for ever.
+            snapshot.release()
+            for (const to of receivers) this.offer(replica, to)
+            this.options.touch(replica)
+            return
+          }
           const now = this.options.clock.now()
-          const outgoing = { snapshot, usedAtMs: now, madeAtMs: now, receivers: new Set<number>() }
+          const outgoing = { snapshot, pin, usedAtMs: now, madeAtMs: now, receivers: new Set<number>() }
           this.outgoing.set(replica.id, [...this.outgoingOf(replica.id), outgoing])
           this.counters.sent++
           for (const to of receivers) replica.raft.retry(to)
@@ -196,10 +223,34 @@ export class Snapshotter {
 
   /** The index behind which the journal must keep the replica's entries, null when nothing is on its way. */
   pinnedIndex(replica: Replica): number | null {
-    const indexes = this.outgoingOf(replica.id).map(({ snapshot }) => snapshot.manifest.index)
-    const taking = this.taking.get(replica.id)
-    if (taking !== undefined) indexes.push(taking)
+    const indexes = this.pinsOf(replica.id)
+      .filter(({ isLifted }) => !isLifted)
+      .map(({ index }) => index)
     return indexes.length === 0 ? null : Math.min(...indexes)
+  }
+
+  private pinsOf(replica: number): Pin[] {
+    const taking = this.taking.get(replica)
+    return [...this.outgoingOf(replica).map(({ pin }) => pin), ...(taking === undefined ? [] : [taking])]
+  }
+
+  private liftPins(): void {
+    const { clock, journal, log, nodeId, room } = this.options
+    const now = clock.now()
+    if (now < this.nextPinLookMs) return
+    this.nextPinLookMs = now + pinLookMs
+    for (const replica of new Set([...this.taking.keys(), ...this.outgoing.keys()])) {
+      for (const pin of this.pinsOf(replica)) {
+        if (pin.isLifted) continue
+        const bytes = journal.bytesAfter(replica, pin.index)
+        const isTooMuch = bytes > pinnedBytesMax || now - pin.sinceMs > ageMsMax
+        if (!isTooMuch && room?.isNearlyFull(nodeId) !== true) continue
+        pin.isLifted = true
+        log.warn('the journal behind a snapshot is kept no longer', {
+          ...{ replica, index: pin.index, bytes, ms: Math.round(now - pin.sinceMs) },
+        })
+      }
+    }
   }
 
   /** A receiver could not get what was offered: its leader probes it anew, and offers again. */
@@ -210,6 +261,7 @@ export class Snapshotter {
   }
 
   tick(): void {
+    this.liftPins()
     const now = this.options.clock.now()
     for (const [id, each] of this.outgoing) {
       const idle = each.filter(({ usedAtMs }) => now - usedAtMs >= idleMsMax)

@@ -262,6 +262,15 @@ export class Journal {
   }
 
   /** Entries up to `index`, of `term`, are checkpointed and wanted by no follower: they may go. */
+  bytesAfter(replica: number, index: number): number {
+    const log = this.logs.get(replica)
+    if (log === undefined) return 0
+    let bytes = 0
+    for (let at = Math.max(index + 1, this.firstIndex(replica)); at <= log.index.last; at++)
+      bytes += log.index.lengthAt(at)
+    return bytes
+  }
+
   compact(replica: number, index: number, term: number): void {
     const log = this.logOf(replica)
     if (index <= log.snapshotPoint.index) return
