@@ -1,15 +1,17 @@
 /**
  * `npm run sim -- --seed 7`, `--seeds 500 [--from 1]`, `--minutes 10`: runs seeds, prints what each showed, exits 1 when
  * one failed. A failure comes with the command that repeats it, with as few faults as were found to do. A long campaign
- * fails, too, when it never met one of the states in `sometimes.ts`.
+ * fails, too, when it never met one of the states in `sometimes.ts`. `--jobs N` processes share the seeds, if not given as
+ * many as there are processors: a seed is the same run wherever it runs.
  */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, fork } from 'node:child_process'
+import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Logger } from '../../src/lib/logger.ts'
 import { type RunOptions, type RunResult, runSeed } from './campaign.ts'
 import { shrink } from './shrink.ts'
 import type { SimCluster } from './sim-cluster.ts'
-import { type Sometimes, sometimes } from './sometimes.ts'
+import { sometimes } from './sometimes.ts'
 import type { FaultKind } from './swarm.ts'
 
 /** Fewer seeds need not meet everything. */
@@ -30,6 +32,9 @@ const { values } = parseArgs({
     verbose: { type: 'boolean', default: false },
     brief: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: true },
+    jobs: { type: 'string' },
+    /** Of a job: its seeds are those from its own one on, in steps. */
+    step: { type: 'string' },
   },
   allowNegative: true,
 })
@@ -94,50 +99,98 @@ const count =
     : values.minutes !== undefined
       ? Number.POSITIVE_INFINITY
       : Number(values.seeds)
-const started = Date.now()
-const total = { seeds: 0, failed: 0, events: 0, simulatedMs: 0, elections: 0 }
-const faults: Record<string, number> = {}
-const workload: Record<string, number> = {}
-const seen: Partial<Record<Sometimes, number>> = {}
-for (let seed = first; seed < first + count && Date.now() < untilMs; seed++) {
-  const options: RunOptions = {
-    seed,
-    ...(values.verbose ? { logs } : {}),
-    ...(values.chaos === undefined ? {} : { chaosMs: Number(values.chaos) }),
-    ...(values.only === undefined ? {} : { only: values.only.split(',') as FaultKind[] }),
-    ...(values.faults === undefined ? {} : { faults: values.faults.split(',').map(Number) }),
-  }
-  const result = await runSeed(options)
-  const { hash, events, simulatedMs, violations, elections } = result
-  total.seeds++
-  total.events += events
-  total.simulatedMs += simulatedMs
-  total.elections += elections
-  add(faults, result.faults)
-  add(workload, { ...result.workload })
-  for (const [name, times] of result.seen) seen[name] = (seen[name] ?? 0) + times
-  if (!values.brief || violations.length > 0)
-    console.log(
-      `seed ${seed} hash ${hash} events ${events} simulated ${simulatedMs} ms ${JSON.stringify({ nodes: result.swarm.nodes, faults: result.faults, workload: result.workload })}`,
-    )
-  if (violations.length === 0) continue
-  total.failed++
-  await report(options, result)
+
+/** What seeds showed, all together; jobs tell theirs to the process that began them. */
+interface Summary {
+  readonly total: { seeds: number; failed: number; events: number; simulatedMs: number; elections: number }
+  readonly faults: Record<string, number>
+  readonly workload: Record<string, number>
+  readonly seen: Record<string, number>
 }
-const seconds = (Date.now() - started) / 1000
-const never = Object.entries(sometimes).filter(([name]) => seen[name as Sometimes] === undefined)
-const faultsMade = Object.values(faults).reduce((sum, count) => sum + count, 0)
-console.log(`faults ${JSON.stringify(faults)}: ${faultsMade} of ${Object.keys(faults).length} kinds`)
-console.log(`calls ${JSON.stringify(workload)}`)
-console.log(`seen ${JSON.stringify(seen)}`)
-if (never.length > 0 && values.seed === undefined)
-  console.log(`never seen: ${never.map(([name, text]) => `${text} (${name})`).join('; ')}`)
-console.log(
-  `${(total.seeds / seconds).toFixed(1)} seeds/s, ${Math.round(total.events / seconds)} events/s, ${(total.simulatedMs / 3_600_000).toFixed(2)} simulated hours, ${total.elections} elections`,
-)
-console.log(`${total.seeds - total.failed} passed, ${total.failed} failed`)
-const isMissed = ([name]: readonly [string, string]) =>
-  total.seeds >= (seldom.includes(name) ? seedsForSeldom : seedsForAllSightings)
-const isIncomplete = never.some(isMissed)
-if (isIncomplete) console.log('failed: a campaign of this length must have seen all of it')
-process.exitCode = total.failed > 0 || isIncomplete ? 1 : 0
+
+const summary: Summary = {
+  total: { seeds: 0, failed: 0, events: 0, simulatedMs: 0, elections: 0 },
+  ...{ faults: {}, workload: {}, seen: {} },
+}
+
+async function runSeeds(step: number): Promise<void> {
+  const { total } = summary
+  for (let seed = first; seed < first + count && Date.now() < untilMs; seed += step) {
+    const options: RunOptions = {
+      seed,
+      ...(values.verbose ? { logs } : {}),
+      ...(values.chaos === undefined ? {} : { chaosMs: Number(values.chaos) }),
+      ...(values.only === undefined ? {} : { only: values.only.split(',') as FaultKind[] }),
+      ...(values.faults === undefined ? {} : { faults: values.faults.split(',').map(Number) }),
+    }
+    const result = await runSeed(options)
+    const { hash, events, simulatedMs, violations, elections } = result
+    const failed = violations.length > 0 ? 1 : 0
+    add(total, { seeds: 1, failed, events, simulatedMs, elections })
+    add(summary.faults, result.faults)
+    add(summary.workload, { ...result.workload })
+    add(summary.seen, Object.fromEntries(result.seen))
+    if (!values.brief || failed > 0)
+      console.log(
+        `seed ${seed} hash ${hash} events ${events} simulated ${simulatedMs} ms ${JSON.stringify({ nodes: result.swarm.nodes, faults: result.faults, workload: result.workload })}`,
+      )
+    if (failed > 0) await report(options, result)
+  }
+}
+
+/** Runs every `step`th seed in a process of its own. Rejects where that ends without having told what it saw. */
+function runJob(from: number, step: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const left = String(Math.max(0, count - (from - first)))
+    const range = values.minutes === undefined ? ['--seeds', left] : ['--minutes', values.minutes]
+    const flags = (['brief', 'verbose'] as const).filter(name => values[name]).map(name => `--${name}`)
+    const given = (['chaos', 'only', 'faults'] as const).flatMap(name =>
+      values[name] === undefined ? [] : [`--${name}`, values[name]],
+    )
+    const shrinks = values.shrink ? [] : ['--no-shrink']
+    const own = ['--jobs', '1', '--from', String(from), '--step', String(step)]
+    const job = fork(import.meta.filename, [...own, ...range, ...flags, ...given, ...shrinks])
+    let told = false
+    job.on('message', ({ total, faults, workload, seen }: Summary) => {
+      told = true
+      add(summary.total, total)
+      add(summary.faults, faults)
+      add(summary.workload, workload)
+      add(summary.seen, seen)
+    })
+    job.on('error', reject)
+    job.on('close', (code, signal) => {
+      if (told) resolve()
+      else reject(new Error(`the seeds from ${from} on, in steps of ${step}, ended with ${signal ?? code}`))
+    })
+  })
+}
+
+const started = Date.now()
+const jobs = values.seed !== undefined ? 1 : Math.min(Number(values.jobs ?? availableParallelism()), count)
+if (jobs > 1) await Promise.all(Array.from({ length: jobs }, (_, i) => runJob(first + i, jobs)))
+else await runSeeds(Number(values.step ?? 1))
+// A job's seeds are judged by whoever began it.
+if (process.send !== undefined) process.send(summary, () => process.disconnect())
+else conclude()
+
+function conclude(): void {
+  const { total, faults, workload, seen } = summary
+  const seconds = (Date.now() - started) / 1000
+  const never = Object.entries(sometimes).filter(([name]) => seen[name] === undefined)
+  const faultsMade = Object.values(faults).reduce((sum, count) => sum + count, 0)
+  console.log(`faults ${JSON.stringify(faults)}: ${faultsMade} of ${Object.keys(faults).length} kinds`)
+  console.log(`calls ${JSON.stringify(workload)}`)
+  console.log(`seen ${JSON.stringify(seen)}`)
+  if (never.length > 0 && values.seed === undefined)
+    console.log(`never seen: ${never.map(([name, text]) => `${text} (${name})`).join('; ')}`)
+  console.log(
+    `${(total.seeds / seconds).toFixed(1)} seeds/s, ${Math.round(total.events / seconds)} events/s, ${(total.simulatedMs / 3_600_000).toFixed(2)} simulated hours, ${total.elections} elections`,
+  )
+  console.log(`${total.seeds - total.failed} passed, ${total.failed} failed`)
+  const isMissed = ([name]: readonly [string, string]) =>
+    total.seeds >= (seldom.includes(name) ? seedsForSeldom : seedsForAllSightings)
+  const isIncomplete = never.some(isMissed)
+  if (isIncomplete) console.log('failed: a campaign of this length must have seen all of it')
+  process.exitCode = total.failed > 0 || isIncomplete ? 1 : 0
+}
