@@ -246,6 +246,23 @@ export class SegmentedLog {
     return { kind: 'done' }
   }
 
+  /**
+   * All records are gone for readers, and the next one gets the offset `start`, behind the end: those between were let go
+   * before they were appended. To be called while no checkpoint is under way that names any of them.
+   */
+  restartAt(start: number): void {
+    this.assertUsable()
+    assert(start > this.nextOffset, `restarted at ${start}, it ends at ${this.nextOffset}`)
+    const next = Segment.create(this.home, start)
+    for (const segment of this.segments.splice(0)) {
+      segment.cool()
+      this.trimmed.push(segment)
+    }
+    this.segments.push(next)
+    this.start = start
+    this.noteNewName()
+  }
+
   /** Removes the record `end` and all after it, at once and durably: `end` is the next offset. */
   truncateAfter(end: number): TruncateResult {
     this.assertUsable()
@@ -400,9 +417,12 @@ export class SegmentedLog {
       throw error
     }
     this.segments.push(next)
-    if (!this.unsyncedDirectories.includes(this.home.directory)) {
-      this.unsyncedDirectories.push(this.home.directory)
-    }
+    this.noteNewName()
+  }
+
+  private noteNewName(): void {
+    const { directory } = this.home
+    if (!this.unsyncedDirectories.includes(directory)) this.unsyncedDirectories.push(directory)
   }
 
   /** The index in `segments` of the one that holds `offset`; of `nextOffset`, the active one. */

@@ -1,3 +1,4 @@
+import { decodeEnvelope } from '../commands/envelope.ts'
 import type { CommandTable } from '../commands/machine.ts'
 import { isError, RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
@@ -5,7 +6,7 @@ import { toLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
 import type { Random } from '../lib/prng.ts'
-import type { HardState, Message } from '../raft/types.ts'
+import type { Entry, HardState, Message } from '../raft/types.ts'
 import {
   birthConfiguration,
   blankConfiguration,
@@ -544,13 +545,24 @@ export class Host {
   /**
    * Whether a message brings entries of users. On a full disk they are not taken in, and so never acknowledged: the
    * leader offers them again and again, and goes on once there is room. Heartbeats and votes pass, so the replica
-   * follows, votes and confirms reads as before.
+   * follows, votes and confirms reads as before. Entries that only take away pass, in the room that the reserve left: where
+   * a majority is full there is no other way out.
    */
   private brings({ kind, entries }: Message, replica: Replica): boolean {
+    if (this.options.room?.isOfUsers(replica.group) !== true) return false
+    return kind === 'MsgSnap' || (kind === 'MsgApp' && entries.some(entry => !this.takesAway(entry, replica)))
+  }
+
+  private takesAway({ kind, data }: Entry, { group }: Replica): boolean {
     // A new leader's empty entry passes: without it committed nobody could read.
-    const isMore =
-      kind === 'MsgSnap' || (kind === 'MsgApp' && entries.some(entry => entry.data.byteLength > 0))
-    return isMore && this.options.room?.isOfUsers(replica.group) === true
+    if (data.byteLength === 0) return true
+    if (kind !== 'normal') return false
+    try {
+      const table = this.options.tableOf(group)
+      return decodeEnvelope(data).operations.every(({ command }) => table.get(command)?.frees === true)
+    } catch {
+      return false
+    }
   }
 
   // --- A disk that hangs --------------------------------------------------------------------------------------------

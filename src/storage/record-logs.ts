@@ -56,7 +56,7 @@ export interface RecordFile {
 interface OpenLog {
   /** null until the first write: then it holds nothing, and begins at `base`. */
   segments: SegmentedLog | null
-  readonly base: number
+  base: number
   /** Behind the end of `segments`, in order. */
   unwritten: Bytes[]
   unwrittenBytes: number
@@ -82,6 +82,8 @@ export class RecordLogs implements RecordStore {
   private readonly dropped = new Map<string, OpenLog>()
   private pins = 0
   private waiting = 0
+  /** A checkpoint is under way: all that was there when it began must get into files. */
+  private isFrozen = false
 
   constructor(home: RecordHome, directory: string) {
     this.home = home
@@ -121,7 +123,7 @@ export class RecordLogs implements RecordStore {
   }
 
   append(log: string, first: number, records: readonly Bytes[]): void {
-    const found = this.logs.get(log) ?? this.add(log, null, 0)
+    const found = this.logs.get(log) ?? this.add(log, null, first)
     assert(first === endOf(found), `${this.directory}/${log}: append at ${first}, it ends at ${endOf(found)}`)
     for (const record of records) {
       found.unwritten.push(record)
@@ -142,10 +144,7 @@ export class RecordLogs implements RecordStore {
       while (log.unwritten.length > 0) {
         const slice = withinBytes(log.unwritten, 0, log.unwritten.length, sliceBytesMax)
         log.segments.appendBatch(slice)
-        log.unwritten = log.unwritten.slice(slice.length)
-        const bytes = slice.reduce((sum, record) => sum + record.byteLength, 0)
-        log.unwrittenBytes -= bytes
-        this.waiting -= bytes
+        this.took(log, slice)
       }
     } catch (error) {
       if (isNoSpace(error)) return false
@@ -192,18 +191,35 @@ export class RecordLogs implements RecordStore {
     const found = this.logs.get(log)
     assert(found !== undefined, `${this.directory}/${log}: trimmed, and never made`)
     found.start = start
-    this.cut(log, found)
+    this.cut(found)
   }
 
-  /** What can't be cut for want of room is cut with a later checkpoint. */
-  private cut(name: string, log: OpenLog): void {
+  /**
+   * What can't be cut for want of room is cut with a later checkpoint. Records that only memory has just go: on a full disk
+   * there would be no room to write them first.
+   */
+  private cut(log: OpenLog): void {
     if ((log.segments?.lowestOffset ?? log.base) >= log.start) return
-    if (log.start > writtenTo(log) && !this.write(name, log)) return
+    const unwritten = log.start - writtenTo(log)
+    if (unwritten > 0 && this.isFrozen) return
     try {
-      log.segments!.truncateBefore(log.start)
+      if (unwritten <= 0) log.segments!.truncateBefore(log.start)
+      else {
+        log.segments?.restartAt(log.start)
+        log.base = log.start
+        this.took(log, log.unwritten.slice(0, unwritten))
+      }
     } catch (error) {
       if (!isNoSpace(error)) throw error
     }
+  }
+
+  /** The first of those that wait do so no longer. */
+  private took(log: OpenLog, records: readonly Bytes[]): void {
+    const bytes = records.reduce((sum, record) => sum + record.byteLength, 0)
+    log.unwritten = log.unwritten.slice(records.length)
+    log.unwrittenBytes -= bytes
+    this.waiting -= bytes
   }
 
   /** Bytes of records that only memory has. */
@@ -235,7 +251,10 @@ export class RecordLogs implements RecordStore {
 
   /** To be called in the moment in which the rows are frozen. */
   freeze(): FrozenLogs {
-    for (const [name, log] of this.logs) this.cut(name, log)
+    // One before this may have failed: what it named is named by this one, or is gone.
+    this.isFrozen = false
+    for (const log of this.logs.values()) this.cut(log)
+    this.isFrozen = true
     const isDue = ({ unwritten, segments }: OpenLog) => unwritten.length > 0 || segments?.needsSync === true
     return {
       starts: new Map([...this.logs].map(([name, log]) => [name, log.segments?.lowestOffset ?? log.base])),
@@ -267,6 +286,7 @@ export class RecordLogs implements RecordStore {
 
   /** The checkpoint that was frozen so is durable: what it does not need goes. */
   settle(frozen: FrozenLogs): void {
+    this.isFrozen = false
     if (this.pins > 0) return
     for (const [name, start] of frozen.starts)
       for (const path of this.logs.get(name)?.segments?.giveUpBefore(start) ?? [])

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { encodeEnvelope } from '../../src/commands/envelope.ts'
 import { commands } from '../../src/commands/table.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { draft, type Entry, type Message, type MessageKind } from '../../src/raft/types.ts'
@@ -219,10 +220,24 @@ describe('writes on disks without room', () => {
     assert.deepEqual(answers(), [])
     assert.equal(host.replica(7)!.raft.lastIndex, 1)
     assert.equal(host.counters.messagesWithoutRoom, 1)
-    says.isFull = false
-    await step({ index: 1, logTerm: 1, entries }, 'MsgApp')
-    assert.deepEqual(answers(), ['MsgAppResp'])
+    const entryOf = (index: number, ...names: string[]): Entry => {
+      const operations = names.map(command => ({ command, args: ['s/0', '1', '0', '9'].map(fromUtf8) }))
+      return {
+        term: 2,
+        index,
+        kind: 'normal',
+        data: encodeEnvelope({ timestampMs: 1, session: null, operations }),
+      }
+    }
+    await step({ index: 1, logTerm: 1, entries: [entryOf(2, 'STREAM.TRIM', 'SET')] }, 'MsgApp')
+    assert.deepEqual(answers(), [], 'one of them adds')
+    await step({ index: 1, logTerm: 1, entries: [entryOf(2, 'STREAM.TRIM', 'DEL')] }, 'MsgApp')
+    assert.deepEqual(answers(), ['MsgAppResp'], 'what only takes away is the way out')
     assert.equal(host.replica(7)!.raft.lastIndex, 2)
+    says.isFull = false
+    await step({ index: 2, logTerm: 2, entries: [{ ...entries[0]!, index: 3 }] }, 'MsgApp')
+    assert.deepEqual(answers(), ['MsgAppResp'])
+    assert.equal(host.replica(7)!.raft.lastIndex, 3)
   })
 })
 

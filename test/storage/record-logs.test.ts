@@ -255,6 +255,50 @@ describe('a start behind kill -9', () => {
     })
 })
 
+describe('a full disk', () => {
+  it('is freed by a trim, though what waits in memory finds no room', async () => {
+    const home = simulatedHome()
+    const bench = new Bench({ ...home, segmentBytesMax: 4_000 })
+    const id = { stream: 1, partition: 0 }
+    for (let round = 0; round < 4; round++) {
+      bench.append(0, some(100 * round, 100 * round + 100))
+      await bench.checkpoint()
+    }
+    // What a reserve that was given up leaves: less than what waits, enough for what is kept of it.
+    home.disk.fill(1_000)
+    bench.append(0, some(400, 600))
+    await assert.rejects(bench.checkpoint(), { code: 'NO_SPACE' })
+    assert.equal(bench.valueAt(0, 599), nameOf(599))
+    // Behind what is in files, among what waits.
+    assert.equal(bench.partitions.trim(id, 590), 590)
+    const before = home.disk.freeBytes()
+    await bench.checkpoint()
+    for (let i = 0; i < 40; i++) await new Promise(resolve => setImmediate(resolve))
+    assert.ok(home.disk.freeBytes() > before + 8_000, `${home.disk.freeBytes()} of ${before}`)
+    bench.restart()
+    assert.deepEqual([bench.valueAt(0, 590), bench.valueAt(0, 599)], [nameOf(590), nameOf(599)])
+    assert.equal(bench.append(0, some(600, 700)), 600)
+    await bench.checkpoint()
+    bench.restart()
+    assert.equal(bench.valueAt(0, 699), nameOf(699))
+  })
+
+  it('loses nothing that a checkpoint under way names to a trim behind it', async () => {
+    const bench = new Bench(simulatedHome())
+    bench.append(0, some(0, 10))
+    await bench.checkpoint()
+    bench.append(0, some(10, 20))
+    const under = bench.checkpoint()
+    bench.partitions.trim({ stream: 1, partition: 0 }, 15)
+    await under
+    bench.restart()
+    assert.deepEqual(
+      [0, 19].map(offset => bench.valueAt(0, offset)),
+      [nameOf(0), nameOf(19)],
+    )
+  })
+})
+
 describe('the main thread', () => {
   it('unlinks nothing and syncs no directory while the node runs', async () => {
     const home = simulatedHome()
