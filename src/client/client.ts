@@ -27,6 +27,7 @@ import {
   type ScanOptions,
 } from './table.ts'
 import { securityOf, type TlsOptions } from './tls.ts'
+import { placeOf, Watcher, type WatchOptions, type WatchTarget } from './watch.ts'
 
 export interface CallOptions {
   /** How long a call may take, ms, from 1 to 300,000. */
@@ -214,6 +215,28 @@ class Base<Data> {
         yield { member, score: Number(String(score).replace(/inf$/, 'Infinity')) }
       }
     }
+  }
+
+  /**
+   * Changes of a key, or of all keys with a prefix, as they are committed, in the order of each shard: `for await (const
+   * change of client.watch({ prefix: 'user:' }))`. It goes on through failures of nodes; see watch.ts for how it ends.
+   */
+  watch(target: WatchTarget & WatchOptions): Watcher<Data> {
+    const { key, prefix, from, values = true, signal } = target
+    if ((key === undefined) === (prefix === undefined))
+      throw new TypeError('watch: a key or a prefix is accepted')
+    const given = toBytes((key ?? prefix)!, 'WATCH', 0)
+    const { timeoutMs, decode } = this.settings
+    return new Watcher({
+      engine: this.engine,
+      key: key === undefined ? null : given,
+      prefix: key === undefined ? given : null,
+      from: placeOf(from, key !== undefined),
+      hasValues: values,
+      timeoutMs,
+      signal: signal ?? this.settings.signal,
+      decode,
+    })
   }
 
   /** Takes no more calls; resolves when those under way are settled. All views close together. */

@@ -74,6 +74,7 @@ export class Engine {
   private readonly links = new Map<string, NodeLink>()
   private readonly sessions = new Sessions()
   private readonly calls = new Set<Call>()
+  private readonly watches = new Set<{ close(): void }>()
   private queue: Call[] = []
   private queueHead = 0
   private inFlight = 0
@@ -132,6 +133,30 @@ export class Engine {
     })
   }
 
+  /**
+   * A node for a watch: the leader of the key, else any that answers, another than `not` where there is one. null: it can't
+   * be reached.
+   */
+  async nodeFor(key: Buffer | null, not: string | null): Promise<NodeLink | null> {
+    const leader = key === null ? null : this.map.leaderOf(this.map.placeOf(key))
+    const isWell = leader !== null && leader !== not && !this.link(leader).isSuspect
+    const link = this.link(isWell ? leader : this.anyNode({ address: not, tries: 0 }))
+    if (await link.ready()) return link
+    link.suspect()
+    this.refreshSoon()
+    return null
+  }
+
+  /** It is closed with the client. False: the client is closed already. */
+  watching(watch: { close(): void }): boolean {
+    if (!this.isClosing) this.watches.add(watch)
+    return !this.isClosing
+  }
+
+  unwatch(watch: { close(): void }): void {
+    this.watches.delete(watch)
+  }
+
   /** One listener a signal, however many calls it has: Node.js warns of many. */
   private listen(call: Call, signal: AbortSignal): void {
     let calls = this.aborts.get(signal)
@@ -150,6 +175,7 @@ export class Engine {
   /** Takes no more calls; resolves when those that it has are settled. */
   close(): Promise<void> {
     this.isClosing = true
+    for (const watch of [...this.watches]) watch.close()
     this.closed ??= new Promise<void>(resolve => {
       this.onIdle = resolve
       if (this.calls.size === 0) resolve()
@@ -291,7 +317,7 @@ export class Engine {
   }
 
   /** Another one than the last, one that answers where there is one. */
-  private anyNode(call: Call): string {
+  private anyNode(call: Pick<Call, 'address' | 'tries'>): string {
     const all = this.map.addresses()
     const others = all.filter(address => address !== call.address)
     const candidates = others.length > 0 ? others : all

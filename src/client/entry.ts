@@ -1,7 +1,16 @@
 /** What `import { … } from 'roundhouse'` gives. */
+
+export type { WatchCursor } from '../lib/watch-cursor.ts'
 export { CallError, type CallErrorCode, type Outcome } from './call-error.ts'
 export { type CallOptions, Client, type ConnectOptions, connect, type Reply } from './client.ts'
 export type { Pipeline } from './pipeline.ts'
 export type { Page, ScoredMember, Value } from './reply.ts'
 export type { ExpireOptions, Input, ScanOptions, SetOptions, ZaddOptions, ZrangeOptions } from './table.ts'
 export type { TlsOptions } from './tls.ts'
+export {
+  CompactedError,
+  type WatchEvent,
+  type Watcher,
+  type WatchOptions,
+  type WatchTarget,
+} from './watch.ts'

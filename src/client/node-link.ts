@@ -2,9 +2,16 @@
  * The way to one node: a channel, lanes for what must keep its order, lanes for reads (a node runs the reads of one lane
  * and shard one after another), and single calls for what may take long. Also what is known of the node's health.
  */
-import { Channel, connectivityState, Metadata, type ServiceError } from '@grpc/grpc-js'
+import {
+  Channel,
+  type ClientReadableStream,
+  connectivityState,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js'
 import { ClusterNodeClient, type CommandRequest } from '../gen/clusterpb/cluster.ts'
 import { AdminClient, type MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import { WatchClient, type WatchRequest, type WatchResponse } from '../gen/roundhouse/v1/watch.ts'
 import { inBandFailure, statusFailure } from './failure.ts'
 import { Lane, type Listener } from './lane.ts'
 import type { Security } from './tls.ts'
@@ -27,6 +34,7 @@ export class NodeLink {
   private readonly channel: Channel
   private readonly cluster: ClusterNodeClient
   private readonly admin: AdminClient
+  private readonly watches: WatchClient
   private readonly ordered: (Lane | null)[] = Array.from({ length: orderedLanes }, () => null)
   private readonly reads: (Lane | null)[] = Array.from({ length: readLanes }, () => null)
   private readonly lanes = new Set<Lane>()
@@ -56,6 +64,7 @@ export class NodeLink {
     const options = { channelOverride: this.channel }
     this.cluster = new ClusterNodeClient(address, credentials, options)
     this.admin = new AdminClient(address, credentials, options)
+    this.watches = new WatchClient(address, credentials, options)
   }
 
   get isReady(): boolean {
@@ -120,6 +129,10 @@ export class NodeLink {
         else reject(error)
       })
     })
+  }
+
+  watch(request: WatchRequest): ClientReadableStream<WatchResponse> {
+    return this.watches.watch(request)
   }
 
   close(): void {

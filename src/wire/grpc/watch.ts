@@ -129,7 +129,7 @@ class Watching {
       }
     } catch (error) {
       if (isError(error, 'COMPACTED') && !sending.isOver)
-        await sending.write({ $case: 'compacted', value: this.tell(watch.cursor, true) })
+        await sending.last({ $case: 'compacted', value: this.tell(watch.cursor, true) })
       throw error
     }
   }
@@ -203,6 +203,12 @@ class Sending {
     return this.signal.aborted
   }
 
+  /** Resolves when it has left: a status that follows would overtake it. */
+  async last(news: NonNullable<WatchResponse['news']>): Promise<void> {
+    await this.write(news)
+    while (!this.isOver && this.unsentBytes > 0) await this.woken()
+  }
+
   async write(news: NonNullable<WatchResponse['news']>): Promise<void> {
     const response = encodeMessage(WatchResponse, { news })
     const bytes = response.byteLength
@@ -215,9 +221,13 @@ class Sending {
     })
     if (!isFree) this.isBlocked = true
     while (!this.isOver && (this.isBlocked || this.unsentBytes >= watchWireLimits.aheadBytesMax))
-      await new Promise<void>(resolve => {
-        this.wake = resolve
-      })
+      await this.woken()
+  }
+
+  private woken(): Promise<void> {
+    return new Promise(resolve => {
+      this.wake = resolve
+    })
   }
 }
 
