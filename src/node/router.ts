@@ -192,9 +192,15 @@ export class Router {
     const deadline = clock.now() + timeoutMs
     const isRead = command.access === 'read'
     const turn = call.order?.enter(shard, !isRead && this.leadsHere(shard)) ?? null
+    // While a call waits its caller may go, or its time: what it did not ask for any more must not be done.
+    const isOver = () => call.signal?.aborted === true || clock.now() >= deadline
     let unknown: Error | null = null
     try {
-      if (turn !== null && turn.previous !== null) await turn.previous
+      if (turn !== null && turn.previous !== null) {
+        await turn.previous
+        if (isOver())
+          throw new RoundhouseError('NOT_READY', { why: 'the turn of the call did not come in time' })
+      }
       for (let attempt = 0; ; attempt++) {
         try {
           return await this.attempt(shard, command, args, call, deadline, attempt)
@@ -212,6 +218,7 @@ export class Router {
           const before = turn?.retry() ?? null
           await new Promise<void>(resolve => void clock.after(pauseMs, resolve))
           if (before !== null) await before
+          if (isOver()) throw this.outOfTime(shard, told, timeoutMs)
         }
       }
     } finally {

@@ -620,6 +620,44 @@ describe('the calls of one stream', () => {
     assert.deepEqual((await Promise.all(calls)).map(text), ['first', 'second'])
   })
 
+  it('are not sent when their caller went, or their time, while they waited for their turn', async () => {
+    const bench = new Bench()
+    const order = new CallOrder()
+    const first = deferred<CallResult>()
+    bench.forwarded = () => first.promise
+    const abort = new AbortController()
+    const key = keyOn(1)
+    const calls = [
+      bench.run('SET', [key, '1'], { order }),
+      bench.run('SET', [key, '2'], { order, signal: abort.signal }),
+      bench.run('SET', [key, '3'], { order, timeoutMs: 20 }),
+      bench.run('SET', [key, '4'], { order }),
+    ]
+    abort.abort()
+    await new Promise<void>(resolve => void bench.clock.after(30, resolve))
+    first.resolve(result('first'))
+    const outcomes = await Promise.allSettled(calls)
+    assert.deepEqual(
+      outcomes.map(each => (each.status === 'fulfilled' ? 'done' : (each.reason as { code: string }).code)),
+      ['done', 'NOT_READY', 'NOT_READY', 'done'],
+    )
+    assert.deepEqual(
+      bench.there.map(({ call }) => toUtf8(call.args[1]!)),
+      ['1', '4'],
+    )
+  })
+
+  it('are not sent again when their caller went during the pause', async () => {
+    const bench = new Bench()
+    const abort = new AbortController()
+    bench.forwarded = () => {
+      bench.clock.after(1, () => abort.abort())
+      return Promise.reject(notLeader())
+    }
+    await assert.rejects(bench.run('SET', [keyOn(1), 'v'], { signal: abort.signal }))
+    assert.equal(bench.there.length, 1)
+  })
+
   it('go at once where this node leads, but a read waits for the writes before it', async () => {
     const bench = new Bench().lead(0, () => null)
     const order = new CallOrder()
