@@ -35,7 +35,12 @@ export async function readAtomic(
   const operations: Operation[] = []
   for (const { operation } of request.operations) {
     if (operation?.$case === 'command') {
-      const { command, args } = readRequest(operation.value, isKeyed)
+      const { command, args, session, read, forward, hops } = readRequest(operation.value, isKeyed)
+      if (session !== null || read !== 'linearizable' || !forward || hops > 0)
+        throw new RoundhouseError('INVALID_ARGUMENT', {
+          what: `${command} in an atomic entry with a session, read, no_forward or hops of its own`,
+          accepted: 'a session of the whole; it runs where and when the others do',
+        })
       operations.push({ command, args })
     } else if (operation?.$case === 'append') operations.push(await appendOf(operation.value, service))
     else

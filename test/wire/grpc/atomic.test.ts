@@ -120,4 +120,15 @@ describe('Atomic, on a node', () => {
     for (const operations of [[], [command('PING', '')], [{ operation: undefined }], [command('SET', 'a')]])
       assert.equal((await refusal(operations)).code, status.INVALID_ARGUMENT)
   })
+
+  it('refuses what a command in it asks for itself and can not have', async () => {
+    const session = { session: Buffer.alloc(16, 1), sequence: 1n }
+    for (const more of [session, { read: 1 }, { noForward: true }, { hops: 1 }]) {
+      const plain = CommandRequest.fromPartial({ command: 'SET', key: 'own', args: [bytes('v')] })
+      const value: CommandRequest = { ...plain, ...more }
+      const refused = await refusal([{ operation: { $case: 'command', value } }])
+      assert.equal(refused.code, status.INVALID_ARGUMENT)
+      assert.match(refused.details, /a session of the whole/)
+    }
+  })
 })
