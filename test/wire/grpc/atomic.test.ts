@@ -123,7 +123,8 @@ describe('Atomic, on a node', () => {
 
   it('refuses what a command in it asks for itself and can not have', async () => {
     const session = { session: Buffer.alloc(16, 1), sequence: 1n }
-    for (const more of [session, { read: 1 }, { noForward: true }, { hops: 1 }]) {
+    const own: Partial<CommandRequest>[] = [session, { read: 1 }, { noForward: true }, { hops: 1 }]
+    for (const more of own) {
       const plain = CommandRequest.fromPartial({ command: 'SET', key: 'own', args: [bytes('v')] })
       const value: CommandRequest = { ...plain, ...more }
       const refused = await refusal([{ operation: { $case: 'command', value } }])
