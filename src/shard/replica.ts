@@ -364,12 +364,14 @@ export class Replica {
       const writes = this.queuedWrites
       this.queuedWrites = []
       const isOutOfRoom = this.isLeader && !this.hasRoomAtQuorum()
+      // Nothing is applied meanwhile and the turn is short: one stamp serves all of them.
+      const stampMs = this.stampMs(this.options.clock)
       for (const write of writes) {
         const before = this.raft.uncommittedBytes
         if (isOutOfRoom && !this.frees(write)) {
           const error = new RoundhouseError('DISK_FULL', { shard: this.group })
           write.settle({ ok: false, error, isDefinite: true })
-        } else if (room.bytesLeft > 0) this.propose(write)
+        } else if (room.bytesLeft > 0) this.propose(write, stampMs)
         else write.settle({ ok: false, error: nodeIsFull(), isDefinite: true })
         room.bytesLeft -= this.raft.uncommittedBytes - before
       }
@@ -403,11 +405,10 @@ export class Replica {
     return write.operations.every(({ command }) => this.options.table.get(command)?.frees === true)
   }
 
-  private propose(write: Write): void {
+  /** One stamp for the entry and for what `prepare` makes absolute: a TTL counts from the moment that the log notes. */
+  private propose(write: Write, timestampMs: number | null): void {
     try {
-      const { clock, random, table } = this.options
-      // One stamp for the entry and for what `prepare` makes absolute: a TTL counts from the moment that the log notes.
-      const timestampMs = this.stampMs(clock)
+      const { random, table } = this.options
       if (timestampMs === null) {
         write.settle({ ok: false, error: this.clockUnknown(), isDefinite: true })
         return
