@@ -70,6 +70,7 @@ import { smembers } from './smembers.ts'
 import { srem } from './srem.ts'
 import { sscan } from './sscan.ts'
 import { streamAppend } from './stream-append.ts'
+import { streamCopy } from './stream-copy.ts'
 import { streamDrop } from './stream-drop.ts'
 import { streamGone } from './stream-gone.ts'
 import { streamInfo } from './stream-info.ts'
@@ -98,7 +99,8 @@ export const commands: CommandTable = new Map(
     ...[hset, hsetnx, hget, hmget, hdel, hgetall, hkeys, hvals, hlen, hexists, hincrby, hscan],
     ...[lpush, rpush, lpop, rpop, llen, lrange, lindex, lset, ltrim, lrem],
     ...[sadd, srem, smembers, sismember, scard, sscan],
-    ...[streamAppend, streamRead, streamSeek, streamInfo, streamTrim, streamDrop, streamRetain, streamGone],
+    ...[streamAppend, streamCopy, streamRead, streamSeek, streamInfo],
+    ...[streamTrim, streamDrop, streamRetain, streamGone],
     ...[zadd, zrem, zscore, zrange, zcard, zincrby, zrank, zscan],
     ...[groupJoin, groupHeartbeat, groupLeave, groupCommit, groupOffsets],
     ...[groupDescribe, groupReset, groupDelete, groupList],

@@ -35,21 +35,30 @@ export class MemoryRows implements RowStore {
   }
 }
 
+interface MemoryLog {
+  /** The offset of the first of `records`. */
+  readonly base: number
+  start: number
+  readonly records: Bytes[]
+}
+
 /** Records in memory; what is trimmed stays, as in a file that is not unlinked yet. */
 export class MemoryRecords implements RecordStore {
-  private readonly logs = new Map<string, { start: number; readonly records: Bytes[] }>()
+  private readonly logs = new Map<string, MemoryLog>()
 
   append(log: string, first: number, records: readonly Bytes[]): void {
-    const found = this.logs.get(log) ?? { start: 0, records: [] }
+    const found = this.logs.get(log) ?? { base: first, start: first, records: [] }
     this.logs.set(log, found)
-    assert(first === found.records.length, `${log}: append at ${first}, it ends at ${found.records.length}`)
+    const end = found.base + found.records.length
+    assert(first === end, `${log}: append at ${first}, it ends at ${end}`)
     found.records.push(...records)
   }
 
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[] {
-    const records = this.logs.get(log)?.records ?? []
-    assert(to <= records.length, `${log}: read to ${to}, it ends at ${records.length}`)
-    return withinBytes(records, from, to, bytesMax)
+    const { base, records } = this.find(log)
+    assert(from >= base, `${log}: read from ${from}, it begins at ${base}`)
+    assert(to <= base + records.length, `${log}: read to ${to}, it ends at ${base + records.length}`)
+    return withinBytes(records, from - base, to - base, bytesMax)
   }
 
   trim(log: string, start: number): void {
@@ -62,15 +71,19 @@ export class MemoryRecords implements RecordStore {
   }
 
   bytesOf(log: string): number {
-    const { start, records } = this.logs.get(log) ?? { start: 0, records: [] }
-    return records.slice(start).reduce((sum, record) => sum + record.byteLength, 0)
+    const { base, start, records } = this.find(log)
+    return records.slice(start - base).reduce((sum, record) => sum + record.byteLength, 0)
   }
 
   cutFor(log: string, bytesMax: number): number {
-    const { start, records } = this.logs.get(log) ?? { start: 0, records: [] }
+    const { base, start, records } = this.find(log)
     let cut = start
-    for (let bytes = this.bytesOf(log); bytes > bytesMax; cut++) bytes -= records[cut]!.byteLength
+    for (let bytes = this.bytesOf(log); bytes > bytesMax; cut++) bytes -= records[cut - base]!.byteLength
     return cut
+  }
+
+  private find(log: string): MemoryLog {
+    return this.logs.get(log) ?? { base: 0, start: 0, records: [] }
   }
 }
 

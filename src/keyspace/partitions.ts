@@ -99,6 +99,38 @@ export class Partitions {
   }
 
   /**
+   * Appends records of another cluster's partition where they lie there, with the times that they have there, and answers
+   * the partition's end. What is to lie elsewhere than at the end is refused, so a copy that is made again, or by two at
+   * once, is made once. A partition that holds nothing begins where the copy does. Throws OFFSET_OUT_OF_RANGE, NO_SUCH_STREAM.
+   */
+  copy(
+    id: PartitionId,
+    key: Bytes,
+    at: number,
+    timesMs: readonly number[],
+    records: readonly Bytes[],
+  ): number {
+    const { term, logNowMs, revision, rows } = this.keys
+    let found = this.find(id) ?? this.born(id, key)
+    if (at !== found.end) {
+      if (at < found.end || found.start !== found.end) throw outOfRange(id, at, found.start, found.end)
+      // A log has no gap: another one begins at `at`.
+      rows.records.drop(partitionLog(id, found.birth))
+      found = { ...found, start: at, end: at, birth: revision }
+    }
+    const log = partitionLog(id, found.birth)
+    let { timestampMs } = found
+    for (const [i, record] of records.entries()) {
+      // Times never go back, nor ahead of this shard's clock: a record that comes next here has that one.
+      timestampMs = Math.max(timestampMs, Math.min(timesMs[i]!, logNowMs))
+      rows.records.append(log, at + i, keepRecords([record], timestampMs, term))
+    }
+    const end = at + records.length
+    this.store(id, { ...found, end, timestampMs, chain: chained(found.chain, records) })
+    return end
+  }
+
+  /**
    * Safe: the partition of a stream that is gone has no row (`drop` removes it in the entry that notes the id, and only
    * here one is made), so whoever finds a row need not look. The note is a row too: a snapshot, a restart or another leader
    * brings it along, and it never gives an id back. A repeated append whose first try came before the drop never gets here:

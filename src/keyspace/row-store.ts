@@ -20,17 +20,17 @@ export interface RowStore {
 
 /**
  * A replica's logs of records, by name, each with dense offsets. Like rows, what is appended is read at once and durable
- * with the next checkpoint (until then the journal has the entry that brought it). A log that was never appended to is
- * empty at 0.
+ * with the next checkpoint (until then the journal has the entry that brought it). A log begins where it is first appended
+ * to.
  */
 export interface RecordStore {
-  /** The first of `records` gets the offset `first`, which is where the log ends. */
+  /** The first of `records` gets the offset `first`: where the log ends, or where it is to begin. */
   append(log: string, first: number, records: readonly Bytes[]): void
   /** The records [from, to) or fewer: at least one, then up to `bytesMax`. All of them are in the log. Throws CORRUPT. */
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[]
   /** What is before `start` is never read again. */
   trim(log: string, start: number): void
-  /** The log is empty at 0 again. */
+  /** The log is no more. */
   drop(log: string): void
   /** About what the log takes on this node's disk: replicas differ. */
   bytesOf(log: string): number

@@ -173,6 +173,11 @@ export interface ProducedRecord extends RecordBody {
   readonly crc?: number
 }
 
+export interface CopiedRecord extends ProducedRecord {
+  /** Where it was first taken, ms since 1970. */
+  readonly timestampMs: number
+}
+
 /** One request, one partition, one entry. */
 export interface Batch {
   /** Empty: `default`. */
@@ -264,6 +269,11 @@ export interface StreamService {
   /** Removes the records before an offset, and answers the first that is left. Throws OFFSET_OUT_OF_RANGE. */
   truncate(name: string, partition: number, before: number): Promise<number>
   produce(batch: Batch): Promise<Produced>
+  /**
+   * Appends records at the offset that the first has elsewhere, and answers the partition's end. Throws OFFSET_OUT_OF_RANGE,
+   * with the range there is, where the partition ends somewhere else and is not empty.
+   */
+  copy(stream: string, partition: number, offset: number, records: readonly CopiedRecord[]): Promise<number>
   /** The command that appends these records, to be one of an atomic entry's. */
   operationOf(stream: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation>
   /** Throws NO_SUCH_STREAM, NO_SUCH_PARTITION. */

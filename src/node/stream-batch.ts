@@ -9,6 +9,8 @@ import type { ProducedRecord } from './ports.ts'
 export const produceLimits = {
   /** Of one batch. */
   recordsMax: 10_000,
+  /** Of one batch of a copy: a time comes with each. */
+  copiedRecordsMax: 5_000,
   batchBytesMax: limits.callBytesMax - 4096,
   /** A record with its key and headers, as it is stored. */
   recordBytesMax: limits.valueBytesMax,
@@ -17,8 +19,11 @@ export const produceLimits = {
 } as const
 
 /** The records as they are stored, if all of them may be. Throws INVALID_ARGUMENT, TOO_LARGE. */
-export function encodeBatch(records: readonly ProducedRecord[]): Bytes[] {
-  const { recordsMax, batchBytesMax } = produceLimits
+export function encodeBatch(
+  records: readonly ProducedRecord[],
+  recordsMax: number = produceLimits.recordsMax,
+): Bytes[] {
+  const { batchBytesMax } = produceLimits
   if (records.length < 1 || records.length > recordsMax)
     throw new RoundhouseError('INVALID_ARGUMENT', {
       what: `batch of ${records.length} records`,

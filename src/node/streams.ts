@@ -22,6 +22,7 @@ import {
 import {
   type Batch,
   type CallResult,
+  type CopiedRecord,
   type LogServer,
   type PartitionPlace,
   type PartitionStatus,
@@ -36,7 +37,7 @@ import {
   type StreamWish,
 } from './ports.ts'
 import type { Router } from './router.ts'
-import { encodeBatch, partitionOfKey } from './stream-batch.ts'
+import { encodeBatch, partitionOfKey, produceLimits } from './stream-batch.ts'
 import { goneOf, keeperLimits, partitionKey, StreamKeeper } from './stream-keeper.ts'
 import { readWaitRequest, StreamTails } from './stream-tails.ts'
 
@@ -310,6 +311,27 @@ export class Streams implements StreamService {
     this.counters.batches++
     this.counters.records += records.length
     return { partition: place.partition, offset: countOf(result), count: records.length }
+  }
+
+  async copy(
+    name: string,
+    partition: number,
+    offset: number,
+    records: readonly CopiedRecord[],
+  ): Promise<number> {
+    const encoded = encodeBatch(records, produceLimits.copiedRecordsMax)
+    const place = await this.find(name, partition)
+    const pairs = encoded.flatMap((record, i) => [text(records[i]!.timestampMs), record])
+    const call = plainCall(
+      'STREAM.COPY',
+      [...argsOf(place), text(offset), ...pairs],
+      this.options.timeoutMsMax,
+    )
+    try {
+      return countOf(await this.options.router.execute(call))
+    } catch (error) {
+      throw await this.withRange(error, place, offset)
+    }
   }
 
   async operationOf(name: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation> {

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { StateMachine } from '../../src/commands/machine.ts'
 import { commands } from '../../src/commands/table.ts'
+import { Keyspace } from '../../src/keyspace/keyspace.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
-import { encodeRecord } from '../../src/keyspace/record.ts'
-import { fromUtf8 } from '../../src/lib/bytes.ts'
+import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
+import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { Shard, sessionId } from './shard.ts'
 
 const record = (text: string) => encodeRecord({ value: fromUtf8(text), key: null, headers: [], type: 0 })
@@ -88,5 +89,89 @@ describe('a stream that is gone', () => {
     const shard = new Shard()
     for (let next = 2; next < 200; next++) shard.call('STREAM.DROP', String(next))
     assert.equal([...shard.rows.range('cstreams', 'cstreamt')][0]![1].byteLength, 8)
+  })
+})
+
+describe('a copy of a partition', () => {
+  const place = ['s1/0', '1', '0'] as const
+  const copied = (
+    shard: Shard,
+    at: number,
+    ...records: readonly (readonly [timeMs: number, text: string])[]
+  ) =>
+    shard.call(
+      'STREAM.COPY',
+      ...place,
+      String(at),
+      ...records.flatMap(([timeMs, text]) => [String(timeMs), record(text)]),
+    )
+  const kept = (shard: Shard, from: number) => {
+    const { records } = new Keyspace(shard.rows).partitions.read({ stream: 1, partition: 0 }, from, 100, 1 << 20)
+    return records.map(each => {
+      const { timestampMs, value } = decodeKept(each)
+      return [timestampMs, toUtf8(value)]
+    })
+  }
+  const info = (shard: Shard) => (shard.call('STREAM.INFO', ...place) as string[]).slice(0, 2).map(Number)
+
+  it('holds the same at the same offsets, with the same times', () => {
+    const shard = new Shard()
+    assert.equal(copied(shard, 0, [100, 'a'], [100, 'b'], [250, 'c']), 3)
+    assert.equal(copied(shard, 3, [300, 'd']), 4)
+    assert.deepEqual(kept(shard, 0), [
+      [100, 'a'],
+      [100, 'b'],
+      [250, 'c'],
+      [300, 'd'],
+    ])
+    assert.equal(shard.call('STREAM.SEEK', ...place, '101'), 2)
+  })
+
+  it('is made once, however often it is sent', () => {
+    const shard = new Shard()
+    copied(shard, 0, [100, 'a'], [200, 'b'])
+    for (const at of [0, 1, 3])
+      assert.throws(() => copied(shard, at, [100, 'again']), { code: 'OFFSET_OUT_OF_RANGE' })
+    assert.deepEqual(info(shard), [0, 2])
+  })
+
+  it('begins where the source begins, in a partition that holds nothing (any more)', () => {
+    const shard = new Shard()
+    assert.equal(copied(shard, 70, [100, 'a'], [200, 'b']), 72)
+    assert.deepEqual(
+      [info(shard), kept(shard, 70)],
+      [
+        [70, 72],
+        [
+          [100, 'a'],
+          [200, 'b'],
+        ],
+      ],
+    )
+    shard.call('STREAM.TRIM', ...place, '72')
+    assert.equal(copied(shard, 900, [300, 'c']), 901)
+    assert.deepEqual([info(shard), kept(shard, 900)], [[900, 901], [[300, 'c']]])
+    assert.throws(() => copied(shard, 72, [300, 'late']), { code: 'OFFSET_OUT_OF_RANGE' })
+    assert.equal(append(shard, 1, 'own'), 901)
+  })
+
+  it('keeps times rising, and none ahead of its own clock', () => {
+    const shard = new Shard()
+    copied(shard, 0, [500, 'a'], [400, 'b'], [shard.nowMs + 60_000, 'c'])
+    append(shard, 1, 'own')
+    assert.deepEqual(
+      kept(shard, 0).map(([timeMs]) => timeMs),
+      [500, 500, shard.nowMs, shard.nowMs],
+    )
+  })
+
+  it('is refused with a time that has no record', () => {
+    const shard = new Shard()
+    assert.throws(() => shard.call('STREAM.COPY', ...place, '0', '1', record('a'), '2'), {
+      code: 'WRONG_ARITY',
+    })
+    assert.throws(() => shard.call('STREAM.COPY', ...place, '0', 'soon', record('a')), {
+      code: 'INVALID_ARGUMENT',
+    })
   })
 })

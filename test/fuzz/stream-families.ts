@@ -9,6 +9,7 @@ import {
 } from '../../src/gen/log/v1/log.ts'
 import {
   ChangeStreamRequest,
+  CopyStreamRequest,
   CreateStreamRequest,
   DeleteStreamRequest,
   DescribeStreamRequest,
@@ -382,6 +383,13 @@ const streamRequests: readonly (readonly [name: keyof typeof streamsMethods, byt
     ),
   ],
   ['truncate', encodeMessage(TruncateStreamRequest, { name: 'orders', partition: 1, beforeOffset: 0n })],
+  [
+    'copy',
+    encodeMessage(
+      CopyStreamRequest,
+      CopyStreamRequest.fromPartial({ name: 'orders', offset: 7n, records: [{ value: Buffer.from('v') }] }),
+    ),
+  ],
   ['delete', encodeMessage(DeleteStreamRequest, { name: 'b' })],
 ]
 

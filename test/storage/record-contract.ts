@@ -167,6 +167,29 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       assert.throws(() => at(store.open(1), 7).append(one, key, some(0, 2)), { code: 'NO_SUCH_STREAM' })
     })
 
+    it('begins where a copy begins, over checkpoints, restarts and snapshots', async () => {
+      const copied = (state: ReplicaState, index: number, from: number, to: number) =>
+        at(state, index).copy(one, key, from, Array(to - from).fill(index), some(from, to))
+      copied(store.open(1), 5, 500, 520)
+      await store.open(1).checkpoint(meta(5))
+      copied(store.open(1), 6, 520, 525)
+      await reopen()
+      assert.deepEqual(valuesOf(store.open(1)), named(500, 520))
+      copied(store.open(1), 6, 520, 530)
+      // It holds nothing any more, and begins anew: the files that it had go.
+      at(store.open(1), 7).trim(one, 530)
+      copied(store.open(1), 8, 900, 910)
+      await store.open(1).checkpoint(meta(8))
+      await reopen()
+      assert.deepEqual(valuesOf(store.open(1)), named(900, 910))
+      await moved(store.open(1), store.open(2))
+      copied(store.open(2), 9, 910, 915)
+      await store.open(2).checkpoint(meta(9))
+      await reopen()
+      assert.deepEqual(valuesOf(store.open(2)), named(900, 915))
+      await until(() => filesOf(harness.disk, 'streams/1').every(path => path.includes('-8/')))
+    })
+
     it('sends the records of its checkpoint along in a snapshot, whatever happened since', async () => {
       const source = store.open(1)
       at(source, 5).append(one, key, some(0, 40))

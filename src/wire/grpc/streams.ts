@@ -3,6 +3,8 @@ import type { ServerUnaryCall, sendUnaryData, UntypedServiceImplementation } fro
 import {
   ChangeStreamRequest,
   ChangeStreamResponse,
+  CopyStreamRequest,
+  CopyStreamResponse,
   CreateStreamRequest,
   CreateStreamResponse,
   DeleteStreamRequest,
@@ -31,6 +33,7 @@ export const streamsMethods = {
   change: rawMethod(StreamsService.change, ChangeStreamRequest),
   delete: rawMethod(StreamsService.delete, DeleteStreamRequest),
   truncate: rawMethod(StreamsService.truncate, TruncateStreamRequest),
+  copy: rawMethod(StreamsService.copy, CopyStreamRequest),
 }
 
 export function streamsHandlers(
@@ -83,6 +86,15 @@ export function streamsHandlers(
       const before = toSafeInteger(beforeOffset, 'before_offset')
       const start = await streams.truncate(name, partition, before)
       return encodeMessage(TruncateStreamResponse, { startOffset: BigInt(start) })
+    }),
+    copy: unary<CopyStreamRequest>(async ({ name, partition, offset, records }) => {
+      const copied = records.map(({ value, key, headers, type, crc, timestampMs }) => ({
+        ...{ value, key: key ?? null, headers, type },
+        ...(crc === undefined ? {} : { crc }),
+        timestampMs: toSafeInteger(timestampMs, 'timestamp_ms'),
+      }))
+      const end = await streams.copy(name, partition, toSafeInteger(offset, 'offset'), copied)
+      return encodeMessage(CopyStreamResponse, { endOffset: BigInt(end) })
     }),
   }
 }

@@ -6,6 +6,7 @@ import { type Bytes, fromUtf8 } from '../../../src/lib/bytes.ts'
 import type { StreamRecord } from '../../../src/node/meta-register.ts'
 import type {
   Batch,
+  CopiedRecord,
   LogServer,
   PartitionPlace,
   Produced,
@@ -94,6 +95,22 @@ export class FakeStreams implements StreamService {
     if (before > end) throw outOfRange(name, partition, before, start, end)
     found.start = Math.max(start, before)
     return found.start
+  }
+
+  async copy(
+    name: string,
+    partition: number,
+    offset: number,
+    records: readonly CopiedRecord[],
+  ): Promise<number> {
+    const encoded = encodeBatch(records)
+    const found = this.partition(await this.find(name, partition))
+    const [start, end] = [found.start, found.kept.length]
+    if (offset !== end) throw outOfRange(name, partition, offset, start, end)
+    for (const [i, record] of encoded.entries())
+      found.kept.push(keepRecord(record, records[i]!.timestampMs, 3))
+    this.wake()
+    return found.kept.length
   }
 
   async produce(batch: Batch): Promise<Produced> {

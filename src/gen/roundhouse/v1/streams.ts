@@ -18,6 +18,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { Record } from "../../log/v1/log.js";
 
 export interface Stream {
   name: string;
@@ -112,6 +113,19 @@ export interface TruncateStreamRequest {
 
 export interface TruncateStreamResponse {
   startOffset: bigint;
+}
+
+export interface CopyStreamRequest {
+  name: string;
+  partition: number;
+  /** Of the first record; the others follow without a gap. */
+  offset: bigint;
+  /** With their times, which stay (but never go back, nor ahead of this cluster's clock). At most 5,000, 7 MiB. */
+  records: Record[];
+}
+
+export interface CopyStreamResponse {
+  endOffset: bigint;
 }
 
 function createBaseStream(): Stream {
@@ -1202,6 +1216,158 @@ export const TruncateStreamResponse: MessageFns<TruncateStreamResponse> = {
   },
 };
 
+function createBaseCopyStreamRequest(): CopyStreamRequest {
+  return { name: "", partition: 0, offset: 0n, records: [] };
+}
+
+export const CopyStreamRequest: MessageFns<CopyStreamRequest> = {
+  encode(message: CopyStreamRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.partition !== 0) {
+      writer.uint32(16).uint32(message.partition);
+    }
+    if (message.offset !== 0n) {
+      if (BigInt.asUintN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.offset);
+    }
+    for (const v of message.records) {
+      Record.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CopyStreamRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCopyStreamRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.partition = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.offset = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.records.push(Record.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CopyStreamRequest>): CopyStreamRequest {
+    return CopyStreamRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CopyStreamRequest>): CopyStreamRequest {
+    const message = createBaseCopyStreamRequest();
+    message.name = object.name ?? "";
+    message.partition = object.partition ?? 0;
+    message.offset = (object.offset !== undefined && object.offset !== null) ? BigInt(object.offset) : 0n;
+    message.records = object.records?.map((e) => Record.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseCopyStreamResponse(): CopyStreamResponse {
+  return { endOffset: 0n };
+}
+
+export const CopyStreamResponse: MessageFns<CopyStreamResponse> = {
+  encode(message: CopyStreamResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.endOffset !== 0n) {
+      if (BigInt.asUintN(64, message.endOffset) !== message.endOffset) {
+        throw new globalThis.Error("value provided for field message.endOffset of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.endOffset);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CopyStreamResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCopyStreamResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.endOffset = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CopyStreamResponse>): CopyStreamResponse {
+    return CopyStreamResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CopyStreamResponse>): CopyStreamResponse {
+    const message = createBaseCopyStreamResponse();
+    message.endOffset = (object.endOffset !== undefined && object.endOffset !== null) ? BigInt(object.endOffset) : 0n;
+    return message;
+  },
+};
+
 /** The catalogue of streams. Records go by log.v1.Log. */
 export type StreamsService = typeof StreamsService;
 export const StreamsService = {
@@ -1270,6 +1436,20 @@ export const StreamsService = {
       Buffer.from(TruncateStreamResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): TruncateStreamResponse => TruncateStreamResponse.decode(value),
   },
+  /**
+   * Appends records where they lie in a partition elsewhere, of another cluster; OUT_OF_RANGE with the range that there is
+   * where the partition does not end there (so whatever is sent again, or by two, is appended once). A partition that holds
+   * nothing may begin anywhere.
+   */
+  copy: {
+    path: "/roundhouse.v1.Streams/Copy" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: CopyStreamRequest): Buffer => Buffer.from(CopyStreamRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): CopyStreamRequest => CopyStreamRequest.decode(value),
+    responseSerialize: (value: CopyStreamResponse): Buffer => Buffer.from(CopyStreamResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): CopyStreamResponse => CopyStreamResponse.decode(value),
+  },
 } as const;
 
 export interface StreamsServer extends UntypedServiceImplementation {
@@ -1283,6 +1463,12 @@ export interface StreamsServer extends UntypedServiceImplementation {
   delete: handleUnaryCall<DeleteStreamRequest, DeleteStreamResponse>;
   /** Removes the records of a partition before an offset. */
   truncate: handleUnaryCall<TruncateStreamRequest, TruncateStreamResponse>;
+  /**
+   * Appends records where they lie in a partition elsewhere, of another cluster; OUT_OF_RANGE with the range that there is
+   * where the partition does not end there (so whatever is sent again, or by two, is appended once). A partition that holds
+   * nothing may begin anywhere.
+   */
+  copy: handleUnaryCall<CopyStreamRequest, CopyStreamResponse>;
 }
 
 export interface StreamsClient extends Client {
@@ -1379,6 +1565,26 @@ export interface StreamsClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: TruncateStreamResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Appends records where they lie in a partition elsewhere, of another cluster; OUT_OF_RANGE with the range that there is
+   * where the partition does not end there (so whatever is sent again, or by two, is appended once). A partition that holds
+   * nothing may begin anywhere.
+   */
+  copy(
+    request: CopyStreamRequest,
+    callback: (error: ServiceError | null, response: CopyStreamResponse) => void,
+  ): ClientUnaryCall;
+  copy(
+    request: CopyStreamRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CopyStreamResponse) => void,
+  ): ClientUnaryCall;
+  copy(
+    request: CopyStreamRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CopyStreamResponse) => void,
   ): ClientUnaryCall;
 }
 
