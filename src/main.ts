@@ -36,6 +36,7 @@ import { statusVerb } from './cli/status.ts'
 import { streamVerbs } from './cli/streams.ts'
 import { verifyVerb } from './cli/verify.ts'
 import { versionVerb } from './cli/version.ts'
+import { watchVerb } from './cli/watch.ts'
 
 /** What a node is made of, and the bench, are loaded when they are needed: most verbs are clients and should be there at once. */
 const verbs: readonly Verb[] = [
@@ -45,6 +46,7 @@ const verbs: readonly Verb[] = [
   setVerb,
   getVerb,
   runVerb,
+  watchVerb,
   ...streamVerbs,
   groupsVerb,
   produceVerb,
