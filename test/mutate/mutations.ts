@@ -427,9 +427,9 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'node-uncommitted-unbounded',
     why: 'Each group keeps to its limit, all groups of a node together have none.',
-    file: 'src/shard/replica.ts',
-    find: 'room.bytesLeft -= this.raft.uncommittedBytes - before',
-    replace: 'room.bytesLeft += this.raft.uncommittedBytes - before',
+    file: 'src/shard/host.ts',
+    find: 'bytesLeft -= replica.raft.uncommittedBytes',
+    replace: 'bytesLeft -= 0',
   },
   {
     name: 'window-of-bytes-ignored',
@@ -488,13 +488,6 @@ export const mutations: readonly Mutation[] = [
     file: 'src/node/feature-level.ts',
     find: 'if (needed <= level) return',
     replace: 'if (level > 0) return',
-  },
-  {
-    name: 'old-release-let-in',
-    why: 'A node joins, or comes back, with a release that does not understand what the others write.',
-    file: 'src/node/meta-commands.ts',
-    find: 'if (supported < level)',
-    replace: 'if (supported < 0)',
   },
 
   // --- Consumer groups ------------------------------------------------------------------------------------------------

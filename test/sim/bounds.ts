@@ -54,10 +54,10 @@ interface RouterInside {
 export class Bounds {
   private readonly violated: (text: string) => void
   private readonly nowMs: () => number
-  /** Since when a replica's memtable is larger than it should be, and its disk works. */
-  private readonly overSinceMs = new WeakMap<Replica, number>()
-  /** Bytes of the largest entry that any leader was asked to propose. */
-  private largestProposal = 512
+  /** Since when a replica's memtable is larger than it should be, with a disk that works and no checkpoint begun. */
+  private readonly over = new WeakMap<Replica, { readonly sinceMs: number; readonly lastMs: number }>()
+  /** Bytes of the largest entry that any leader took in; at the start, of the changes that a boot makes. */
+  private largestProposal = 128
 
   constructor(violated: (text: string) => void, nowMs: () => number) {
     this.violated = violated
@@ -66,11 +66,16 @@ export class Bounds {
 
   /** Once a replica. */
   watch({ raft }: Replica): void {
-    const propose = raft.propose.bind(raft)
-    raft.propose = data => {
-      this.largestProposal = Math.max(this.largestProposal, data.byteLength)
-      return propose(data)
-    }
+    const counted =
+      <Proposal>(propose: (proposal: Proposal) => ReturnType<typeof raft.propose>) =>
+      (proposal: Proposal) => {
+        const before = raft.uncommittedBytes
+        const result = propose(proposal)
+        this.largestProposal = Math.max(this.largestProposal, raft.uncommittedBytes - before)
+        return result
+      }
+    raft.propose = counted(raft.propose.bind(raft))
+    raft.proposeConfChange = counted(raft.proposeConfChange.bind(raft))
   }
 
   private within(node: string, what: string, count: number, max: number): void {
@@ -140,11 +145,13 @@ export class Bounds {
     for (const replica of node.host.all()) {
       const isOver = replica.state.memtableBytes > (memtableBytesMax ?? hostLimits.memtableBytesMax)
       if (!isOver || !isDiskWell || replica.halted !== null || replica.isInstalling) {
-        this.overSinceMs.delete(replica)
+        this.over.delete(replica)
         continue
       }
-      const sinceMs = this.overSinceMs.get(replica) ?? nowMs
-      this.overSinceMs.set(replica, sinceMs)
+      const lastMs = replica.checkpointedAtMs
+      const known = this.over.get(replica)
+      const sinceMs = known?.lastMs === lastMs ? known.sinceMs : nowMs
+      this.over.set(replica, { sinceMs, lastMs })
       if (nowMs - sinceMs > checkpointMsMax)
         this.violated(
           `${node.nodeId}: replica ${replica.id} keeps ${replica.state.memtableBytes} bytes for ${Math.round(nowMs - sinceMs)} ms, the limit is ${memtableBytesMax}`,

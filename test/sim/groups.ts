@@ -12,6 +12,7 @@ import type { SimCluster } from './sim-cluster.ts'
 
 const streamId = '1'
 const partitionCount = 4
+const stepsMax = 4
 const timeoutsMs = [1_500, 6_000, 30_000] as const
 /** Stamps may be half a second ahead of the median clock. */
 const stampSlackMs = 700
@@ -57,21 +58,26 @@ export class ConsumerGroups {
     this.groups = [groupOf('g', false), groupOf('d', true)]
   }
 
-  /** One thing that a client may do. */
+  /** Some things that a member does one after the other. */
   async act(client: Client): Promise<void> {
     const { random } = client
     const group = this.groups[random.next() < 0.7 ? 0 : 1]!
+    for (let steps = 1 + random.below(stepsMax); steps > 0; steps--) await this.step(client, group)
+  }
+
+  private async step(client: Client, group: Group): Promise<void> {
+    const { random } = client
     const member = this.memberOf(group, client)
     const draw = random.next()
     if (member.membership === null) {
       if (draw < 0.85) await this.join(client, member)
       else await this.look(client, group)
-    } else if (draw < 0.3) await this.heartbeat(client, member, member.membership.generation)
-    else if (draw < 0.65) await this.commit(client, member, member.membership)
-    else if (draw < 0.75) await this.commitLate(client, member)
-    else if (draw < 0.85) await this.look(client, group)
-    else if (draw < 0.92) await this.leave(client, member)
-    else if (draw < 0.95 && group.isDeleted) await this.delete(client, group)
+    } else if (draw < 0.25) await this.heartbeat(client, member, member.membership.generation)
+    else if (draw < 0.7) await this.commit(client, member, member.membership)
+    else if (draw < 0.8) await this.commitLate(client, member)
+    else if (draw < 0.9) await this.look(client, group)
+    else if (draw < 0.94) await this.leave(client, member)
+    else if (draw < 0.97 && group.isDeleted) await this.delete(client, group)
     else await this.join(client, member)
   }
 
