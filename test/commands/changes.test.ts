@@ -162,7 +162,7 @@ describe('the changes of a shard', () => {
           return [[name, JSON.stringify([type, content, shard.call('PTTL', name)])] as const]
         }),
       )
-    const property = fc.property(fc.array(step, { maxLength: 60 }), steps => {
+    const property = fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => {
       const shard = new Watched()
       const followed = new Map<string, string>()
       const follow = (

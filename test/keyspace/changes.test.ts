@@ -117,7 +117,7 @@ describe('a ring of changes', () => {
       { kind: 'key', key: 'b' },
     )
     const property = fc.property(
-      fc.array(entry, { maxLength: 400 }),
+      fc.array(entry, { maxLength: 200, size: 'max' }),
       fc.array(
         fc.record({ target, from: fc.double({ min: 0, max: 1, noNaN: true }), bytes: fc.nat(100_000) }),
       ),
