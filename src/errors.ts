@@ -102,6 +102,10 @@ const definitions = {
     f => `ERR ${f.what} too large: ${f.bytes} bytes, at most ${f.max} are accepted`,
   ),
   EMPTY_KEY: define<{ command: string }>('invalid', f => `ERR empty key: '${f.command}' needs a key`),
+  MIRROR: define<{ partition: string; why: string }>(
+    'precondition',
+    f => `ERR ${f.partition} is not mirrored: ${f.why}`,
+  ),
   INVALID_ARGUMENT: define<{ what: string; accepted: string }>(
     'invalid',
     f => `ERR invalid ${f.what}: accepted is ${f.accepted}`,

@@ -21,6 +21,7 @@ import { groupsVerb } from './cli/groups.ts'
 import { healthVerb } from './cli/health.ts'
 import { helpVerb } from './cli/help-verb.ts'
 import { leaveVerb } from './cli/leave.ts'
+import { mirrorVerb } from './cli/mirror.ts'
 import { nodesVerb } from './cli/nodes.ts'
 import { produceVerb } from './cli/produce.ts'
 import { promptVerb } from './cli/prompt.ts'
@@ -51,6 +52,7 @@ const verbs: readonly Verb[] = [
   groupsVerb,
   produceVerb,
   consumeVerb,
+  mirrorVerb,
   getServersVerb,
   statusVerb,
   nodesVerb,

@@ -129,6 +129,7 @@ export class Nodes {
   /** For connections beside its own. */
   readonly credentials: ChannelCredentials
   private connection: Connection | null = null
+  private dialing: { readonly address: string; readonly connected: Promise<Connection | null> } | null = null
 
   /** `tls`: what to show the nodes and to ask of them; null: plain connections. */
   constructor(
@@ -263,6 +264,18 @@ export class Nodes {
     const open = this.connection
     if (open?.address === address && open.channel.getConnectivityState(false) === connectivityState.READY)
       return open
+    // Calls that are made at the same time share what one of them dials.
+    if (this.dialing?.address === address) return this.dialing.connected
+    const dialing = { address, connected: this.dial(address, deadline) }
+    this.dialing = dialing
+    try {
+      return await dialing.connected
+    } finally {
+      if (this.dialing === dialing) this.dialing = null
+    }
+  }
+
+  private async dial(address: string, deadline: number): Promise<Connection | null> {
     this.drop()
     const channel = new Channel(address, this.credentials, {
       'grpc.max_receive_message_length': receiveBytesMax,
