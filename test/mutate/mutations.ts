@@ -460,6 +460,13 @@ export const mutations: readonly Mutation[] = [
     replace: 'if (this.count < 0)',
   },
   {
+    name: 'changes-unbounded',
+    why: 'What entries did to keys is kept for watches, and nothing of it ever goes.',
+    file: 'src/keyspace/changes.ts',
+    find: 'if (this.bytes > this.bytesMax || this.next - this.first > changeLimits.changesMax) this.trim()',
+    replace: '',
+  },
+  {
     name: 'memtable-unbounded',
     why: 'A replica with large values is checkpointed by age and number of entries only: its memtable grows meanwhile.',
     file: 'src/shard/host.ts',

@@ -6,6 +6,7 @@
  * may always go (a limit must not stop progress), the window counts what it lets in, a checkpoint takes its time. The others
  * are those of production.
  */
+import { changeLimits } from '../../src/keyspace/changes.ts'
 import { limits } from '../../src/keyspace/limits.ts'
 import { prefixes, readNumber, systemRows } from '../../src/keyspace/rows.ts'
 import { ByteReader } from '../../src/lib/byte-reader.ts'
@@ -39,6 +40,12 @@ interface InflightsInside {
   readonly first: number
   readonly used: number
   readonly sizes: readonly number[]
+}
+interface RingInside {
+  readonly bytesMax: number
+  readonly first: number
+  readonly next: number
+  readonly slots: readonly ({ readonly index: number } | undefined)[]
 }
 interface HostInside {
   readonly inbox: { readonly length: number }
@@ -116,12 +123,26 @@ export class Bounds {
       this.within(node, `reads of replica ${replica.id}`, queuedReads.length, queuedMax)
     if (senders.size > sendersMax)
       this.within(node, `speakers of replica ${replica.id}`, senders.size, sendersMax)
+    this.lookAtRing(node, replica)
     const { readOnly, postponedReads } = raft as unknown as RaftInside
     const asked = Math.max(readOnly.count, postponedReads.length)
     if (asked > readsWaitingMax)
       this.within(node, `reads that wait for a quorum of replica ${replica.id}`, asked, readsWaitingMax)
     if (raft.role !== 'leader') return
     for (const { inflights } of raft.tracker.progress.values()) this.lookAtWindow(node, replica, inflights)
+  }
+
+  /** What entries did to keys is kept for watches: the newest entry whole, however much it did. */
+  private lookAtRing(node: string, { id, changes }: Replica): void {
+    const { bytesMax } = changes as unknown as RingInside
+    if (changes.size <= changeLimits.changesMax && changes.byteSize <= bytesMax) return
+    const { first, next, slots } = changes as unknown as RingInside
+    const indexAt = (sequence: number) => slots[sequence & (slots.length - 1)]!.index
+    if (indexAt(first) === indexAt(next - 1)) return
+    const what = `${changes.size} changes of ${changes.byteSize} bytes`
+    this.violated(
+      `${node}: replica ${id} keeps ${what} for watches, the limits are ${changeLimits.changesMax} and ${bytesMax}`,
+    )
   }
 
   /** The last append may pass the limit of bytes; none comes behind it. */

@@ -1,3 +1,4 @@
+import { changeLimits } from '../../src/keyspace/changes.ts'
 import { limits } from '../../src/keyspace/limits.ts'
 import { type Logger, silentLogger } from '../../src/lib/logger.ts'
 import { Prng } from '../../src/lib/prng.ts'
@@ -68,11 +69,14 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   const faults = kept === undefined ? swarm.faults : swarm.faults.filter(fault => kept.includes(fault.id))
   const { sessionSequencesMax, sessionsMax } = limits
   const { sessionSequencesMax: sequences, sessionsMax: sessions } = swarm
+  const { changesMax } = changeLimits
   Object.assign(limits, { sessionSequencesMax: sequences, sessionsMax: sessions })
+  Object.assign(changeLimits, { changesMax: swarm.changesMax })
   try {
     return await run(seed, swarm, faults, logs)
   } finally {
     Object.assign(limits, { sessionSequencesMax, sessionsMax })
+    Object.assign(changeLimits, { changesMax })
   }
 }
 

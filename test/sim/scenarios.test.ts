@@ -1,8 +1,79 @@
 /** What campaigns found, as short stories of their own: seeds change their meaning with every draw that is added. */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { thisRelease } from '../../src/commands/release.ts'
+import type { RoundhouseError } from '../../src/errors.ts'
+import { fromUtf8 } from '../../src/lib/bytes.ts'
 import { metaGroup } from '../../src/node/meta-register.ts'
+import { plainCall } from '../../src/node/ports.ts'
+import { nextCommand, nextRelease } from './releases.ts'
 import { SimCluster, type SimMachine } from './sim-cluster.ts'
+import type { World } from './world.ts'
+
+describe('a rolling upgrade', () => {
+  const write = (machine: SimMachine) =>
+    machine.node!.execute(plainCall(nextCommand, [fromUtf8('n')], 2_000)).then(
+      () => null,
+      (error: RoundhouseError) => error,
+    )
+  /** What a call ends with, once simulated time has passed. */
+  async function outcome<T>(world: World, call: Promise<T>): Promise<T> {
+    let result: { readonly value: T } | null = null
+    void call.then(value => {
+      result = { value }
+    })
+    assert.ok(await world.run(world.nowMs + 10_000, () => result !== null), 'no answer')
+    return (result as unknown as { readonly value: T }).value
+  }
+
+  it('lets the new command through when the last node is new, and no older node in again', async () => {
+    const cluster = new SimCluster(7, { isWatched: true })
+    const { world, machines, invariants } = cluster
+    assert.ok(await cluster.boot(3))
+    const upgrade = async (machine: SimMachine) => {
+      machine.crash()
+      machine.release = nextRelease
+      void machine.start()
+      const isBack = () => machine.node?.isServing() === true && cluster.isSettled(3)
+      assert.ok(await world.run(world.nowMs + 30_000, isBack), `${machine.nodeId} does not come back`)
+      await world.run(world.nowMs + 3_000)
+    }
+    const [first, second, third] = machines as [SimMachine, SimMachine, SimMachine]
+    await upgrade(second)
+    await upgrade(third)
+    const early = await outcome(world, write(third))
+    assert.match(String(early?.message), /feature level 2, this cluster is at 1: upgrade node1 \(1\)/)
+    await upgrade(first)
+    assert.equal(await outcome(world, write(third)), null)
+    assert.deepEqual([cluster.level, second.node?.status().level], [2, 2])
+
+    // A joiner is told at once; a member that is set back when it hears how far the others are.
+    const ended = async (machine: SimMachine) => {
+      let why: string | null = null
+      machine.start({ seeds: [second.address] }).catch((error: Error) => {
+        why = error.message
+      })
+      const isOver = () => (why ?? machine.ended) !== null
+      assert.ok(await world.run(world.nowMs + 20_000, isOver), `${machine.nodeId} runs`)
+      return why ?? machine.ended!
+    }
+    const joiner = cluster.add()
+    assert.match(
+      await ended(joiner),
+      /the release of node node4 supports feature level 1, this cluster is at 2/,
+    )
+    joiner.crash()
+    first.crash()
+    first.release = thisRelease
+    first.mayMisread = true
+    assert.match(await ended(first), /the release of node node1 supports feature level 1/)
+    first.crash()
+    first.release = nextRelease
+    void first.start()
+    assert.ok(await world.run(world.nowMs + 60_000, () => cluster.isSettled(3)), 'not settled')
+    assert.deepEqual([...cluster.violations, ...invariants!.violations], [])
+  })
+})
 
 describe('a simulated cluster', () => {
   for (const seed of [3, 8, 12])

@@ -75,6 +75,8 @@ export interface Swarm {
   readonly sessionSequencesMax: number
   /** Of a shard. */
   readonly sessionsMax: number
+  /** That a replica keeps for watches. */
+  readonly changesMax: number
   readonly clients: number
   readonly keys: number
   /** Mean pause of a client between two calls, ms. */
@@ -184,6 +186,7 @@ export function drawSwarm(random: Prng, { chaosMs, only }: SwarmOptions): Swarm 
     isForked: chance(0.5),
     newCommand: oneOf('INCR', 'APPEND', 'SADD', 'HINCRBY', 'RPUSH', 'DEL'),
     sessionsMax: few(0.2) ? oneOf(12, 40) : 10_000,
+    changesMax: few(0.3) ? oneOf(16, 64) : 16_384,
   }
 }
 
