@@ -63,6 +63,11 @@ export const grpcLimits = {
   messageBytesMax: 20 * 1024 * 1024,
   /** Calls at one time on one connection. */
   concurrentStreamsMax: 1000,
+  /**
+   * What a connection, and each call on it, may send before it is read. With HTTP/2's own 64 KiB a pipelining producer
+   * stops at every fourth batch of 100 records and waits for a turn of this node.
+   */
+  receiveWindowBytes: 512 * 1024,
   /** Of one StreamCommand: what was read and not yet answered. Beyond it, reading stops until answers have left. */
   windowRequestsMax: 256,
   windowBytesMax: 8 * 1024 * 1024,

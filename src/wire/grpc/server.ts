@@ -3,7 +3,13 @@
  * and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
-import type { Http2Server, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
+import type {
+  Http2Server,
+  IncomingHttpHeaders,
+  ServerHttp2Session,
+  ServerHttp2Stream,
+  Settings,
+} from 'node:http2'
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import { assert } from '../../lib/assert.ts'
@@ -114,17 +120,28 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
 }
 
 /**
- * grpc-js hands its HTTP/2 servers to nobody, and asks nobody before it accepts a connection. Of their calls it is left
- * those that are not served directly.
+ * grpc-js hands its HTTP/2 servers to nobody, asks nobody before it accepts a connection, and knows no receive window for
+ * them. Of their calls it is left those that are not served directly.
  */
 function guardAll(server: Server, connections: Connections, direct: DirectCalls): void {
-  type Inside = { createHttp2Server?: (credentials: ServerCredentials) => Http2Server }
+  type Inside = {
+    createHttp2Server?: (credentials: ServerCredentials) => Http2Server
+    readonly commonServerOptions?: { settings?: Settings }
+  }
   const inside = server as unknown as Inside
   const create = inside.createHttp2Server
   assert(create !== undefined, 'grpc-js makes its HTTP/2 servers in one place')
+  const { commonServerOptions } = inside
+  assert(commonServerOptions !== undefined, 'grpc-js keeps the options of its HTTP/2 servers in one place')
+  const { receiveWindowBytes } = grpcLimits
+  commonServerOptions.settings = { ...commonServerOptions.settings, initialWindowSize: receiveWindowBytes }
   inside.createHttp2Server = credentials => {
     const made = create.call(server, credentials)
     connections.guard(made)
+    // The settings are of each call; of the connection as a whole it is said apart.
+    made.prependListener('session', (session: ServerHttp2Session) =>
+      session.setLocalWindowSize(receiveWindowBytes),
+    )
     const [serve, ...others] = made.listeners('stream')
     assert(
       serve !== undefined && others.length === 0,
