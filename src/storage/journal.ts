@@ -39,12 +39,16 @@ export const sealAfterMs = 50
 export const noSpaceRetryMs = 200
 /** A cold read fetches at most this much at a time. */
 const coldReadBytesMax = 1024 * 1024
+/** A file is a sixteenth of the budget within these: what is needed no more goes by files. */
+const segmentBytesRange = { min: 4 * 1024 * 1024, max: 32 * 1024 * 1024 }
+const pageBytes = 4096
 
 export interface JournalOptions {
   readonly disk: Disk
   readonly directory: string
   readonly clock: Clock
   readonly random: Random
+  /** A sixteenth of the budget, 4 to 32 MiB, if not given. Files of another size, of another setting, are read as well. */
   readonly segmentBytes?: number
   /** What the files may take together; unapplied entries may make it more. */
   readonly budgetBytes?: number
@@ -175,8 +179,9 @@ export class Journal {
 
   /** Opens the journal in `directory`, or makes one. Reads all of it: synchronous, before a node serves. */
   static open(options: JournalOptions): OpenedJournal {
-    const { disk, directory, segmentBytes = 32 * 1024 * 1024, budgetBytes = 512 * 1024 * 1024 } = options
-    assert(segmentBytes % 4096 === 0 && segmentBytes > 0, `journal: segments of ${segmentBytes} bytes`)
+    const { disk, directory, budgetBytes = 512 * 1024 * 1024 } = options
+    const { segmentBytes = segmentBytesOf(budgetBytes) } = options
+    assert(segmentBytes % pageBytes === 0 && segmentBytes > 0, `journal: segments of ${segmentBytes} bytes`)
     disk.makeDirectory(directory)
     const parts = directory.split('/')
     for (let depth = 0; depth < parts.length; depth++) disk.syncDirectory(parts.slice(0, depth).join('/'))
@@ -731,4 +736,10 @@ function recoveryOf(log: ReplicaLog): ReplicaRecovery {
 
 function isFromTheDisk(error: unknown): boolean {
   return error instanceof Error && 'code' in error && !(error instanceof RoundhouseError)
+}
+
+function segmentBytesOf(budgetBytes: number): number {
+  const { min, max } = segmentBytesRange
+  const bytes = Math.min(max, Math.max(min, budgetBytes / 16))
+  return bytes - (bytes % pageBytes)
 }

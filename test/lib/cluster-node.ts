@@ -57,6 +57,9 @@ export interface Exit {
   readonly signal: NodeJS.Signals | null
 }
 
+/** A first start fills 128 MiB with zeroes by default: of a hundred starts that is most of what a disk has to do here. */
+const smallFiles = { JOURNAL_BUDGET: '64MiB', DISK_RESERVE: '8MiB' }
+
 export class NodeProcess {
   readonly id: string
   readonly port: number
@@ -111,7 +114,7 @@ export class NodeProcess {
     const args = ['serve', ...own, '--data-dir', this.dataDir, ...this.flags]
     const child = spawn(process.execPath, [programPath(), ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { PATH: process.env.PATH ?? '', ROUNDHOUSE_SUPERVISED: '1', ...this.env },
+      env: { PATH: process.env.PATH ?? '', ROUNDHOUSE_SUPERVISED: '1', ...smallFiles, ...this.env },
     })
     this.child = child
     this.isFrozen = false

@@ -237,6 +237,21 @@ describe('the segments of the journal', () => {
     assert.deepEqual([recovered[0]!.lastIndex, recovered[0]!.damaged, damage], [last, null, []])
   })
 
+  it('are read whatever their size, which another setting may have made', () => {
+    const harness = opened()
+    let last = 0
+    for (const segmentBytes of [64, 8, 32].map(each => each * 1024)) {
+      harness.options.segmentBytes = segmentBytes
+      const { recovered, damage } = harness.crash()
+      assert.deepEqual([recovered[0]?.lastIndex ?? 0, recovered[0]?.damaged ?? null, damage], [last, null, []])
+      for (let round = 0; round < 4; round++) {
+        last = fill(harness, 1, last + 1, 6)
+        harness.journal.compact(1, last - 1, 1)
+      }
+    }
+    assert.equal(harness.restart().recovered[0]!.lastIndex, last)
+  })
+
   it('grow past the budget rather than lose what is wanted', () => {
     const harness = opened()
     const last = fill(harness, 1, 1, 40)
