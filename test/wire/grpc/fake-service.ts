@@ -12,10 +12,10 @@ import type {
   Service,
   Transfer,
   VerifyResult,
-  WatchService,
 } from '../../../src/node/ports.ts'
 import type { PeerMessage } from '../../../src/shard/ports.ts'
 import { FakeStreams } from './fake-streams.ts'
+import { FakeWatches } from './fake-watches.ts'
 
 export const noRebalance: RebalanceStatus = {
   state: 'idle',
@@ -80,11 +80,7 @@ export const nothing: CallResult = { reply: { kind: 'nil' }, revision: 0, lagMs:
 export class FakeService implements Service {
   readonly nodeId = 'n1'
   readonly streams = new FakeStreams()
-  readonly watches: WatchService = {
-    open: async () => {
-      throw new RoundhouseError('NOT_READY', { why: 'this is no test of watches' })
-    },
-  }
+  readonly watches = new FakeWatches()
   readonly calls: Call[] = []
   readonly heartbeats: Greeting[] = []
   readonly replaced: { dead: string; replacement: string }[] = []

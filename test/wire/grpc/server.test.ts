@@ -140,6 +140,7 @@ describe('the gRPC server', () => {
       'log.v1.Log',
       'roundhouse.v1.Admin',
       'roundhouse.v1.Streams',
+      'roundhouse.v1.Watch',
     ])
     const descriptor = await reflection.getDescriptorBySymbol('clusterpb.ClusterNode')
     const found = descriptor.getPackageObject() as unknown as {
