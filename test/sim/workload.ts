@@ -16,6 +16,7 @@ import { ConsumerGroups } from './groups.ts'
 import { nextCommand, nextRelease } from './releases.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
 import { Streams } from './streams.ts'
+import { Watchers } from './watchers.ts'
 
 export interface LoadOptions {
   /** Of each family. */
@@ -63,6 +64,7 @@ export class Workload {
   private readonly weights: number
   private readonly streams: Streams
   private readonly groups: ConsumerGroups
+  private readonly watchers: Watchers
   private isRunning = true
   private active = 0
   private tokens = 0
@@ -73,6 +75,7 @@ export class Workload {
     this.random = cluster.world.random.fork()
     this.streams = new Streams(cluster, options.keys, text => this.violated(text))
     this.groups = new ConsumerGroups(cluster, options.isTimely, text => this.violated(text))
+    this.watchers = new Watchers(cluster, text => this.violated(text))
     const all: readonly Act[] = [
       client => this.register(client),
       client => this.counter(client),
@@ -541,6 +544,7 @@ export class Workload {
       counters: this.counters,
       violations: this.violations,
     })
+    await this.watchers.finish()
     const { keys } = this.options
     for (const { nodeId, node } of this.cluster.machines) {
       if (node === null) continue
