@@ -3,6 +3,7 @@ import type { Family } from './family.ts'
 import { stateFamilies } from './state-families.ts'
 import { streamFamilies } from './stream-families.ts'
 import { textFamilies } from './text-families.ts'
+import { watchFamilies } from './watch-families.ts'
 import { wireFamilies } from './wire-families.ts'
 
 /** Every decoder of bytes that may be bad. */
@@ -11,5 +12,6 @@ export const families: readonly Family[] = [
   ...diskFamilies,
   ...stateFamilies,
   ...streamFamilies,
+  ...watchFamilies,
   ...textFamilies,
 ]

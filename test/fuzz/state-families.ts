@@ -204,6 +204,10 @@ const bodies: readonly (readonly [method: string, body: unknown])[] = [
   ['meta', { command: 'META.READ', request: 'nodes' }],
   ['STREAM.FIND', { name: 'orders' }],
   ['STREAM.WAIT', { shard: 0, id: 1, partition: 0, offset: 0, timeoutMs: 20 }],
+  [
+    'WATCH.READ',
+    { shard: 0, after: 0, target: { kind: 'prefix', prefix: 'k' }, bytesMax: 1_000, waitMs: 20 },
+  ],
   ['nobody-knows', {}],
 ]
 
