@@ -1,21 +1,11 @@
 import { RoundhouseError } from '../errors.ts'
 import { ChangeRing, type Target } from '../keyspace/changes.ts'
-import { limits } from '../keyspace/limits.ts'
-import { type Bytes, toLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
-import { shardOfSlot, slotOf } from '../lib/slot.ts'
-import { cursorText } from '../lib/watch-cursor.ts'
 import type { Host } from '../shard/host.ts'
 import type { Replica } from '../shard/replica.ts'
-import {
-  type OpenWatch,
-  type Peers,
-  plainCall,
-  type WatchNews,
-  type WatchService,
-  type WatchWish,
-} from './ports.ts'
+import { type OpenWatch, type Peers, plainCall, type WatchService, type WatchWish } from './ports.ts'
 import type { Router } from './router.ts'
+import { Watch, type WatchOwner } from './watch.ts'
 import { type FeedRead, type Source, type Subscription, WatchFeed } from './watch-feed.ts'
 import {
   readAnswer,
@@ -24,6 +14,7 @@ import {
   type WatchQuestion,
   writeAnswer,
 } from './watch-question.ts'
+import { placesFrom, shardsOf, targetOf } from './watch-target.ts'
 
 /**
  * Watches: changes of a key or of all keys with a prefix, in the order of each shard, from a cursor on.
@@ -88,10 +79,10 @@ interface Shard {
   readonly parked: Set<Subscription>
 }
 
-export class Watches implements WatchService {
+export class Watches implements WatchService, WatchOwner {
   private readonly options: WatchesOptions
   private readonly shards = new Map<number, Shard>()
-  private readonly open_ = new Set<Watch>()
+  private readonly watches = new Set<Watch>()
   private subscriptions = 0
   private opening = 0
   private recalls = 0
@@ -108,7 +99,7 @@ export class Watches implements WatchService {
 
   /** Open now, here and for other nodes. */
   get size(): number {
-    return this.open_.size
+    return this.watches.size
   }
 
   // --- Opening ------------------------------------------------------------------------------------------------------
@@ -135,7 +126,7 @@ export class Watches implements WatchService {
 
   private reserve(count: number): void {
     const { watchesMax, subscriptionsMax } = watchLimits
-    if (this.open_.size + this.opening >= watchesMax)
+    if (this.watches.size + this.opening >= watchesMax)
       throw new RoundhouseError('OVERLOADED', { what: 'watches at this node', max: watchesMax })
     if (this.subscriptions + count > subscriptionsMax)
       throw new RoundhouseError('OVERLOADED', {
@@ -147,7 +138,7 @@ export class Watches implements WatchService {
 
   private begin(target: Target, places: ReadonlyMap<number, number>): Watch {
     const watch = new Watch(this, target, places)
-    this.open_.add(watch)
+    this.watches.add(watch)
     this.subscriptions += places.size
     for (const subscription of watch.subscriptions) this.shard(subscription.shard).feed.add(subscription)
     this.lookLater()
@@ -156,7 +147,7 @@ export class Watches implements WatchService {
 
   /** Called once by each watch. */
   closed(watch: Watch): void {
-    if (!this.open_.delete(watch)) return
+    if (!this.watches.delete(watch)) return
     this.subscriptions -= watch.subscriptions.length
     for (const subscription of watch.subscriptions) {
       const shard = this.shards.get(subscription.shard)
@@ -234,7 +225,7 @@ export class Watches implements WatchService {
   stop(): void {
     this.isStopped = true
     this.cancelLook?.()
-    for (const watch of [...this.open_]) watch.fail(new RoundhouseError('SHUTTING_DOWN', {}))
+    for (const watch of [...this.watches]) watch.fail(new RoundhouseError('SHUTTING_DOWN', {}))
     for (const resolve of this.recallQueue.splice(0)) resolve()
   }
 
@@ -442,145 +433,4 @@ export class Watches implements WatchService {
 
 function recallOf({ shard, place, target }: Subscription, bytesMax: number): WatchQuestion {
   return { shard, after: place, target, bytesMax: Math.min(bytesMax, watchLimits.answerBytesMax), waitMs: 0 }
-}
-
-/** One watch: its subscriptions, one a shard, and which of them are behind. */
-class Watch implements OpenWatch {
-  readonly subscriptions: readonly Subscription[]
-  private readonly watches: Watches
-  /** In the order in which they fell behind: each gets its turn. */
-  private readonly behind: Set<Subscription>
-  private failure: Error | null = null
-  private isClosed = false
-  private wake: () => void = () => {}
-
-  constructor(watches: Watches, target: Target, places: ReadonlyMap<number, number>) {
-    this.watches = watches
-    const onBehind = (subscription: Subscription) => {
-      this.behind.add(subscription)
-      this.wake()
-    }
-    this.subscriptions = [...places]
-      .sort(([a], [b]) => a - b)
-      .map(([shard, place]) => ({ shard, target, place, isWaiting: false, onBehind }))
-    this.behind = new Set(this.subscriptions)
-  }
-
-  get cursor(): ReadonlyMap<number, number> {
-    return new Map(this.subscriptions.map(each => [each.shard, this.watches.placeOf(each)]))
-  }
-
-  async next(bytesMax: number, waitMs: number): Promise<WatchNews> {
-    const untilMs = this.watches.clock.now() + waitMs
-    for (;;) {
-      if (this.failure !== null) throw this.failure
-      const [subscription] = this.behind
-      if (subscription === undefined) {
-        const leftMs = untilMs - this.watches.clock.now()
-        if (this.isClosed || leftMs <= 0) return { kind: 'idle' }
-        await this.awaken(leftMs)
-        continue
-      }
-      this.behind.delete(subscription)
-      const found = await this.watches.read(subscription, bytesMax)
-      if (found === null) continue
-      if (found.kind === 'compacted') throw this.compacted(subscription, found.start)
-      if (!subscription.isWaiting) this.behind.add(subscription)
-      const { changes, place } = found
-      if (changes.length > 0) return { kind: 'changes', shard: subscription.shard, changes, place }
-    }
-  }
-
-  /** Resolves when something that fits has come, or after `waitMs`; nothing is taken. */
-  async changed(waitMs: number): Promise<void> {
-    for (const subscription of [...this.behind]) {
-      this.behind.delete(subscription)
-      const found = await this.watches.read(subscription, 1)
-      if (found !== null && (found.kind === 'compacted' || found.changes.length > 0)) return
-    }
-    if (this.failure === null && this.behind.size === 0) await this.awaken(waitMs)
-  }
-
-  fail(error: Error): void {
-    this.failure ??= error
-    this.wake()
-  }
-
-  close(): void {
-    this.isClosed = true
-    this.watches.closed(this)
-    this.wake()
-  }
-
-  private awaken(ms: number): Promise<void> {
-    return new Promise(resolve => {
-      const cancel = this.watches.clock.after(ms, () => resolve())
-      this.wake = () => {
-        cancel()
-        resolve()
-      }
-    })
-  }
-
-  /** Whoever is told reads all keys again: for the other shards, too, it goes on from where they stand. */
-  private compacted({ shard, place }: Subscription, start: number): RoundhouseError {
-    for (const each of this.subscriptions) {
-      const end = this.watches.endOf(each.shard)
-      if (each.shard === shard || !each.isWaiting) each.place = Math.max(each.place, end)
-    }
-    return new RoundhouseError('COMPACTED', { shard, after: place, start, cursor: cursorText(this.cursor) })
-  }
-}
-
-const braceOpen = 0x7b
-const braceClose = 0x7d
-
-function targetOf(key: Bytes | null, prefix: Bytes | null): Target {
-  const given = key ?? prefix
-  if (given === null || (key !== null && prefix !== null))
-    throw new RoundhouseError('INVALID_ARGUMENT', { what: 'watch', accepted: 'a key or a prefix' })
-  if (key !== null && key.byteLength === 0) throw new RoundhouseError('EMPTY_KEY', { command: 'WATCH' })
-  if (given.byteLength > limits.keyBytesMax)
-    throw new RoundhouseError('TOO_LARGE', {
-      what: key === null ? 'prefix' : 'key',
-      bytes: given.byteLength,
-      max: limits.keyBytesMax,
-    })
-  return key === null ? { kind: 'prefix', prefix: toLatin1(given) } : { kind: 'key', key: toLatin1(given) }
-}
-
-/** A prefix that holds a whole hash tag is in one shard, as are all keys that begin so. */
-function shardsOf(key: Bytes | null, prefix: Bytes | null, shardCount: number): readonly number[] {
-  const whole = key ?? (hasHashTag(prefix!) ? prefix : null)
-  if (whole !== null) return [shardOfSlot(slotOf(whole), shardCount)]
-  return Array.from({ length: shardCount }, (_, shard) => shard)
-}
-
-function hasHashTag(prefix: Bytes): boolean {
-  const open = prefix.indexOf(braceOpen)
-  return open !== -1 && prefix.indexOf(braceClose, open + 1) > open + 1
-}
-
-function placesFrom(
-  from: NonNullable<WatchWish['from']>,
-  shards: readonly number[],
-  shardCount: number,
-): Map<number, number> {
-  const refuse = (what: string, accepted: string): never => {
-    throw new RoundhouseError('INVALID_ARGUMENT', { what, accepted })
-  }
-  if (typeof from === 'number') {
-    if (shards.length > 1)
-      refuse('revision of a prefix', 'a cursor: each of its shards has revisions of its own')
-    return new Map([[shards[0]!, from]])
-  }
-  for (const shard of from.keys())
-    if (shard >= shardCount) refuse(`cursor: shard ${shard}`, `shards 0 to ${shardCount - 1}`)
-  const places = new Map<number, number>()
-  for (const shard of shards)
-    places.set(
-      shard,
-      from.get(shard) ?? refuse(`cursor: it has no shard ${shard}`, 'all shards of the watch'),
-    )
-  return places
 }
