@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { connect } from 'node:http2'
 import { describe, it } from 'node:test'
 import { grpcLimits } from '../../../src/wire/grpc/options.ts'
