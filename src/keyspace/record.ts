@@ -1,6 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
 import { ByteReader, Malformed } from '../lib/byte-reader.ts'
-import { type Bytes, equalBytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 
 /**
@@ -113,7 +113,7 @@ export function decodeRecord(bytes: Bytes): RecordBody {
   return parsed(bytes.subarray(crcBytes), readBody)
 }
 
-/** Throws CORRUPT as `decodeRecord` does, and for a name that is no UTF-8; makes nothing of the bytes. */
+/** Throws CORRUPT as `decodeRecord` does, and makes nothing of the bytes. */
 export function proveRecord(bytes: Bytes): void {
   checkRecord(bytes)
   parsed(bytes, reader => {
@@ -122,12 +122,7 @@ export function proveRecord(bytes: Bytes): void {
     const flags = reader.byte()
     if ((flags & ~flagKey) !== 0) throw new Malformed(`flags ${flags}`)
     if ((flags & flagKey) !== 0) reader.skip(reader.varint())
-    for (let left = reader.varint(); left > 0; left--) {
-      // It goes out as it is, and readers of protobuf refuse a text that is none.
-      const name = reader.sized()
-      if (!equalBytes(fromUtf8(toUtf8(name)), name)) throw new Malformed('a name that is no UTF-8')
-      reader.skip(reader.varint())
-    }
+    for (let left = 2 * reader.varint(); left > 0; left--) reader.skip(reader.varint())
   })
 }
 

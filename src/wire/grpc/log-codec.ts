@@ -7,7 +7,7 @@ import type { BinaryReader } from '@bufbuild/protobuf/wire'
 import type { ProduceRequest } from '../../gen/log/v1/log.ts'
 import { KeptPlaces, type RecordHeader } from '../../keyspace/record.ts'
 import { ByteReader } from '../../lib/byte-reader.ts'
-import type { Bytes } from '../../lib/bytes.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../../lib/bytes.ts'
 import type { ProducedRecord } from '../../node/ports.ts'
 import { produceLimits } from '../../node/stream-batch.ts'
 import type { Decoder } from '../../peer/proto-io.ts'
@@ -168,8 +168,8 @@ function recordLength(at: KeptPlaces, kept: Bytes, offset: number): number {
     4
   if (at.valueEnd > at.value) bytes += sizedField(tag.value, at.valueEnd - at.value)
   if (at.key >= 0) bytes += sizedField(tag.key, at.keyEnd - at.key)
-  eachHeader(at, kept, (name, nameEnd, value, valueEnd) => {
-    bytes += sizedField(tag.headers, headerBytes(nameEnd - name, valueEnd - value))
+  eachHeader(at, kept, (name, value, valueEnd) => {
+    bytes += sizedField(tag.headers, headerBytes(name.byteLength, valueEnd - value))
   })
   return bytes
 }
@@ -180,10 +180,10 @@ function writeRecord(out: Cursor, at: KeptPlaces, kept: Bytes, offset: number): 
   out.field(tag.term, at.term)
   out.field(tag.type, at.type)
   if (at.key >= 0) out.part(tag.key, kept, at.key, at.keyEnd)
-  eachHeader(at, kept, (name, nameEnd, value, valueEnd) => {
+  eachHeader(at, kept, (name, value, valueEnd) => {
     out.varint(tag.headers)
-    out.varint(headerBytes(nameEnd - name, valueEnd - value))
-    out.part(tag.headerName, kept, name, nameEnd)
+    out.varint(headerBytes(name.byteLength, valueEnd - value))
+    out.part(tag.headerName, name, 0, name.byteLength)
     out.part(tag.headerValue, kept, value, valueEnd)
   })
   out.field(tag.timestamp, at.timestampMs)
@@ -191,7 +191,7 @@ function writeRecord(out: Cursor, at: KeptPlaces, kept: Bytes, offset: number): 
   out.raw(kept, at.crc, at.crc + 4)
 }
 
-type VisitHeader = (name: number, nameEnd: number, value: number, valueEnd: number) => void
+type VisitHeader = (name: Bytes, value: number, valueEnd: number) => void
 
 /** One for all: they are read one after another. */
 const places = new KeptPlaces()
@@ -200,13 +200,12 @@ function eachHeader(at: KeptPlaces, kept: Bytes, visit: VisitHeader): void {
   if (at.headerCount === 0) return
   const reader = new ByteReader(kept, at.headers)
   for (let left = at.headerCount; left > 0; left--) {
-    const nameBytes = reader.varint()
-    const name = reader.at
-    reader.skip(nameBytes)
+    // Through a text: readers of protobuf refuse a message with bytes that are none.
+    const name = fromUtf8(toUtf8(reader.sized()))
     const valueBytes = reader.varint()
     const value = reader.at
     reader.skip(valueBytes)
-    visit(name, name + nameBytes, value, value + valueBytes)
+    visit(name, value, value + valueBytes)
   }
 }
 
