@@ -219,8 +219,11 @@ async function bind(
   opened.push(() => server.close(graceMs))
   const limits = { connections: server.connectionsMax, open_files: openFiles ?? 'no limit' }
   if (server.connectionsMax < connectionLimits.connectionsMax)
-    log.warn('takes fewer connections than it would: the limit of open files (ulimit -n) is low', limits)
-  else log.info('takes so many connections', limits)
+    log.warn(
+      'fewer connections are accepted than could be: the limit of open files (ulimit -n) is low',
+      limits,
+    )
+  else log.info('connections that are accepted at one time', limits)
   await server.listen(settings.host, settings.port)
   if (settings.secondPort !== null) await server.listen(settings.host, settings.secondPort)
   // Not before: what the node reads to start, and its callers, go first.
