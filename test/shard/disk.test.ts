@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { encodeEnvelope } from '../../src/commands/envelope.ts'
 import { commands } from '../../src/commands/table.ts'
+import { encodeRecord } from '../../src/keyspace/record.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { draft, type Entry, type Message, type MessageKind } from '../../src/raft/types.ts'
 import { encodeConfiguration, noConfState } from '../../src/shard/configuration.ts'
@@ -283,5 +284,36 @@ describe('a replica that a scrub found broken', () => {
     await lone.restart()
     assert.equal(lone.host.unfit().get(7)?.why, 'rows are missing')
     lone.host.condemn(8, 'nobody has it')
+  })
+})
+
+describe('a log of records that the disk does not give back at a start', () => {
+  it('ends its replica, and the node goes on with the others', async () => {
+    const lone = new LoneHost()
+    lone.start()
+    for (const [group, replica] of [
+      [3, 7],
+      [4, 8],
+    ] as const) {
+      await lone.found(group, replica)
+      const record = encodeRecord({ value: fromUtf8('r'), key: null, headers: [], type: 0 })
+      const told: Settled[] = []
+      lone.host.replica(replica)!.enqueueWrite({
+        operations: [{ command: 'STREAM.APPEND', args: [...['s/0', '1', '0'].map(fromUtf8), record] }],
+        session: null,
+        deadline: lone.life.clock.now() + 5_000,
+        settle: result => void told.push(result),
+      })
+      lone.host.touch(lone.host.replica(replica)!)
+      assert.ok(await lone.run(5_000, () => told[0]?.ok === true))
+      await lone.waitFor(lone.host.checkpoint(lone.host.replica(replica)!))
+    }
+    lone.kill()
+    const [log] = lone.disk.list('streams/7/1/1')
+    lone.disk.failOnce('open', `streams/7/1/1/${log}/${'0'.repeat(20)}.store`)
+    lone.start()
+    await lone.led(8)
+    assert.match(lone.host.unfit().get(7)?.why ?? '', /EIO/)
+    assert.equal(lone.host.replica(8)!.isLeader, true)
   })
 })
