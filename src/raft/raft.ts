@@ -816,6 +816,8 @@ export class Raft {
         this.ownRemovalIndex = index
     }
     this.broadcastAppend()
+    // Of many entries one message may hold a part: the rest need not wait for its answer.
+    if (data.length > 1) this.broadcastRest()
     return 'ok'
   }
 
@@ -877,6 +879,15 @@ export class Raft {
   private broadcastAppend(): void {
     for (const id of this.tracker.ids) {
       if (id !== this.id) this.sendAppend(id, this.tracker.progress.get(id)!, true)
+    }
+  }
+
+  private broadcastRest(): void {
+    const last = this.log.lastIndex()
+    for (const id of this.tracker.ids) {
+      if (id === this.id) continue
+      const progress = this.tracker.progress.get(id)!
+      while (progress.next <= last && this.sendAppend(id, progress, false)) {}
     }
   }
 

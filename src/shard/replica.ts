@@ -106,6 +106,12 @@ function nodeIsFull(): RoundhouseError {
   })
 }
 
+/** A write and the bytes of its entry. */
+interface Made {
+  readonly write: Write
+  readonly data: Bytes
+}
+
 interface Proposed {
   readonly term: number
   /** null: the cluster's own (a clock entry, a sweep). */
@@ -366,15 +372,23 @@ export class Replica {
       const isOutOfRoom = this.isLeader && !this.hasRoomAtQuorum()
       // Nothing is applied meanwhile and the turn is short: one stamp serves all of them.
       const stampMs = this.stampMs(this.options.clock)
+      const made: Made[] = []
+      let { bytesLeft } = room
       for (const write of writes) {
-        const before = this.raft.uncommittedBytes
         if (isOutOfRoom && !this.frees(write)) {
           const error = new RoundhouseError('DISK_FULL', { shard: this.group })
           write.settle({ ok: false, error, isDefinite: true })
-        } else if (room.bytesLeft > 0) this.propose(write, stampMs)
-        else write.settle({ ok: false, error: nodeIsFull(), isDefinite: true })
-        room.bytesLeft -= this.raft.uncommittedBytes - before
+        } else if (bytesLeft <= 0) write.settle({ ok: false, error: nodeIsFull(), isDefinite: true })
+        else {
+          const data = this.entryOf(write, stampMs)
+          if (data === null) continue
+          bytesLeft -= data.byteLength
+          made.push({ write, data })
+        }
       }
+      const before = this.raft.uncommittedBytes
+      if (made.length > 0) this.proposeMade(made)
+      room.bytesLeft -= this.raft.uncommittedBytes - before
     }
     if (this.queuedReads.length > 0) {
       const reads = this.queuedReads
@@ -405,31 +419,55 @@ export class Replica {
     return write.operations.every(({ command }) => this.options.table.get(command)?.frees === true)
   }
 
-  /** One stamp for the entry and for what `prepare` makes absolute: a TTL counts from the moment that the log notes. */
-  private propose(write: Write, timestampMs: number | null): void {
+  /**
+   * What Raft is to carry for a write; null where the write is settled instead. One stamp for the entry and for what
+   * `prepare` makes absolute: a TTL counts from the moment that the log notes.
+   */
+  private entryOf(write: Write, timestampMs: number | null): Bytes | null {
     try {
       const { random, table } = this.options
       if (timestampMs === null) {
         write.settle({ ok: false, error: this.clockUnknown(), isDefinite: true })
-        return
+        return null
       }
       const operations = write.operations.map(operation => {
         const command = table.get(operation.command)
         assert(command !== undefined, `${operation.command} proposed and unknown`)
         return prepareOperation(command, operation.args, { wallMs: timestampMs, random })
       })
-      const index = this.proposeEntry({ timestampMs, session: write.session, operations }, write)
-      if (index === null) write.settle({ ok: false, error: this.refusal(), isDefinite: true })
+      return encodeEnvelope({ timestampMs, session: write.session, operations })
     } catch (error) {
       if (!isError(error)) throw error
       write.settle({ ok: false, error, isDefinite: true })
+      return null
     }
   }
 
-  private proposeEntry(envelope: Envelope, write: Write | null): number | null {
+  /** In one append a follower; where there is no room for all of them, for as many as there is, in their order. */
+  private proposeMade(made: readonly Made[]): void {
+    this.lastRefusal = this.raft.proposeAll(made.map(({ data }) => data))
+    if (this.lastRefusal === 'ok') {
+      const first = this.raft.lastIndex - made.length + 1
+      for (let i = 0; i < made.length; i++) this.noteProposed(first + i, made[i]!.write)
+    } else if (this.lastRefusal === 'uncommittedFull' && made.length > 1) {
+      const half = made.length >> 1
+      this.proposeMade(made.slice(0, half))
+      this.proposeMade(made.slice(half))
+    } else {
+      for (const { write } of made) write.settle({ ok: false, error: this.refusal(), isDefinite: true })
+    }
+  }
+
+  /** An entry of the cluster's own: a clock entry, a sweep. */
+  private proposeOwn(envelope: Envelope): number | null {
     this.lastRefusal = this.raft.propose(encodeEnvelope(envelope))
     if (this.lastRefusal !== 'ok') return null
     const index = this.raft.lastIndex
+    this.noteProposed(index, null)
+    return index
+  }
+
+  private noteProposed(index: number, write: Write | null): void {
     // An earlier leadership proposed another entry at this index. That one can still win while neither is committed.
     this.proposed.get(index)?.write?.settle({
       ok: false,
@@ -437,7 +475,6 @@ export class Replica {
       isDefinite: false,
     })
     this.proposed.set(index, { term: this.raft.term, write })
-    return index
   }
 
   private refusal(): RoundhouseError {
@@ -484,14 +521,14 @@ export class Replica {
       this.halt(error.message)
       return
     }
-    this.sweepEntryIndex = this.proposeEntry(sweepEnvelope(stampMs), null)
+    this.sweepEntryIndex = this.proposeOwn(sweepEnvelope(stampMs))
     this.isSweeping = this.sweepEntryIndex !== null
   }
 
   /** Asks all replicas for a digest of their rows at one entry, and answers its index; null where this one does not lead. */
   proposeVerify(): number | null {
     const stampMs = this.isLeader ? this.stampMs(this.options.clock) : null
-    return stampMs === null ? null : this.proposeEntry(verifyEnvelope(stampMs), null)
+    return stampMs === null ? null : this.proposeOwn(verifyEnvelope(stampMs))
   }
 
   /** A checkpoint has frozen the rows as of the mark: applying goes on, `verified` follows when it is durable. */
@@ -640,7 +677,7 @@ export class Replica {
       // By the wall clock the key is gone, by the log clock it is not: the answer "gone" must first be made true for
       // everybody, or the next leader, whose clock is behind, would bring it back.
       this.awaitingClock.push(read)
-      this.clockEntryIndex ??= this.proposeEntry(clockEnvelope(wallNowMs), null)
+      this.clockEntryIndex ??= this.proposeOwn(clockEnvelope(wallNowMs))
       if (this.clockEntryIndex === null) this.failReads()
     }
   }
