@@ -312,7 +312,7 @@ const snapshotOffers: Family = {
             reportFailure: () => {},
             touch: () => {},
             find: () => undefined,
-      journal: { bytesAfter: () => 0 },
+            journal: { bytesAfter: () => 0 },
           },
           () => {},
         )
