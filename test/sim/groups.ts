@@ -228,7 +228,9 @@ export class ConsumerGroups {
     }
     // Its time counts from its last heartbeat, by the log clock.
     const silentMs = world.nowMs - beatMs
-    if (this.isTimely && !Number.isNaN(beatMs) && beatMs <= begunMs && silentMs < timeoutMs - stampSlackMs)
+    const isEarly = !Number.isNaN(beatMs) && beatMs <= begunMs && silentMs < timeoutMs - stampSlackMs
+    // A group that somebody deletes is gone with all its members, and a delete without an answer may come later.
+    if (isEarly && this.isTimely && !group.isDeleted)
       this.violated(
         `${group.name}: ${id} is out ${Math.round(silentMs)} ms after a heartbeat, its time-out is ${timeoutMs} ms: ${message}`,
       )
