@@ -3,6 +3,7 @@
  * up, measures, and takes away what it made. What an operation costs is asked of the nodes themselves, before and after
  * each window.
  */
+import { runAgainst } from './against/against.ts'
 import { BenchStream } from './bench-stream.ts'
 import { clientCost, costs, type Snapshot } from './cost.ts'
 import { drive } from './drive.ts'
@@ -34,7 +35,9 @@ interface Run {
   readonly signal: AbortSignal
 }
 
-export const runBench: RunBench = async (plan, cluster, onProgress, signal) => {
+export const runBench: RunBench = Object.assign(runCases, { against: runAgainst })
+
+async function runCases(...[plan, cluster, onProgress, signal]: Parameters<RunBench>): Promise<CaseResult[]> {
   const run: Run = { plan, cluster, onProgress, signal }
   const results: CaseResult[] = []
   let hasKeys = false

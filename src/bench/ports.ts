@@ -2,6 +2,7 @@
 import type { ChannelCredentials } from '@grpc/grpc-js'
 import type { CommandRequest, CommandResponse } from '../gen/clusterpb/cluster.ts'
 import type { MapResponse, StatsResponse } from '../gen/roundhouse/v1/admin.ts'
+import type { RunAgainst } from './against/ports.ts'
 import type { Kind, Outcome, Verdicts } from './verify/books.ts'
 
 /** Commands on keys. mixed: nine reads to a write. */
@@ -73,12 +74,16 @@ export interface BenchProgress {
   readonly operationsPerSecond: number | null
 }
 
-export type RunBench = (
-  plan: BenchPlan,
-  cluster: BenchCluster,
-  onProgress: (progress: BenchProgress) => void,
-  signal: AbortSignal,
-) => Promise<readonly CaseResult[]>
+export interface RunBench {
+  (
+    plan: BenchPlan,
+    cluster: BenchCluster,
+    onProgress: (progress: BenchProgress) => void,
+    signal: AbortSignal,
+  ): Promise<readonly CaseResult[]>
+  /** Beside another store, in turn. */
+  readonly against: RunAgainst
+}
 
 export interface CaseResult {
   readonly workload: WorkloadName

@@ -104,16 +104,16 @@ function costTable(colors: Colors, results: readonly CaseResult[]): string {
   return `${table(colors, head, rows)}${note}`
 }
 
-function optional(value: number | null): string {
+export function optional(value: number | null): string {
   return value === null ? '-' : figure(value)
 }
 
-function whole(value: number): string {
+export function whole(value: number): string {
   return Math.round(value).toLocaleString('en')
 }
 
 /** Three digits that count. */
-function figure(value: number): string {
+export function figure(value: number): string {
   return value === 0 ? '0' : value >= 100 ? String(Math.round(value)) : value.toFixed(value >= 10 ? 1 : 2)
 }
 

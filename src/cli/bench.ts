@@ -4,6 +4,7 @@
  */
 import type { BenchCluster, RunBench, RunVerify } from '../bench/ports.ts'
 import type { MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import { againstNotes, againstOptions, benchAgainst } from './bench-against.ts'
 import { BenchBar } from './bench-bar.ts'
 import { benchOptions, planOf, workloads } from './bench-plan.ts'
 import { reportJson, reportText } from './bench-report.ts'
@@ -27,13 +28,14 @@ export function benchVerb(loadBench: () => Promise<RunBench>, loadVerify: () => 
         kind: 'many',
         describe:
           'set, get, stale-get, mixed (90 % get), mset; of streams: produce, consume (from the start), end-to-end ' +
-          '(from the producer to a follower); without any: set and get',
-        choices: workloads,
+          '(from the producer to a follower); with --against: set, get, failover; without any: set and get',
+        choices: [...workloads, 'failover'],
       },
     ],
     options: {
       ...benchOptions,
       ...verifyOptions,
+      ...againstOptions,
       ...outputOption,
       ...connectionOptions,
     },
@@ -43,6 +45,8 @@ export function benchVerb(loadBench: () => Promise<RunBench>, loadVerify: () => 
       ['bench produce --calls pipelined --batch 100 --partitions 8', 'records, a hundred a request'],
       ['bench mixed --rate 2000 --in-flight 256 -d 30s', 'latencies at 2,000 a second'],
       ['bench -o json > run.json', 'the bar is on standard error'],
+      ['bench --against etcd', 'SET and GET beside three nodes of etcd, A B A B, with ratios'],
+      ['bench failover --against etcd', 'leaders of both killed, ten each: how long nobody could write'],
       ['bench --verify -d 1m', 'a minute of recorded reads and writes; then: were they linearizable?'],
     ],
     notes:
@@ -50,8 +54,19 @@ export function benchVerb(loadBench: () => Promise<RunBench>, loadVerify: () => 
       'load too, and percentiles hide it. With --rate an operation counts from when it was due, whether or not it could ' +
       'begin: those are the latencies of people who come when they like. Keys are written before reads are measured and ' +
       'deleted at the end; so are streams. An operation of consume is one answer to a follower, of many records; end-to-end ' +
-      `begins 1,000 records a second unless --rate says otherwise. Client and nodes on one machine share its processors: CPU columns say how.\n\n${verifyNotes}`,
+      `begins 1,000 records a second unless --rate says otherwise. Client and nodes on one machine share its processors: CPU columns say how.\n\n${againstNotes}\n\n${verifyNotes}`,
     async run(input, shell) {
+      if (input.options.against !== undefined) {
+        return await benchAgainst(input, shell, loadBench, () => {
+          const named = Nodes.from(input, { ...shell, signal: new AbortController().signal })
+          const cluster = clusterOf(named, input, shell)
+          const close = () => {
+            cluster.close()
+            named.close()
+          }
+          return { cluster, close }
+        })
+      }
       if (input.options.verify === true) return await benchVerify(input, shell, loadVerify)
       const plan = planOf(input)
       // Ctrl-C ends the load, not the cleaning up behind it: these calls go on.
