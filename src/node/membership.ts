@@ -51,7 +51,7 @@ export class Membership {
   private readonly host: Host
   private readonly controller: Controller
   private readonly around: MembershipOptions
-  private isAnnounced = false
+  private isAnnouncing = false
   /** Addresses that the cluster's name stood for when it was last looked up. */
   private behindName: readonly string[] = []
 
@@ -275,7 +275,10 @@ export class Membership {
     this.options.setClusterId(clusterId)
   }
 
-  /** Tells the register when this node's addresses, or what its release supports, are not what it holds. */
+  /**
+   * Tells the register when this node's addresses, or what its release supports, are not what it holds; at each change of
+   * it, for this node's copy may have been an old one at the start.
+   */
   async announce(): Promise<void> {
     try {
       this.refuseOlderRelease()
@@ -285,17 +288,21 @@ export class Membership {
     }
     const own = this.controller.register?.nodes.find(node => node.nodeId === this.options.nodeId)
     const request = this.joinRequest()
-    if (own === undefined || this.isAnnounced) return
-    this.isAnnounced = true
+    if (own === undefined || this.isAnnouncing) return
     const isSame =
       own.peerAddress === request.peerAddress &&
       own.clientAddress === request.clientAddress &&
       own.zone === request.zone &&
       levelOfNode(own) === request.level
     if (isSame) return
-    await this.retry(() => this.controller.execute('META.JOIN', request)).catch((error: Error) =>
-      this.around.onFatal(error),
-    )
+    this.isAnnouncing = true
+    try {
+      await this.retry(() => this.controller.execute('META.JOIN', request))
+    } catch (error) {
+      this.around.onFatal(error as Error)
+    } finally {
+      this.isAnnouncing = false
+    }
   }
 
   private async retry<Answer>(work: () => Promise<Answer>): Promise<Answer | null> {
