@@ -106,7 +106,12 @@ describe('a copy of a partition', () => {
       ...records.flatMap(([timeMs, text]) => [String(timeMs), record(text)]),
     )
   const kept = (shard: Shard, from: number) => {
-    const { records } = new Keyspace(shard.rows).partitions.read({ stream: 1, partition: 0 }, from, 100, 1 << 20)
+    const { records } = new Keyspace(shard.rows).partitions.read(
+      { stream: 1, partition: 0 },
+      from,
+      100,
+      1 << 20,
+    )
     return records.map(each => {
       const { timestampMs, value } = decodeKept(each)
       return [timestampMs, toUtf8(value)]

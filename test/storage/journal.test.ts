@@ -243,7 +243,10 @@ describe('the segments of the journal', () => {
     for (const segmentBytes of [64, 8, 32].map(each => each * 1024)) {
       harness.options.segmentBytes = segmentBytes
       const { recovered, damage } = harness.crash()
-      assert.deepEqual([recovered[0]?.lastIndex ?? 0, recovered[0]?.damaged ?? null, damage], [last, null, []])
+      assert.deepEqual(
+        [recovered[0]?.lastIndex ?? 0, recovered[0]?.damaged ?? null, damage],
+        [last, null, []],
+      )
       for (let round = 0; round < 4; round++) {
         last = fill(harness, 1, last + 1, 6)
         harness.journal.compact(1, last - 1, 1)

@@ -134,6 +134,7 @@ class DirectCall implements UnaryArrival<unknown> {
   private readonly stream: ServerHttp2Stream
   private chunks: Buffer[] = []
   private bytes = 0
+  private isRefused = false
 
   constructor(
     method: DirectMethod<unknown>,
@@ -162,16 +163,22 @@ class DirectCall implements UnaryArrival<unknown> {
   }
 
   private take(chunk: Buffer): void {
-    const max = grpcLimits.requestBytesMax
-    const wasTooLarge = this.bytes > prefixBytes + max
+    // What still comes of a refused one is read, so that it does not stand in others' way, and forgotten.
+    if (this.isRefused) return
+    const hadPrefix = this.bytes >= prefixBytes
     this.bytes += chunk.byteLength
     this.memory.received(chunk.byteLength)
-    if (this.bytes <= prefixBytes + max) this.chunks.push(chunk)
-    else if (!wasTooLarge) {
-      // What comes after it is read and forgotten.
-      this.chunks = []
-      this.fail(new RoundhouseError('TOO_LARGE', { what: 'request', bytes: this.bytes - prefixBytes, max }))
+    this.chunks.push(chunk)
+    const max = grpcLimits.requestBytesMax
+    let bytes = this.bytes - prefixBytes
+    if (!hadPrefix && bytes >= 0) {
+      if (this.chunks.length > 1) this.chunks = [Buffer.concat(this.chunks)]
+      bytes = Math.max(bytes, this.chunks[0]!.readUInt32BE(1))
     }
+    if (bytes <= max) return
+    this.isRefused = true
+    this.chunks = []
+    this.fail(new RoundhouseError('TOO_LARGE', { what: 'request', bytes, max }))
   }
 
   private begin(): void {
