@@ -97,6 +97,8 @@ const applyBudgetMs = 10
 const slowSyncMs = 500
 /** After a checkpoint or an install that found no room, ms until the next try. */
 const noSpaceRetryMs = 1_000
+/** Between two tries to read the files of a replica that a start could not read. */
+const unreadableRetryMs = 2_000
 /** Entries that a follower may lack to be given the leadership: it gets them before it campaigns. */
 const lagOfHeirMax = 1_000
 
@@ -116,6 +118,8 @@ export class Host {
   private readonly replicas = new Map<number, Replica>()
   private readonly groups = new Map<number, Replica>()
   private readonly quarantined = new Map<number, { readonly group: number | null; readonly why: string }>()
+  /** By id why: replicas whose files the disk did not give back at the start. */
+  private readonly unreadable = new Map<number, string>()
   /** Entries up to an index that can't be read from the journal any more, and are in memory still. */
   private readonly mending = new Map<number, number>()
   private readonly dirty = new Set<Replica>()
@@ -172,23 +176,60 @@ export class Host {
         if (typeof recovered !== 'string') found.push({ recovery, recovered })
         else this.quarantine(recovery, recovered)
       } catch (error) {
-        if (!isError(error, 'CORRUPT')) throw error
-        this.quarantine(recovery, error.message)
+        this.notBroughtBack(recovery, error)
       }
     }
     if (this.batch.size > 0) this.writeBatch()
-    for (const { recovery, recovered } of found.sort((a, b) => a.recovered.id - b.recovered.id)) {
-      const { id, configuration, applied, hardState } = recovered
-      try {
-        const replica = this.adopt(id, configuration, applied, hardState)
-        this.compact(replica, this.limits.entriesKept)
-      } catch (error) {
-        // A row that it begins with can't be read: one group's trouble.
-        if (!isError(error, 'CORRUPT')) throw error
-        this.quarantine(recovery, error.message)
-      }
-    }
+    for (const { recovery, recovered } of found.sort((a, b) => a.recovered.id - b.recovered.id))
+      this.bringBack(recovery, recovered)
     this.wake()
+  }
+
+  private bringBack(recovery: ReplicaRecovery, recovered: Recovered): void {
+    const { id, configuration, applied, hardState } = recovered
+    try {
+      const replica = this.adopt(id, configuration, applied, hardState)
+      this.unreadable.delete(id)
+      this.compact(replica, this.limits.entriesKept)
+    } catch (error) {
+      // A row that it begins with can't be read.
+      this.notBroughtBack(recovery, error)
+    }
+  }
+
+  /** One group's trouble: the others go on. */
+  private notBroughtBack(recovery: ReplicaRecovery, error: unknown): void {
+    if (isError(error, 'CORRUPT')) this.quarantine(recovery, error.message)
+    else if (isError(error, 'STORAGE_FAILED'))
+      this.bringBackLater(recovery, `${error.facts.what}: ${error.facts.why}`)
+    else throw error
+  }
+
+  /**
+   * A disk that did not give back a replica's files may do so in a moment. Until then the replica is mute, which is safe: it
+   * is as if it were down. A verdict would be for good, and disks that fail together would cost the group all it has.
+   */
+  private bringBackLater(recovery: ReplicaRecovery, why: string): void {
+    const { replica: id } = recovery
+    this.options.log.error('a replica can not be read, it is tried again', { replica: id, why })
+    this.unreadable.set(id, why)
+    this.options.clock.after(unreadableRetryMs, () =>
+      this.complete(() => {
+        if (!this.unreadable.has(id) || this.isStopped) return
+        try {
+          const recovered = this.examine(recovery)
+          if (typeof recovered === 'string') this.quarantine(recovery, recovered)
+          // The reset that an unfinished install still needs must be in the journal before Raft reads there.
+          else if (this.batch.isWaitedFor(id)) {
+            const bringBack = () => this.unreadable.has(id) && this.bringBack(recovery, recovered)
+            this.extra.push(error => error === null && this.complete(bringBack))
+            this.wake()
+          } else this.bringBack(recovery, recovered)
+        } catch (error) {
+          this.notBroughtBack(recovery, error)
+        }
+      }),
+    )
   }
 
   /** What to go on with, or why this replica must not. */
@@ -251,6 +292,7 @@ export class Host {
     }
     const group = configuration?.group ?? null
     this.options.log.error('replica is quarantined', { group, replica: id, why })
+    this.unreadable.delete(id)
     this.quarantined.set(id, { group, why })
     if (configuration !== null && configuration.quarantined === undefined)
       this.noteQuarantine(id, configuration, why)
@@ -264,7 +306,7 @@ export class Host {
 
   /** Whether this node has the replica, well or not. */
   knows(id: number): boolean {
-    return this.replicas.has(id) || this.quarantined.has(id)
+    return this.replicas.has(id) || this.quarantined.has(id) || this.unreadable.has(id)
   }
 
   /** Somebody who looked found the replica's rows broken: it goes no further, and is replaced. */
@@ -380,6 +422,7 @@ export class Host {
     if (!this.knows(id)) return
     const replica = this.replicas.get(id)
     this.quarantined.delete(id)
+    this.unreadable.delete(id)
     if (replica !== undefined) {
       replica.close(new RoundhouseError('NOT_LEADER', { shard: replica.group, leader: null, address: null }))
       this.replicas.delete(id)

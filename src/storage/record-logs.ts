@@ -327,8 +327,8 @@ export class RecordLogs implements RecordStore {
 }
 
 /**
- * The logs in a generation's directory that these rows name, as they name them. Throws CORRUPT where records are missing or
- * the disk does not give them back: then one replica is lost, and the node goes on with the others.
+ * The logs in a generation's directory that these rows name, as they name them. Throws CORRUPT where records are missing,
+ * STORAGE_FAILED where the disk did not give them back this time: the node goes on with its other replicas.
  */
 export function openLogs(
   home: RecordHome,
@@ -352,6 +352,8 @@ export function openLogs(
   } catch (error) {
     logs.close()
     const { code, message } = error as NodeJS.ErrnoException
+    // It may go by, on several nodes at once too: no verdict. What can never be read again the scrub finds.
+    if (code === 'EIO') throw new RoundhouseError('STORAGE_FAILED', { what: directory, why: message })
     if (code === undefined || !damageCodes.includes(code)) throw error
     throw new RoundhouseError('CORRUPT', { where: directory, what: message })
   }
