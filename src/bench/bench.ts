@@ -41,7 +41,7 @@ async function runCases(...[plan, cluster, onProgress, signal]: Parameters<RunBe
   const run: Run = { plan, cluster, onProgress, signal }
   const results: CaseResult[] = []
   let hasKeys = false
-  let hasFilled = false
+  let hasFilled = plan.hasKeys === true
   for (const name of plan.workloads) {
     if (signal.aborted) break
     if (isStreamWorkload(name)) {

@@ -11,8 +11,9 @@ import { Router } from './router.ts'
 import { Workload } from './workload.ts'
 import { WriteSession } from './write-session.ts'
 
-/** Keys a command while keys are filled in or taken away. */
+/** Keys a command while keys are filled in or taken away, and bytes of their values together. */
 const fillKeys = 100
+const fillBytes = 2 ** 20
 
 export function workloadOf(plan: BenchPlan, name: KeyWorkload): Workload {
   return new Workload(name, plan, plan.batch, new Prng(randomBytes(4).readUInt32LE()))
@@ -65,9 +66,10 @@ export async function overKeys(
 ): Promise<void> {
   const router = routerOf(plan, cluster, await cluster.map(), 'unary')
   const workload = workloadOf(plan, 'set')
+  const step = Math.max(1, Math.min(fillKeys, Math.floor(fillBytes / Math.max(1, plan.valueBytes))))
   try {
     await sendAll({
-      ...{ phase, label: '', total: plan.keys, step: fillKeys, onProgress, signal },
+      ...{ phase, label: '', total: plan.keys, step, onProgress, signal },
       send: (from, to, slot, answer) => {
         const { request } = phase === 'fill' ? workload.fill(from, to) : workload.clear(from, to)
         router.lane(request.key, slot).send(request, answer)

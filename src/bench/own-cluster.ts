@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path'
 import { Channel, type ChannelCredentials, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
+import { ClusterNodeClient, CommandRequest, type CommandResponse } from '../gen/clusterpb/cluster.ts'
 import { AdminClient, type StatsResponse, type StatusResponse } from '../gen/roundhouse/v1/admin.ts'
 import { StreamsClient } from '../gen/roundhouse/v1/streams.ts'
 import { freePort, OwnProcess, removeDirectory, temporaryDirectory } from './own-process.ts'
@@ -111,14 +112,27 @@ export class OwnCluster {
     )
   }
 
-  /** Waits until all that run are members, every shard has its voters and a leader, and nothing is on its way. */
+  /** Whether a linearizable read is answered through this node. */
+  async reads(node: OwnNode): Promise<boolean> {
+    const request = CommandRequest.fromPartial({ command: 'GET', key: 'bench:restart' })
+    const { error } = await this.ask<CommandResponse>(node.address, callMsMax, (channel, call) =>
+      new ClusterNodeClient(node.address, this.credentials, { channelOverride: channel }).runCommand(
+        request,
+        new Metadata(),
+        ...call,
+      ),
+    )
+    return error === ''
+  }
+
+  /**
+   * Waits until every node that runs says that all are members, every shard has its voters and a leader, and nothing is on
+   * its way: one that has just come back knows last, and counts for nothing before.
+   */
   async ready(msMax = readyMsMax): Promise<void> {
     const untilMs = performance.now() + msMax
     for (;;) {
-      const trouble = await this.status().then(
-        status => missingIn(status, this.running().length),
-        (error: Error) => error.message,
-      )
+      const trouble = await this.trouble()
       if (trouble === null) return
       this.options.signal.throwIfAborted()
       const ended = this.members.find(({ process }) => !process.isRunning)
@@ -134,6 +148,17 @@ export class OwnCluster {
     this.channels.clear()
     await Promise.all(this.members.map(({ process }) => process.stop()))
     removeDirectory(this.directory)
+  }
+
+  /** What is not in place; null: nothing. */
+  private async trouble(): Promise<string | null> {
+    try {
+      const running = this.running()
+      const all = await Promise.all(running.map(node => this.statusOf(node)))
+      return all.map(status => missingIn(status, running)).find(each => each !== null) ?? null
+    } catch (error) {
+      return (error as Error).message
+    }
   }
 
   // --- Small parts --------------------------------------------------------------------------------------------------
@@ -219,10 +244,16 @@ function adminOf(address: string, channel: Channel): AdminClient {
 }
 
 /** What is not in place; null: nothing. */
-function missingIn({ nodes, shards, meta, rebalance }: StatusResponse, members: number): string | null {
+function missingIn(
+  { nodes, shards, meta, rebalance }: StatusResponse,
+  running: readonly OwnNode[],
+): string | null {
   const alive = nodes.filter(node => node.state === 'alive').map(node => node.nodeId)
-  if (alive.length < members) return `${alive.length} of ${members} nodes are members`
-  const replicas = Math.min(3, members)
+  const absent = running.find(({ id }) => !alive.includes(id))
+  if (absent !== undefined) return `${absent.id} is no member yet`
+  // A node that has just joined has its share still to come.
+  const waiting = nodes.find(({ nodeId, replicas }) => alive.includes(nodeId) && replicas === 0)
+  const replicas = Math.min(3, running.length)
   const voters = replicas % 2 === 1 ? replicas : replicas - 1
   for (const shard of [...(meta === undefined ? [] : [meta]), ...shards]) {
     if (!alive.includes(shard.leader)) return `shard ${shard.shardId} has no leader`
@@ -232,5 +263,7 @@ function missingIn({ nodes, shards, meta, rebalance }: StatusResponse, members: 
       return `shard ${shard.shardId} has ${shard.learners.length} learners`
   }
   if (shards.length === 0) return 'the cluster has no shards yet'
+  if (waiting !== undefined && shards.length * replicas >= running.length)
+    return `${waiting.nodeId} has no replica yet`
   return rebalance === undefined || rebalance.state === 'idle' ? null : `the rebalance is ${rebalance.state}`
 }

@@ -53,6 +53,8 @@ export interface BenchPlan {
   readonly hasSessions: boolean
   /** Leave the keys and streams. */
   readonly keepsKeys: boolean
+  /** They are there from a run before: reads need not write them first. */
+  readonly hasKeys?: boolean
 }
 
 export interface BenchCluster {

@@ -1,0 +1,208 @@
+/** How cost grows: with nodes, shards, the size of values and the number of keys. */
+import type { CaseResult } from '../../../src/bench/ports.ts'
+import { kneeText } from './markdown.ts'
+import { memoryOf } from './memory.ts'
+import {
+  caseCells,
+  caseHead,
+  measure,
+  nodesCpuOf,
+  type Suite,
+  type SuiteResult,
+  sizeText,
+  withCluster,
+} from './suite.ts'
+
+interface Grown {
+  readonly size: number
+  readonly results: readonly CaseResult[]
+}
+
+interface About {
+  readonly name: string
+  readonly title: string
+  readonly label: string
+  readonly caption: string
+  readonly format: (size: number) => string
+}
+
+function resultOf(about: About, grown: readonly Grown[]): SuiteResult {
+  const workloads = [...new Set(grown.flatMap(({ results }) => results.map(each => each.workload)))]
+  const series = (value: (result: CaseResult) => number) =>
+    workloads.map(workload => ({
+      name: workload.toUpperCase(),
+      points: grown.flatMap(({ size, results }) =>
+        results.filter(each => each.workload === workload).map(each => ({ x: size, y: value(each) })),
+      ),
+    }))
+  const rates = series(each => each.operationsPerSecond)
+  const x = { label: about.label, isLog: true, format: about.format }
+  return {
+    tables: [
+      {
+        caption: about.caption,
+        head: [about.label, 'workload', 'MB/s', ...caseHead],
+        rows: grown.flatMap(({ size, results }) =>
+          results.map(each => [
+            ...[about.format(size), each.workload, each.megabytesPerSecond],
+            ...caseCells(each),
+          ]),
+        ),
+      },
+    ],
+    charts: [
+      {
+        name: about.name,
+        chart: { title: about.title, x, y: { label: 'operations/s', isLog: true }, series: rates },
+      },
+      {
+        name: `${about.name}-cpu`,
+        chart: {
+          title: `Processor time of all nodes: ${about.title.toLowerCase()}`,
+          x,
+          y: { label: 'µs an operation', isLog: true },
+          series: series(nodesCpuOf),
+        },
+      },
+    ],
+    notes: rates.map(({ name, points }) => kneeText(`${name}/s`, points, about.format)),
+    data: grown,
+  }
+}
+
+const load = { inFlight: [64] }
+
+export const nodes: Suite = {
+  name: 'nodes',
+  summary: 'Growth: nodes',
+  async run(context) {
+    const grown: Grown[] = []
+    for (const size of context.options.nodes)
+      grown.push({
+        size,
+        results: await withCluster(context, { nodes: size }, cluster => measure(context, cluster, load)),
+      })
+    return resultOf(
+      {
+        ...{ name: 'nodes', title: 'Operations a second by nodes', label: 'nodes', format: String },
+        caption: 'All nodes on this machine, 64 shards, up to three replicas each, unary, 64 in flight',
+      },
+      grown,
+    )
+  },
+}
+
+export const shards: Suite = {
+  name: 'shards',
+  summary: 'Growth: shards',
+  async run(context) {
+    const grown: Grown[] = []
+    for (const size of context.options.shards)
+      grown.push({
+        size,
+        results: await withCluster(context, { shardCount: size }, cluster => measure(context, cluster, load)),
+      })
+    return resultOf(
+      {
+        ...{ name: 'shards', title: 'Operations a second by shards', label: 'shards' },
+        ...{ format: String, caption: '3 nodes, unary, 64 in flight' },
+      },
+      grown,
+    )
+  },
+}
+
+/** Of all keys of a case together. */
+const valueBytesMax = 64 * 2 ** 20
+
+export const values: Suite = {
+  name: 'values',
+  summary: 'Growth: the size of values',
+  run: context =>
+    withCluster(context, {}, async cluster => {
+      const grown: Grown[] = []
+      for (const size of context.options.values) {
+        const keys = Math.max(16, Math.min(10_000, Math.floor(valueBytesMax / size)))
+        grown.push({
+          size,
+          results: await measure(context, cluster, { valueBytes: size, keys, inFlight: [16] }),
+        })
+      }
+      return resultOf(
+        {
+          ...{ name: 'values', title: 'Operations a second by the size of values', label: 'value' },
+          ...{ format: sizeText, caption: '3 nodes, 64 shards, unary, 16 in flight' },
+        },
+        grown,
+      )
+    }),
+}
+
+export const keys: Suite = {
+  name: 'keys',
+  summary: 'Growth: keys, and the memory of a node',
+  run: context =>
+    withCluster(context, {}, async cluster => {
+      const grown: (Grown & { fillS: number; memory: Awaited<ReturnType<typeof memoryOf>> })[] = []
+      for (const size of context.options.keys) {
+        const startedMs = performance.now()
+        // Written once; reads and writes follow.
+        await measure(context, cluster, { ...filling, keys: size, workloads: ['get'] })
+        const fillS = (performance.now() - startedMs - filling.durationMs) / 1_000
+        const memory = await memoryOf(cluster)
+        const results = await measure(context, cluster, {
+          ...load,
+          keys: size,
+          valueBytes: 100,
+          hasKeys: true,
+          keepsKeys: true,
+        })
+        grown.push({ size, results, fillS, memory })
+      }
+      const about = {
+        ...{ name: 'keys', title: 'Operations a second by keys', label: 'keys' },
+        format: (size: number) => size.toLocaleString('en'),
+        caption: '3 nodes, 64 shards, values of 100 B, unary, 64 in flight',
+      }
+      const made = resultOf(about, grown)
+      return {
+        ...made,
+        tables: [
+          ...made.tables,
+          {
+            caption:
+              'Memory of a node, the largest of three, after the keys were written: private, and pages of files',
+            head: ['keys', 'filled in s', 'private MiB', 'of files MiB', 'most ever MiB'],
+            rows: grown.map(({ size, fillS, memory }) => [
+              ...[about.format(size), fillS],
+              ...(memory === null
+                ? [null, null, null]
+                : [memory.privateMib, memory.filesMib, memory.mostMib]),
+            ]),
+          },
+        ],
+        charts: [
+          ...made.charts,
+          {
+            name: 'memory',
+            chart: {
+              title: 'Memory of a node by keys, without pages of files',
+              x: { label: 'keys', isLog: true },
+              y: { label: 'MiB' },
+              series: [
+                {
+                  name: 'private memory, the largest of three nodes',
+                  points: grown.map(({ size, memory }) => ({ x: size, y: memory?.privateMib ?? 0 })),
+                },
+              ],
+            },
+          },
+        ],
+      }
+    }),
+}
+
+/** A short case that makes the bench write all keys first. */
+export const filling = {
+  ...{ inFlight: [1], warmUpMs: 0, durationMs: 100, keepsKeys: true, valueBytes: 100 },
+} as const
