@@ -112,6 +112,8 @@ interface Made {
   readonly data: Bytes
 }
 
+const bytesOf = (made: readonly Made[]) => made.reduce((sum, { data }) => sum + data.byteLength, 0)
+
 interface Proposed {
   readonly term: number
   /** null: the cluster's own (a clock entry, a sweep). */
@@ -445,17 +447,26 @@ export class Replica {
 
   /** In one append a follower; where there is no room for all of them, for as many as there is, in their order. */
   private proposeMade(made: readonly Made[]): void {
-    this.lastRefusal = this.raft.proposeAll(made.map(({ data }) => data))
+    // Raft takes a first proposal whatever its size, lest a limit stop it for good: that is meant for one entry.
+    const isOne = made.length === 1
+    this.lastRefusal =
+      isOne || this.raft.uncommittedBytes + bytesOf(made) <= this.uncommittedBytesMax
+        ? this.raft.proposeAll(made.map(({ data }) => data))
+        : 'uncommittedFull'
     if (this.lastRefusal === 'ok') {
       const first = this.raft.lastIndex - made.length + 1
       for (let i = 0; i < made.length; i++) this.noteProposed(first + i, made[i]!.write)
-    } else if (this.lastRefusal === 'uncommittedFull' && made.length > 1) {
+    } else if (this.lastRefusal === 'uncommittedFull' && !isOne) {
       const half = made.length >> 1
       this.proposeMade(made.slice(0, half))
       this.proposeMade(made.slice(half))
     } else {
       for (const { write } of made) write.settle({ ok: false, error: this.refusal(), isDefinite: true })
     }
+  }
+
+  private get uncommittedBytesMax(): number {
+    return this.raft.raft.config.maxUncommittedEntriesSize
   }
 
   /** An entry of the cluster's own: a clock entry, a sweep. */
@@ -479,7 +490,7 @@ export class Replica {
 
   private refusal(): RoundhouseError {
     if (!this.isLeader || this.lastRefusal !== 'uncommittedFull') return this.notLeader()
-    const max = this.raft.raft.config.maxUncommittedEntriesSize
+    const max = this.uncommittedBytesMax
     return new RoundhouseError('OVERLOADED', { what: `bytes not yet committed at shard ${this.group}`, max })
   }
 

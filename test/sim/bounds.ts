@@ -82,6 +82,11 @@ export class Bounds {
         return result
       }
     raft.propose = counted(raft.propose.bind(raft))
+    const proposeAll = raft.proposeAll.bind(raft)
+    raft.proposeAll = data => {
+      for (const { byteLength } of data) this.largestProposal = Math.max(this.largestProposal, byteLength)
+      return proposeAll(data)
+    }
     raft.proposeConfChange = counted(raft.proposeConfChange.bind(raft))
   }
 
