@@ -78,7 +78,7 @@ export function svgOf(chart: Chart): string {
         ? barsOf(series, place, chart.series.length, atX, atY, xs.length)
         : linesOf(series, place, atX, atY),
     ),
-    ...legendOf(chart.series),
+    ...legendOf(chart.series, chart.isBars === true),
     '</svg>',
   ]
   return `${parts.join('\n')}\n`
@@ -169,15 +169,15 @@ function barsOf(
   })
 }
 
-function legendOf(series: readonly Series[]): string[] {
+function legendOf(series: readonly Series[], isBars: boolean): string[] {
   const slot = (width - 32) / Math.max(1, Math.min(3, series.length))
   return series.flatMap(({ name }, place) => {
     const x = round(24 + (place % 3) * slot)
     const y = height - 30 + Math.floor(place / 3) * 18
-    return [
-      `<rect class="fill s${place}" x="${x}" y="${y - 9}" width="10" height="10"/>`,
-      text(x + 16, y, name, 'small'),
-    ]
+    const sign = isBars
+      ? `<rect class="fill s${place}" x="${x}" y="${y - 9}" width="24" height="10"/>`
+      : `<path class="line s${place}" d="M${x} ${y - 4}h24"/>`
+    return [sign, text(x + 30, y, name, 'small')]
   })
 }
 
