@@ -266,7 +266,7 @@ export class Journal {
     return this.read(log, from, end)
   }
 
-  /** Entries up to `index`, of `term`, are checkpointed and wanted by no follower: they may go. */
+  /** What the entries after `index` take. */
   bytesAfter(replica: number, index: number): number {
     const log = this.logs.get(replica)
     if (log === undefined) return 0
@@ -276,6 +276,7 @@ export class Journal {
     return bytes
   }
 
+  /** Entries up to `index`, of `term`, are checkpointed and wanted by no follower: they may go. */
   compact(replica: number, index: number, term: number): void {
     const log = this.logOf(replica)
     if (index <= log.snapshotPoint.index) return
