@@ -77,6 +77,12 @@ export const runAgainst: RunAgainst = async (plan, setting) => {
         steps.tell(`${side.name}: ${keys.length} keys are written`)
         await fill(comparison, side)
       }
+    // Not counted: a server that has just started compiles while it serves, or has yet to grow its heap.
+    for (const call of plan.calls)
+      for (const side of ['roundhouse', 'etcd'] as const) {
+        steps.next(`${call}: ${side} warms up`)
+        await byOwnClient(comparison, side, call, Math.max(...plan.inFlight))
+      }
     const cases: AgainstCase[] = []
     for (const { caller, call, inFlight } of casesOf(plan, binary !== null)) {
       const runs: AgainstRun[] = []
@@ -329,7 +335,7 @@ class Steps {
   constructor(plan: AgainstPlan, { onProgress }: AgainstSetting) {
     this.onProgress = onProgress
     const cases = casesOf(plan, plan.mayUseH2load && inPath('h2load') !== null).length
-    this.total = Math.max(1, 2 * (cases * plan.rounds + plan.kills))
+    this.total = Math.max(1, 2 * (plan.calls.length + cases * plan.rounds + plan.kills))
   }
 
   tell(text: string): void {
