@@ -143,8 +143,10 @@ export function requestOf(call: Call): CommandRequest {
 
 // --- How a call may end ---------------------------------------------------------------------------------------------
 
+type Ending = Pick<Call, 'access' | 'undecided' | 'isSent' | 'attempts'>
+
 /** Of a call that ends here and now. */
-function outcomeOf({ access, undecided, isSent }: Call): Outcome {
+function outcomeOf({ access, undecided, isSent }: Ending): Outcome {
   return access === 'write' && (undecided !== null || isSent) ? 'unknown' : 'refused'
 }
 
@@ -155,7 +157,7 @@ export function refused(command: string, code: CallErrorCode, text: string): Cal
 }
 
 /** `call`: what was under way, if anything was. */
-export function aborted(command: string, signal: AbortSignal, call: Call | null = null): CallError {
+export function aborted(command: string, signal: AbortSignal, call: Ending | null = null): CallError {
   const why = signal.reason instanceof Error ? signal.reason.message : String(signal.reason)
   const outcome = call === null ? 'refused' : outcomeOf(call)
   return new CallError({
@@ -169,15 +171,17 @@ export function aborted(command: string, signal: AbortSignal, call: Call | null 
 }
 
 /** The client is destroyed. */
-export function cutOff(call: Call): CallError {
+export function cutOff(call: Ending & Pick<Call, 'command'>): CallError {
   const { command, attempts } = call
   const outcome = outcomeOf(call)
   const message = `${command}: the client was closed${tailOf(outcome)}`
   return new CallError({ code: 'CLOSED', message, outcome, command, attempts })
 }
 
+export type Tried = Pick<Call, 'undecided' | 'last' | 'command' | 'startedMs' | 'attempts'>
+
 /** What is known: an undecided write stays one, whatever a later attempt was refused with. */
-export function givenUp({ undecided, last, command, startedMs, attempts }: Call): CallError {
+export function givenUp({ undecided, last, command, startedMs, attempts }: Tried): CallError {
   const failure = last ?? lateFailure('it was not sent in time')
   const isUnknown = undecided !== null && !failure.isAnswer
   const waitedMs = Math.round(performance.now() - startedMs)

@@ -4,9 +4,15 @@
  */
 import { readFileSync } from 'node:fs'
 import { parseAddresses } from './addresses.ts'
+import { type AtomicAppend, type AtomicCommand, type AtomicResult, atomic } from './atomic.ts'
 import type { EngineReply } from './call.ts'
+import { type ConsumeOptions, Consumer } from './consumer.ts'
 import { Engine } from './engine.ts'
+import { inputBytes, refusedInput } from './input.ts'
+import { Partitions } from './partitions.ts'
 import { Pipeline } from './pipeline.ts'
+import { type Produced, Producer } from './producer.ts'
+import { type NewRecord, type RecordOptions, wireRecord } from './record.ts'
 import {
   type Decode,
   decodeBytes,
@@ -18,6 +24,7 @@ import {
   readValue,
   type Value,
 } from './reply.ts'
+import { Streams } from './streams.ts'
 import {
   type CommandSpec,
   commands,
@@ -89,6 +96,17 @@ const inFlightMaxDefault = 1_024
 const queueMaxDefault = 10_000
 const bytesMaxDefault = 64 * 2 ** 20
 
+/** What all views of one engine have of its streams. */
+interface Log {
+  readonly partitions: Partitions
+  readonly producer: Producer
+}
+
+export interface ProduceOptions extends RecordOptions {
+  /** Where to; else by key, else batch by batch in turn. */
+  readonly partition?: number
+}
+
 interface ViewSettings<Data> {
   readonly timeoutMs: number
   readonly signal: AbortSignal | null
@@ -131,16 +149,20 @@ export async function connect(target: string | readonly string[] | ConnectOption
     throw error
   }
   // The signal was for connecting: a client that is aborted for good is a closed one.
-  return new Client(engine, { ...settings, signal: null })
+  const partitions = new Partitions(engine)
+  const log = { partitions, producer: new Producer(engine, partitions) }
+  return new Client(engine, log, { ...settings, signal: null })
 }
 
 class Base<Data> {
   private readonly engine: Engine
+  private readonly log: Log
   private readonly settings: ViewSettings<Data>
 
   /** `connect` makes the first, views make the others. */
-  constructor(engine: Engine, settings: ViewSettings<Data>) {
+  constructor(engine: Engine, log: Log, settings: ViewSettings<Data>) {
     this.engine = engine
+    this.log = log
     this.settings = settings
   }
 
@@ -151,12 +173,12 @@ class Base<Data> {
 
   /** Values as Buffers instead of strings. */
   get buffers(): Client<Buffer> {
-    return new Client(this.engine, { ...this.settings, decode: decodeBytes })
+    return new Client(this.engine, this.log, { ...this.settings, decode: decodeBytes })
   }
 
   /** The same client with other options for its calls: `client.with({ timeout: 500, signal }).get('k')`. */
   with(options: CallOptions): Client<Data> {
-    return new Client(this.engine, withOptions(this.settings, options))
+    return new Client(this.engine, this.log, withOptions(this.settings, options))
   }
 
   /** Any command by its name, with what the cluster answers: for those without a method. */
@@ -225,7 +247,7 @@ class Base<Data> {
     const { key, prefix, from, values = true, signal } = target
     if ((key === undefined) === (prefix === undefined))
       throw new TypeError('watch: a key or a prefix is accepted')
-    const given = toBytes((key ?? prefix)!, 'WATCH', 0)
+    const given = argumentBytes((key ?? prefix)!, 'WATCH', 0)
     const { timeoutMs, decode } = this.settings
     return new Watcher({
       engine: this.engine,
@@ -237,6 +259,61 @@ class Base<Data> {
       signal: signal ?? this.settings.signal,
       decode,
     })
+  }
+
+  /** The catalogue: streams are made, listed, described, changed, truncated and deleted. */
+  get streams(): Streams {
+    const { timeoutMs, signal } = this.settings
+    return new Streams(this.engine, this.log.partitions, { timeoutMs, signal })
+  }
+
+  /**
+   * Appends a record, or many. Resolves with where they are when they are on the disks of a majority. Calls that are made without
+   * waiting for one another make batches by themselves, and those of one partition keep their order, whatever happens. The
+   * records of one call for one partition are appended together or not at all.
+   */
+  produce(stream: string, record: Input | NewRecord, options?: ProduceOptions): Promise<Produced>
+  produce(
+    stream: string,
+    records: readonly (Input | NewRecord)[],
+    options?: ProduceOptions,
+  ): Promise<readonly Produced[]>
+  async produce(
+    stream: string,
+    given: Input | NewRecord | readonly (Input | NewRecord)[],
+    options: ProduceOptions = {},
+  ): Promise<Produced | readonly Produced[]> {
+    const { timeoutMs, signal } = this.settings
+    const { partition = null } = options
+    if (partition !== null) integer('partition', partition, 0, 0xffff_ffff)
+    const many: readonly (Input | NewRecord)[] | null = Array.isArray(given) ? given : null
+    const one = many === null ? [given as Input | NewRecord] : many
+    const records = one.map((record, i) =>
+      wireRecord(record, options, many === null ? 'PRODUCE' : `PRODUCE: record ${i + 1}`),
+    )
+    const places = await this.log.producer.produce({ stream, records, partition, timeoutMs, signal })
+    return many === null ? places[0]! : places
+  }
+
+  /**
+   * The records of a stream, and with `follow` those to come: `for await (const record of client.consume('orders'))`. It goes on
+   * through failures of nodes, and reads on when its consumer does; see consumer.ts for how it ends.
+   */
+  consume(stream: string, options: ConsumeOptions = {}): Consumer<Data> {
+    const { timeoutMs, decode } = this.settings
+    return new Consumer({
+      ...{ engine: this.engine, partitions: this.log.partitions, streams: this.streams, stream },
+      ...{ wish: options, timeoutMs, decode, signal: options.signal ?? this.settings.signal },
+    })
+  }
+
+  /**
+   * Commands and appends whose keys have one hash tag, as one entry: all are applied, or none (a condition that is not met, such
+   * as NX of SET, keeps all out).
+   */
+  atomic(operations: readonly (AtomicCommand | AtomicAppend)[]): Promise<AtomicResult<Data>> {
+    const { timeoutMs, signal, decode } = this.settings
+    return atomic(this.engine, operations, decode, { timeoutMs, signal })
   }
 
   /** Takes no more calls; resolves when those under way are settled. All views close together. */
@@ -290,7 +367,7 @@ class Base<Data> {
     isOrdered: boolean,
   ): Promise<EngineReply> {
     const { isStale, timeoutMs, signal } = this.settings
-    const bytes = args.map((arg, place) => toBytes(arg, command, place))
+    const bytes = args.map((arg, place) => argumentBytes(arg, command, place))
     return this.engine.execute({
       command,
       args: bytes,
@@ -334,15 +411,10 @@ function keysAmong(args: readonly Buffer[], positions: KeyPositions): readonly B
   }
 }
 
-function toBytes(value: Input, command: string, place: number): Buffer {
-  if (typeof value === 'string') return Buffer.from(value, 'utf8')
-  if (Buffer.isBuffer(value)) return value
-  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-  if (typeof value === 'number' || typeof value === 'bigint') return Buffer.from(String(value), 'latin1')
-  const given = value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value
-  throw new TypeError(
-    `${command}: argument ${place + 1} is ${given}; a string, number, bigint or Uint8Array is accepted`,
-  )
+function argumentBytes(value: Input, command: string, place: number): Buffer {
+  const bytes = inputBytes(value)
+  if (bytes === null) throw refusedInput(`${command}: argument ${place + 1}`, value)
+  return bytes
 }
 
 function withOptions<Data>(settings: ViewSettings<Data>, options: CallOptions): ViewSettings<Data> {

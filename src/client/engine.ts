@@ -29,7 +29,7 @@ import type { Answer } from './lane.ts'
 import { Line } from './line.ts'
 import { NodeLink } from './node-link.ts'
 import { probe } from './probe.ts'
-import { Sessions } from './sessions.ts'
+import { Sessions, type Ticket } from './sessions.ts'
 import { ShardMap } from './shard-map.ts'
 import type { Security } from './tls.ts'
 
@@ -54,6 +54,19 @@ export interface RetryPolicy {
   readonly pauseMs: { readonly min: number; readonly max: number }
 }
 
+/** Work beside commands, such as records on their way. */
+export interface Guest {
+  /** The client is destroyed: ends with CLOSED, and leaves. */
+  destroy(): void
+}
+
+export interface GuestFacts {
+  /** For errors, upper case. */
+  readonly name: string
+  readonly bytes: number
+  readonly signal: AbortSignal | null
+}
+
 /** Hints followed without a pause: after so many, nodes contradict each other. */
 const redirectsMax = 3
 /** Nothing is sent that has less than this until its deadline. */
@@ -75,6 +88,7 @@ export class Engine {
   private readonly sessions = new Sessions()
   private readonly calls = new Set<Call>()
   private readonly watches = new Set<{ close(): void }>()
+  private readonly guests = new Set<Guest>()
   private queue: Call[] = []
   private queueHead = 0
   private inFlight = 0
@@ -134,7 +148,7 @@ export class Engine {
   }
 
   /**
-   * A node for a watch: the leader of the key, else any that answers, another than `not` where there is one. null: it can't
+   * A node for a call of its own: the leader of the key, else any that answers, another than `not` where there is one. null: it can't
    * be reached.
    */
   async nodeFor(key: Buffer | null, not: string | null): Promise<NodeLink | null> {
@@ -155,6 +169,41 @@ export class Engine {
 
   unwatch(watch: { close(): void }): void {
     this.watches.delete(watch)
+  }
+
+  /** Closing waits for it, and the limits count it. What it is refused with; null: it is in, and leaves when it is settled. */
+  enter(guest: Guest, { name, bytes, signal }: GuestFacts): CallError | null {
+    const refusal = this.refusalOf({ command: name, signal }, bytes)
+    if (refusal !== null) return refusal
+    const { inFlightMax, queueMax } = this.options
+    if (this.guests.size >= inFlightMax + queueMax) {
+      const text = `too many calls: ${this.guests.size} are not answered, which is the limit (maxInFlight and maxQueued)`
+      return refused(name, 'QUEUE_FULL', text)
+    }
+    this.bytes += bytes
+    this.guests.add(guest)
+    return null
+  }
+
+  leave(guest: Guest, bytes: number): void {
+    if (!this.guests.delete(guest)) return
+    this.bytes -= bytes
+    this.settled()
+  }
+
+  /** For one write; null: too many hang. */
+  ticket(): Ticket | null {
+    return this.sessions.take()
+  }
+
+  get retry(): RetryPolicy {
+    return this.options.retry
+  }
+
+  /** `address` did not answer as the leader of the key does. */
+  doubt(key: Buffer | null, address: string): void {
+    if (key !== null) this.map.forget(this.map.placeOf(key), address)
+    this.refreshSoon()
   }
 
   /** One listener a signal, however many calls it has: Node.js warns of many. */
@@ -178,7 +227,7 @@ export class Engine {
     for (const watch of [...this.watches]) watch.close()
     this.closed ??= new Promise<void>(resolve => {
       this.onIdle = resolve
-      if (this.calls.size === 0) resolve()
+      if (this.isIdle) resolve()
     }).then(() => this.end())
     return this.closed
   }
@@ -188,7 +237,12 @@ export class Engine {
     this.isDestroyed = true
     const closed = this.close()
     for (const call of [...this.calls]) this.fail(call, cutOff(call))
+    for (const guest of [...this.guests]) guest.destroy()
     return closed
+  }
+
+  private get isIdle(): boolean {
+    return this.calls.size === 0 && this.guests.size === 0
   }
 
   private end(): void {
@@ -203,7 +257,10 @@ export class Engine {
     return this.queue.length - this.queueHead
   }
 
-  private refusalOf({ command, signal }: CallSpec, bytes: number): CallError | null {
+  private refusalOf(
+    { command, signal }: Pick<CallSpec, 'command' | 'signal'>,
+    bytes: number,
+  ): CallError | null {
     const { queueMax, bytesMax } = this.options
     if (this.isClosing) return refused(command, 'CLOSED', 'the client is closed')
     if (signal?.aborted) return aborted(command, signal)
@@ -211,7 +268,7 @@ export class Engine {
       const text = `too many calls: ${this.inFlight} are under way and ${queueMax} wait, which is the limit (maxQueued)`
       return refused(command, 'QUEUE_FULL', text)
     }
-    if (this.bytes + bytes > bytesMax && this.calls.size > 0) {
+    if (this.bytes + bytes > bytesMax && !this.isIdle) {
       const text = `too many bytes: calls under way and waiting may hold ${bytesMax} (maxBytes)`
       return refused(command, 'QUEUE_FULL', text)
     }
@@ -504,7 +561,11 @@ export class Engine {
     if (call.isInFlight) this.inFlight--
     this.leaveLine(call, isAnswered)
     if (this.waiting > 0) this.admitMore()
-    if (this.calls.size === 0) this.onIdle?.()
+    this.settled()
+  }
+
+  private settled(): void {
+    if (this.isIdle) this.onIdle?.()
     if (performance.now() - this.mapAskedMs > mapAgeMsMax) this.refreshSoon()
   }
 

@@ -10,7 +10,9 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js'
 import { ClusterNodeClient, type CommandRequest } from '../gen/clusterpb/cluster.ts'
+import { LogClient } from '../gen/log/v1/log.ts'
 import { AdminClient, type MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import { StreamsClient } from '../gen/roundhouse/v1/streams.ts'
 import { WatchClient, type WatchRequest, type WatchResponse } from '../gen/roundhouse/v1/watch.ts'
 import { inBandFailure, statusFailure } from './failure.ts'
 import { Lane, type Listener } from './lane.ts'
@@ -32,7 +34,9 @@ const messageBytesMax = 32 * 2 ** 20
 export class NodeLink {
   readonly address: string
   private readonly channel: Channel
-  private readonly cluster: ClusterNodeClient
+  readonly cluster: ClusterNodeClient
+  readonly log: LogClient
+  readonly streams: StreamsClient
   private readonly admin: AdminClient
   private readonly watches: WatchClient
   private readonly ordered: (Lane | null)[] = Array.from({ length: orderedLanes }, () => null)
@@ -63,6 +67,8 @@ export class NodeLink {
     })
     const options = { channelOverride: this.channel }
     this.cluster = new ClusterNodeClient(address, credentials, options)
+    this.log = new LogClient(address, credentials, options)
+    this.streams = new StreamsClient(address, credentials, options)
     this.admin = new AdminClient(address, credentials, options)
     this.watches = new WatchClient(address, credentials, options)
   }
