@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path'
 import { credentials } from '@grpc/grpc-js'
+import { RoundhouseError } from '../../errors.ts'
 import { freePort, inPath, OwnProcess, removeDirectory, temporaryDirectory } from '../own-process.ts'
 import { etcdPaths, putRequest, rangeRequest, rangeValue, statusOf } from './etcd-messages.ts'
 import type { CallName } from './ports.ts'
@@ -19,7 +20,8 @@ const readyMsMax = 60_000
 export function etcdBinary(path?: string): string {
   const binary = inPath('etcd', path)
   if (binary !== null) return binary
-  throw new Error('there is no etcd in PATH: on Debian and Ubuntu, apt install etcd-server etcd-client')
+  const mistake = 'there is no etcd in PATH: on Debian and Ubuntu, apt install etcd-server etcd-client'
+  throw new RoundhouseError('CONFIG', { mistakes: [mistake] })
 }
 
 interface Member {

@@ -70,6 +70,7 @@ function resultOf(about: About, grown: readonly Grown[]): SuiteResult {
   }
 }
 
+const countOf = (count: number) => count.toLocaleString('en')
 const load = { inFlight: [64] }
 
 export const nodes: Suite = {
@@ -105,7 +106,7 @@ export const shards: Suite = {
     return resultOf(
       {
         ...{ name: 'shards', title: 'Operations a second by shards', label: 'shards' },
-        ...{ format: String, caption: '3 nodes, unary, 64 in flight' },
+        ...{ format: countOf, caption: '3 nodes, unary, 64 in flight' },
       },
       grown,
     )
@@ -161,7 +162,7 @@ export const keys: Suite = {
       }
       const about = {
         ...{ name: 'keys', title: 'Operations a second by keys', label: 'keys' },
-        format: (size: number) => size.toLocaleString('en'),
+        format: countOf,
         caption: '3 nodes, 64 shards, values of 100 B, unary, 64 in flight',
       }
       const made = resultOf(about, grown)
