@@ -181,15 +181,35 @@ export class Router {
   }
 
   /** Runs a command whose keys all live in `shard`. */
-  private async runOn(
+  private runOn(shard: number, command: Command, args: readonly Bytes[], call: Call): Promise<CallResult> {
+    const timeoutMs = Math.min(call.timeoutMs, this.options.timeoutMsMax)
+    const deadline = this.options.clock.now() + timeoutMs
+    const replica = this.options.host.group(shard)
+    const isStale = command.access === 'read' && call.read === 'stale'
+    if (replica?.isLeader !== true || call.order !== undefined || isStale)
+      return this.runInTurn(shard, command, args, call, deadline, timeoutMs, null)
+    // Most calls: for a leader that is here, and there is nothing to wait for. One promise serves.
+    return new Promise((resolve, reject) => {
+      const settle = (result: Settled) => {
+        if (result.ok) resolve(resultOf(command, result))
+        else
+          this.runInTurn(shard, command, args, call, deadline, timeoutMs, result.error).then(resolve, reject)
+      }
+      this.begin(replica, command, args, call, deadline, settle)
+    })
+  }
+
+  /** After those that are to go before it. `failed`: what the first attempt, which was made already, was refused with. */
+  private async runInTurn(
     shard: number,
     command: Command,
     args: readonly Bytes[],
     call: Call,
+    deadline: number,
+    timeoutMs: number,
+    failed: Error | null,
   ): Promise<CallResult> {
     const { clock, random } = this.options
-    const timeoutMs = Math.min(call.timeoutMs, this.options.timeoutMsMax)
-    const deadline = clock.now() + timeoutMs
     const isRead = command.access === 'read'
     const turn = call.order?.enter(shard, !isRead && this.leadsHere(shard)) ?? null
     // While a call waits its caller may go, or its time: what it did not ask for any more must not be done.
@@ -203,6 +223,7 @@ export class Router {
       }
       for (let attempt = 0; ; attempt++) {
         try {
+          if (failed !== null && attempt === 0) throw failed
           return await this.attempt(shard, command, args, call, deadline, attempt)
         } catch (error) {
           if (!(error instanceof Error)) throw error
@@ -291,15 +312,30 @@ export class Router {
     deadline: number,
   ): Promise<CallResult> {
     return new Promise((resolve, reject) => {
-      const settle = (result: Settled) => finish(command, result, resolve, reject)
-      if (command.access === 'read') replica.enqueueRead({ command, args, deadline, settle })
-      else {
-        const operations = command.operations?.(args) ?? [{ command: command.name, args }]
-        refuseAbove(this.options.register(), operations, this.options.commands)
-        replica.enqueueWrite({ operations, session: call.session, deadline, settle })
+      const settle = (result: Settled) => {
+        if (result.ok) resolve(resultOf(command, result))
+        else reject(result.error)
       }
-      this.options.host.touch(replica)
+      this.begin(replica, command, args, call, deadline, settle)
     })
+  }
+
+  /** Throws LEVEL_TOO_LOW. */
+  private begin(
+    replica: Replica,
+    command: Command,
+    args: readonly Bytes[],
+    call: Call,
+    deadline: number,
+    settle: (result: Settled) => void,
+  ): void {
+    if (command.access === 'read') replica.enqueueRead({ command, args, deadline, settle })
+    else {
+      const operations = command.operations?.(args) ?? [{ command: command.name, args }]
+      refuseAbove(this.options.register(), operations, this.options.commands)
+      replica.enqueueWrite({ operations, session: call.session, deadline, settle })
+    }
+    this.options.host.touch(replica)
   }
 }
 
@@ -308,18 +344,9 @@ async function readStale(replica: Replica, command: Command, args: readonly Byte
   return { reply, revision: index, lagMs }
 }
 
-function finish(
-  command: Command,
-  result: Settled,
-  resolve: (result: CallResult) => void,
-  reject: (error: Error) => void,
-): void {
-  if (!result.ok) reject(result.error)
-  else {
-    const { replies, index } = result
-    const reply = command.operations === undefined ? (replies[0] as Reply) : atomicReply(replies)
-    resolve({ reply, revision: index, lagMs: 0 })
-  }
+function resultOf(command: Command, { replies, index }: Settled & { readonly ok: true }): CallResult {
+  const reply = command.operations === undefined ? (replies[0] as Reply) : atomicReply(replies)
+  return { reply, revision: index, lagMs: 0 }
 }
 
 /** 16 bytes and a sequence from 1 up; anything else is no session. */
