@@ -43,6 +43,8 @@ export class Producer {
   private readonly partitions: Partitions
   private readonly aborts = new Aborts()
   private readonly streams = new Map<string, StreamProducer>()
+  /** Where a stream's first record without key goes: one call after another goes round, too. */
+  private turn = Math.floor(Math.random() * 1024)
 
   constructor(engine: Engine, partitions: Partitions) {
     this.engine = engine
@@ -72,7 +74,8 @@ export class Producer {
   private stream(stream: string): StreamProducer {
     let found = this.streams.get(stream)
     if (found === undefined) {
-      found = new StreamProducer(stream, this.engine, this.partitions, () => this.streams.delete(stream))
+      const onIdle = () => void this.streams.delete(stream)
+      found = new StreamProducer(stream, this.engine, this.partitions, this.turn++, onIdle)
       this.streams.set(stream, found)
     }
     return found
@@ -89,14 +92,14 @@ class StreamProducer {
   private waiting: ProduceCall[] = []
   private readonly lines = new Map<number, PartitionLine>()
   /** Where records without key go. */
-  private turn = 0
+  private turn: number
 
-  constructor(stream: string, engine: Engine, partitions: Partitions, onIdle: () => void) {
+  constructor(stream: string, engine: Engine, partitions: Partitions, turn: number, onIdle: () => void) {
     this.stream = stream
     this.engine = engine
     this.partitions = partitions
     this.onIdle = onIdle
-    this.turn = Math.floor(Math.random() * 1024)
+    this.turn = turn
   }
 
   add(call: ProduceCall): void {

@@ -48,6 +48,7 @@ export const tailLimits = {
 interface Waiter {
   readonly offset: number
   readonly settle: (isMore: boolean) => void
+  readonly fail: (error: RoundhouseError) => void
 }
 
 interface Tail extends TailPlace {
@@ -90,9 +91,13 @@ export class StreamTails {
     return this.waiters
   }
 
-  /** Resolves true when there may be more than `offset`, false after `timeoutMs` or when the signal says so. Rejects OVERLOADED. */
+  /**
+   * Resolves true when there may be more than `offset`, false after `timeoutMs` or when the signal says so. Rejects
+   * OVERLOADED, and SHUTTING_DOWN: whoever was told "not yet" would ask again at once, for ever.
+   */
   async wait(place: TailPlace, offset: number, timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
-    if (this.isStopped || signal?.aborted === true) return false
+    if (this.isStopped) throw new RoundhouseError('SHUTTING_DOWN', {})
+    if (signal?.aborted === true) return false
     const replica = this.replicaOf(place.shard)
     const found = this.tails.get(place.shard)?.get(nameOf(place))
     const end = replica === null ? (found?.knownEnd ?? 0) : this.endAt(replica, place)
@@ -103,16 +108,22 @@ export class StreamTails {
         max: tailLimits.waitersMax,
       })
     const tail = found ?? this.add(place)
-    return new Promise(resolve => {
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        if (!tail.waiters.delete(waiter)) return false
+        this.waiters--
+        cancelTimer()
+        signal?.removeEventListener('abort', onAbort)
+        if (tail.waiters.size === 0) this.remove(tail)
+        return true
+      }
       const waiter: Waiter = {
         offset,
         settle: isMore => {
-          if (!tail.waiters.delete(waiter)) return
-          this.waiters--
-          cancelTimer()
-          signal?.removeEventListener('abort', onAbort)
-          if (tail.waiters.size === 0) this.remove(tail)
-          resolve(isMore)
+          if (leave()) resolve(isMore)
+        },
+        fail: error => {
+          if (leave()) reject(error)
         },
       }
       const onAbort = () => waiter.settle(false)
@@ -156,7 +167,8 @@ export class StreamTails {
     this.isStopped = true
     this.cancelLook?.()
     for (const tails of [...this.tails.values()])
-      for (const tail of [...tails.values()]) for (const waiter of [...tail.waiters]) waiter.settle(false)
+      for (const tail of [...tails.values()])
+        for (const waiter of [...tail.waiters]) waiter.fail(new RoundhouseError('SHUTTING_DOWN', {}))
   }
 
   private replicaOf(shard: number): Replica | null {

@@ -81,9 +81,10 @@ class Bench {
     shard = 1,
   ): { answer: () => boolean | null } {
     let answer: boolean | null = null
-    void this.tails
-      .wait({ shard, id: 7, partition: 0 }, offset, timeoutMs, signal)
-      .then(isMore => (answer = isMore))
+    void this.tails.wait({ shard, id: 7, partition: 0 }, offset, timeoutMs, signal).then(
+      isMore => (answer = isMore),
+      () => {},
+    )
     return { answer: () => answer }
   }
 }
@@ -233,6 +234,17 @@ describe('waiting at the tail, without a replica here', () => {
     await settle()
     await bench.clock.pass(401)
     assert.deepEqual(await late, { end: 8 })
+  })
+
+  it('sends all who wait away when its node stops, and takes no more', async () => {
+    const bench = new Bench()
+    bench.ends.set(1, 5)
+    const question = { shard: 1, id: 7, partition: 0, offset: 5, timeoutMs: 400 }
+    const waiting = assert.rejects(bench.tails.wait(question, 5, 400), { code: 'SHUTTING_DOWN' })
+    bench.tails.stop()
+    await waiting
+    await assert.rejects(bench.tails.wait(question, 5, 400), { code: 'SHUTTING_DOWN' })
+    assert.equal(bench.tails.size, 0)
   })
 
   it('takes no question that is none', () => {
