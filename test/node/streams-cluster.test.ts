@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import { credentials, type ServiceError, status } from '@grpc/grpc-js'
+import { connect } from '../../src/client/entry.ts'
 import {
   ConsumeRequest,
   type ConsumeResponse,
@@ -14,6 +15,7 @@ import {
   type Stream,
   StreamsClient,
 } from '../../src/gen/roundhouse/v1/streams.ts'
+import { crc32 } from '../../src/lib/crc.ts'
 import { errorInfoOf } from '../../src/lib/error-info.ts'
 import { type Cluster, startCluster } from '../../src/testing.ts'
 
@@ -205,6 +207,32 @@ describe('streams on a cluster', () => {
     assert.equal((await doors[0]!.produce({ stream: 'orders', record: text('new') })).offset, 0n)
   })
 
+  it('carry the checksum that was made of a record’s bytes to whoever reads it, through any node', async () => {
+    await doors[0]!.create('sums')
+    const record = {
+      value: Buffer.from('value'),
+      key: Buffer.from('k'),
+      type: 300,
+      headers: [{ name: 'h', value: Buffer.from('v') }],
+    }
+    // As docs/streams.md draws it.
+    const crc = crc32(Buffer.from('\xac\x02\x01\x01k\x01\x01h\x01vvalue', 'latin1'))
+    for (const door of doors) await door.produce({ stream: 'sums', record })
+    await doors[0]!.produce({ stream: 'sums', record: { ...record, crc } })
+    const wrong = await refused(
+      doors[1]!.produce({ stream: 'sums', record: { ...record, crc: (crc ^ 1) >>> 0 } }),
+    )
+    assert.equal(wrong.code, status.INVALID_ARGUMENT)
+    for (const door of doors) {
+      const request = { stream: 'sums', batches: true, linearizable: true, idleMs: 0 }
+      const call = door.log.consumeStream(ConsumeRequest.fromPartial(request))
+      const sums: (number | undefined)[] = []
+      for await (const { records } of call as AsyncIterable<ConsumeResponse>)
+        sums.push(...records.map(each => each.crc))
+      assert.deepEqual(sums, [crc, crc, crc, crc])
+    }
+  })
+
   it('refuse names, partitions and retention that can not be', async () => {
     for (const wrong of [
       { name: 'a\nb' },
@@ -218,5 +246,50 @@ describe('streams on a cluster', () => {
       assert.equal(error.code, status.INVALID_ARGUMENT)
     }
     assert.equal(reasonOf(await refused(doors[1]!.create('keyed'))), 'STREAM_EXISTS')
+  })
+
+  it('move to a new node while somebody produces and somebody follows, each record once and in order', async () => {
+    const client = await connect({ addresses: cluster.addresses, timeout: 20_000 })
+    try {
+      const names = ['m0', 'm1', 'm2', 'm3', 'm4', 'm5']
+      for (const name of names) await client.streams.create(name)
+      const replicasOf = async (name: string) =>
+        (await client.streams.describe(name)).parts.flatMap(each => each.replicas)
+      const seen = new Map(names.map(name => [name, [] as string[]]))
+      const followers = names.map(name => client.consume(name, { follow: true }))
+      const following = followers.map(async (follower, i) => {
+        const found = seen.get(names[i]!)!
+        for await (const { offset, value } of follower) {
+          assert.equal(offset, found.length)
+          found.push(value)
+        }
+      })
+      let isMoved = false
+      const producing = names.map(async name => {
+        let count = 0
+        for (; count < 100 || !isMoved; count += 5) await client.produce(name, numbers(5, count))
+        return count
+      })
+      const { id, address } = await cluster.add()
+      await cluster.settled()
+      isMoved = true
+      const counts = await Promise.all(producing)
+      const late = new Door(address)
+      const deadline = performance.now() + 10_000
+      while (names.some((name, i) => seen.get(name)!.length < counts[i]!) && performance.now() < deadline)
+        await new Promise(resolve => setTimeout(resolve, 10))
+      for (const follower of followers) follower.close()
+      await Promise.all(following)
+      const moved: string[] = []
+      for (const [i, name] of names.entries()) {
+        assert.deepEqual(seen.get(name), numbers(counts[i]!))
+        assert.deepEqual(await late.all(name), numbers(counts[i]!))
+        if ((await replicasOf(name)).includes(id)) moved.push(name)
+      }
+      late.close()
+      assert.ok(moved.length > 0, 'none has moved')
+    } finally {
+      await client.destroy()
+    }
   })
 })
