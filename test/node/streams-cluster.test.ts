@@ -248,6 +248,83 @@ describe('streams on a cluster', () => {
     assert.equal(reasonOf(await refused(doors[1]!.create('keyed'))), 'STREAM_EXISTS')
   })
 
+  it('refuse bad input by its code at every node, lose nothing by it, and go on', async () => {
+    await doors[0]!.create('bad', 2)
+    await doors[0]!.produce({ stream: 'bad', partition: 0, record: text('kept') })
+    const consume = (door: Door, request: Parameters<typeof ConsumeRequest.fromPartial>[0]) =>
+      promised<ConsumeResponse>(done => door.log.consume(ConsumeRequest.fromPartial(request), done))
+    const large = Buffer.alloc(2 ** 20)
+    for (const door of doors) {
+      const wrong: readonly [Promise<unknown>, number, string][] = [
+        [
+          door.produce({ stream: 'nowhere', record: text('x') }),
+          status.FAILED_PRECONDITION,
+          'NO_SUCH_STREAM',
+        ],
+        [consume(door, { stream: 'nowhere' }), status.FAILED_PRECONDITION, 'NO_SUCH_STREAM'],
+        [
+          door.produce({ stream: 'bad', partition: 2, record: text('x') }),
+          status.INVALID_ARGUMENT,
+          'NO_SUCH_PARTITION',
+        ],
+        [consume(door, { stream: 'bad', partition: 2 }), status.INVALID_ARGUMENT, 'NO_SUCH_PARTITION'],
+        [consume(door, { stream: 'bad', offset: 7n }), status.OUT_OF_RANGE, 'OFFSET_OUT_OF_RANGE'],
+        [consume(door, { stream: 'bad', offset: 2n ** 63n }), status.INVALID_ARGUMENT, 'INVALID_ARGUMENT'],
+        [
+          consume(door, { stream: 'bad', from: From.TIMESTAMP, timestampMs: 2n ** 63n }),
+          status.INVALID_ARGUMENT,
+          'INVALID_ARGUMENT',
+        ],
+        [consume(door, { stream: 'bad', from: 9 as From }), status.INVALID_ARGUMENT, 'INVALID_ARGUMENT'],
+        [
+          door.produce({ stream: 'bad', partition: 0, record: { value: large } }),
+          status.INVALID_ARGUMENT,
+          'TOO_LARGE',
+        ],
+        [
+          door.produce({ stream: 'bad', partition: 0, records: numbers(10_001).map(text) }),
+          status.INVALID_ARGUMENT,
+          'INVALID_ARGUMENT',
+        ],
+        [
+          door.produce({
+            ...{ stream: 'bad', partition: 0 },
+            records: Array.from({ length: 9 }, () => ({ value: large.subarray(1024) })),
+          }),
+          status.INVALID_ARGUMENT,
+          'TOO_LARGE',
+        ],
+        [door.produce({ stream: 'bad', partition: 0 }), status.INVALID_ARGUMENT, 'INVALID_ARGUMENT'],
+      ]
+      const errors = await Promise.all(wrong.map(([promise]) => refused(promise)))
+      for (const [i, [, code, reason]] of wrong.entries()) {
+        const error = errors[i]!
+        assert.deepEqual([i, error.code, reasonOf(error)], [i, code, reason], error.details)
+      }
+    }
+    for (const door of doors) assert.deepEqual(await door.all('bad'), ['kept'])
+  })
+
+  it('refuse what a member of a group says who is gone, or whose generation is old', async () => {
+    const client = await connect(cluster.addresses)
+    try {
+      const join = (member: string) =>
+        client.run('GROUP.JOIN', 'readers', member, '15000', 'sticky', '7', '2')
+      const commit = (member: string, generation: number, offset: number) =>
+        client.run('GROUP.COMMIT', 'readers', member, generation, '7', '0', offset)
+      await assert.rejects(commit('a', 1, 1), { code: 'NO_SUCH_GROUP' })
+      await join('a')
+      await commit('a', 1, 5)
+      await client.run('GROUP.LEAVE', 'readers', 'a')
+      await assert.rejects(commit('a', 1, 9), { code: 'NO_SUCH_MEMBER' })
+      await join('a')
+      await assert.rejects(commit('a', 1, 9), { code: 'STALE_GENERATION', outcome: 'refused' })
+      assert.deepEqual(await client.run('GROUP.OFFSETS', 'readers'), [['7 0', '5']])
+    } finally {
+      await client.destroy()
+    }
+  })
+
   it('move to a new node while somebody produces and somebody follows, each record once and in order', async () => {
     const client = await connect({ addresses: cluster.addresses, timeout: 20_000 })
     try {
