@@ -52,6 +52,7 @@ export async function atomic<Data>(
   }
   const facts = {
     name,
+    access: 'write' as const,
     key: first.key,
     isRepeatable: true,
     bytes: wire.reduce((sum, each) => sum + each.bytes, 0),

@@ -5,7 +5,7 @@
  */
 import type { CallOptions, ClientUnaryCall, Metadata as MetadataType, ServiceError } from '@grpc/grpc-js'
 import { Metadata } from '@grpc/grpc-js'
-import { aborted, givenUp, refused, type Tried } from './call.ts'
+import { aborted, cutOff, givenUp, type Tried } from './call.ts'
 import type { Engine } from './engine.ts'
 import { brokenOff, type Failure, statusFailure, unreachable } from './failure.ts'
 import type { NodeLink } from './node-link.ts'
@@ -19,6 +19,7 @@ export interface Errand<Answer> {
   readonly name: string
   /** Whose leader is asked first. null: any node is as good. */
   readonly key: Buffer | null
+  readonly access: 'read' | 'write'
   readonly isRepeatable: boolean
   readonly deadlineMs: number
   readonly signal: AbortSignal
@@ -35,7 +36,7 @@ export type Outcome<Answer> =
 
 /** Never rejects. An aborted one ends soon after, whatever was learnt. */
 export async function deliver<Answer>(engine: Engine, errand: Errand<Answer>): Promise<Outcome<Answer>> {
-  const { name, key, isRepeatable, deadlineMs, signal } = errand
+  const { name, key, access, isRepeatable, deadlineMs, signal } = errand
   const { attemptsMax, attemptMs, pauseMs } = engine.retry
   const tried = {
     command: name,
@@ -53,7 +54,9 @@ export async function deliver<Answer>(engine: Engine, errand: Errand<Answer>): P
     if (link !== null) {
       address = link.address
       tried.attempts++
-      const attempt = await errand.send(link, Math.max(1, Math.min(attemptMs, leftMs)))
+      // What can't be tried again is waited for: an election takes longer than one attempt.
+      const waitMs = isRepeatable ? Math.min(attemptMs, leftMs) : leftMs
+      const attempt = await errand.send(link, Math.max(1, waitMs))
       if (attempt.ok) {
         link.heard()
         return attempt
@@ -64,8 +67,9 @@ export async function deliver<Answer>(engine: Engine, errand: Errand<Answer>): P
       engine.doubt(key, address)
     }
     tried.last = failure
-    if (failure.outcome === 'unknown') tried.undecided ??= failure
-    const isOver = failure.retry === 'never' || (tried.undecided !== null && !isRepeatable)
+    const isUndecided = access === 'write' && failure.outcome === 'unknown'
+    if (isUndecided) tried.undecided ??= failure
+    const isOver = failure.retry === 'never' || (isUndecided && !isRepeatable)
     // A first try elsewhere needs no pause.
     const isPausing = tries > 1 || failure.code === 'OVERLOADED' || link === null
     const pause = isPausing ? Math.min(pauseMs.max, pauseMs.min * 2 ** Math.max(0, tries - 2)) : 0
@@ -78,6 +82,8 @@ export async function deliver<Answer>(engine: Engine, errand: Errand<Answer>): P
 export interface AskFacts {
   readonly name: string
   readonly key?: Buffer
+  readonly access: 'read' | 'write'
+  /** Of a write: twice is as good as once. */
   readonly isRepeatable: boolean
   readonly bytes?: number
   readonly timeoutMs: number
@@ -87,7 +93,7 @@ export interface AskFacts {
 /** One call of one caller. Rejects with CallError. */
 export async function ask<Answer>(
   engine: Engine,
-  { name, key, isRepeatable, bytes = 0, timeoutMs, signal }: AskFacts,
+  { name, key, access, isRepeatable, bytes = 0, timeoutMs, signal }: AskFacts,
   send: (link: NodeLink, timeoutMs: number, signal: AbortSignal) => Promise<Attempt<Answer>>,
 ): Promise<Answer> {
   const end = new AbortController()
@@ -104,15 +110,17 @@ export async function ask<Answer>(
   signal?.addEventListener('abort', onAbort, { once: true })
   try {
     const outcome = await deliver(engine, {
-      ...{ name, key: key ?? null, isRepeatable, signal: end.signal },
+      ...{ name, key: key ?? null, access, isRepeatable, signal: end.signal },
       deadlineMs: performance.now() + timeoutMs,
       send: (link, leftMs) => send(link, leftMs, end.signal),
     })
     if (outcome.ok) return outcome.answer
     const { tried } = outcome
-    const ending = { access: 'write' as const, isSent: false, ...tried }
-    if (isDestroyed && tried.last?.retry !== 'never') throw refused(name, 'CLOSED', 'the client was closed')
-    if (signal?.aborted) throw aborted(name, signal, ending)
+    const ending = { access, isSent: false, ...tried }
+    // What it was refused with for good is known, whatever came meanwhile.
+    const isRefused = tried.last?.retry === 'never' && tried.undecided === null
+    if (isDestroyed && !isRefused) throw cutOff(ending)
+    if (signal?.aborted && !isRefused) throw aborted(name, signal, ending)
     throw givenUp(tried)
   } finally {
     signal?.removeEventListener('abort', onAbort)

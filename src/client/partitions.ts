@@ -66,7 +66,7 @@ export class Partitions {
   private async listed(stream: string, facts: Patience): Promise<number | null> {
     const { streams } = await ask(
       this.engine,
-      { name: 'STREAMS', isRepeatable: true, ...facts },
+      { name: 'STREAMS', access: 'read', isRepeatable: true, ...facts },
       (link, timeoutMs, signal) =>
         once<ListStreamsResponse>(link, timeoutMs, signal, (metadata, options, done) =>
           link.streams.list({}, metadata, options, done),
@@ -79,7 +79,7 @@ export class Partitions {
     try {
       const { stream: found } = await ask(
         this.engine,
-        { name: 'STREAMS', isRepeatable: true, ...facts },
+        { name: 'STREAMS', access: 'read', isRepeatable: true, ...facts },
         (link, timeoutMs, signal) =>
           once<DescribeStreamResponse>(link, timeoutMs, signal, (metadata, options, done) =>
             link.streams.describe({ name: nameOf(stream) }, metadata, options, done),

@@ -263,7 +263,7 @@ class PartitionLine {
       return await deliver(this.engine, {
         name,
         key: partitionKey(this.stream, this.partition),
-        isRepeatable: true,
+        ...{ access: 'write', isRepeatable: true },
         deadlineMs: Math.max(...batch.map(({ call }) => call.deadlineMs)),
         signal: end.signal,
         send: (link, timeoutMs) => {

@@ -77,7 +77,7 @@ export class Streams {
       ...wireRetention(retention, undefined),
     }
     const { stream } = await this.send<typeof request, CreateStreamResponse>(
-      { name: 'STREAM CREATE', isRepeatable: ifMissing },
+      { name: 'STREAM CREATE', access: 'write', isRepeatable: ifMissing },
       request,
       ({ streams }) => streams.create.bind(streams),
     )
@@ -87,7 +87,7 @@ export class Streams {
 
   async list(): Promise<StreamInfo[]> {
     const { streams } = await this.send<object, ListStreamsResponse>(
-      { name: 'STREAM LIST', isRepeatable: true },
+      { name: 'STREAM LIST', access: 'read', isRepeatable: true },
       {},
       link => link.streams.list.bind(link.streams),
     )
@@ -97,7 +97,7 @@ export class Streams {
   /** With its partitions: where they are, what they hold. */
   async describe(name: string): Promise<StreamDescription> {
     const { stream, partitions } = await this.send<{ name: string }, DescribeStreamResponse>(
-      { name: 'STREAM DESCRIBE', isRepeatable: true },
+      { name: 'STREAM DESCRIBE', access: 'read', isRepeatable: true },
       { name },
       ({ streams }) => streams.describe.bind(streams),
     )
@@ -109,7 +109,7 @@ export class Streams {
     const request = { name, ...wireRetention(retention, 0n) }
     const { stream } = await this.send<typeof request, CreateStreamResponse>(
       // Twice is as good as once.
-      { name: 'STREAM CHANGE', isRepeatable: true },
+      { name: 'STREAM CHANGE', access: 'write', isRepeatable: true },
       request,
       ({ streams }) => streams.change.bind(streams),
     )
@@ -119,7 +119,7 @@ export class Streams {
   /** With all its records. */
   async delete(name: string): Promise<void> {
     await this.send<{ name: string }, object>(
-      { name: 'STREAM DELETE', isRepeatable: false },
+      { name: 'STREAM DELETE', access: 'write', isRepeatable: false },
       { name },
       ({ streams }) => streams.delete.bind(streams),
     )
@@ -134,7 +134,7 @@ export class Streams {
       beforeOffset: BigInt(amount(before, 'before')),
     }
     const { startOffset } = await this.send<typeof request, TruncateStreamResponse>(
-      { name: 'STREAM TRUNCATE', isRepeatable: true },
+      { name: 'STREAM TRUNCATE', access: 'write', isRepeatable: true },
       request,
       ({ streams }) => streams.truncate.bind(streams),
     )
@@ -142,7 +142,7 @@ export class Streams {
   }
 
   private send<Request, Answer>(
-    facts: Pick<AskFacts, 'name' | 'isRepeatable'>,
+    facts: Pick<AskFacts, 'name' | 'access' | 'isRepeatable'>,
     request: Request,
     method: (link: NodeLink) => UnaryMethod<Request, Answer>,
   ): Promise<Answer> {

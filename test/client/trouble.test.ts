@@ -21,6 +21,34 @@ async function increment(
   )
 }
 
+/** Produces records one after another until `signal`, and follows them; what the follower saw in the end. */
+async function produceAndFollow(
+  client: Client,
+  signal: AbortSignal,
+): Promise<{ sent: number; seen: string[] }> {
+  await client.streams.create('trouble', { ifMissing: true })
+  const seen: string[] = []
+  const follower = client.consume('trouble', { follow: true })
+  let sent = 0
+  let isOver = false
+  const following = (async () => {
+    for await (const { offset, value } of follower) {
+      assert.equal(offset, seen.length)
+      seen.push(value)
+      if (isOver && seen.length === sent) break
+    }
+  })()
+  while (!signal.aborted) {
+    const values = [0, 1, 2].map(i => `${sent + i}`)
+    await Promise.all(values.map(value => client.produce('trouble', value)))
+    sent += values.length
+  }
+  isOver = true
+  await client.produce('trouble', `${sent++}`)
+  await following
+  return { sent, seen }
+}
+
 /** Every increment was applied once: one writer a counter, so its replies are 1, 2, 3, … */
 function assertOnce(all: readonly number[][]): void {
   for (const replies of all)
@@ -33,12 +61,14 @@ function assertOnce(all: readonly number[][]): void {
 const counters = Array.from({ length: 24 }, (_, number) => `counter:${number}`)
 
 describe('the client and a cluster in trouble', () => {
-  it('applies every increment once while leaders are frozen, killed with -9, and come back', async () => {
+  it('applies every increment and appends every record once while leaders are frozen, killed with -9, and come back', async () => {
     await Cluster.with({ nodes: 3, shardCount: 8 }, async cluster => {
       const client = await connect({ addresses: cluster.nodes.map(node => node.address), timeout: 30_000 })
       const end = new AbortController()
       let written = 0
       const running = increment(client, counters, end.signal)
+      const streaming = produceAndFollow(client, end.signal)
+      streaming.catch(() => {})
       const probes = Array.from({ length: 8 }, (_, number) => `probe:${number}`)
       /** All shards take writes again. */
       const writes = () => Promise.all(probes.map(key => client.set(key, ++written)))
@@ -57,6 +87,11 @@ describe('the client and a cluster in trouble', () => {
       } finally {
         end.abort()
       }
+      const { sent, seen } = await streaming
+      assert.deepEqual(
+        seen,
+        Array.from({ length: sent }, (_, i) => `${i}`),
+      )
       const all = await running
       assertOnce(all)
       assert.deepEqual(
