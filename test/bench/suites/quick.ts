@@ -45,29 +45,47 @@ function nameOf({ workload, calls }: CaseResult): string {
 }
 
 const batches = [1, 100]
+const sizes = [128, 1024]
+const partitionCounts = [1, 8]
+
+interface Shape {
+  /** Records a request. */
+  readonly batch: number
+  readonly valueBytes: number
+  readonly partitions: number
+}
 
 export const streams: Suite = {
   name: 'streams',
-  summary: 'Records: produce, consume, end to end',
+  summary: 'Records: produce, consume, end to end; 128 B and 1 KiB, 1 and 8 partitions',
   run: context =>
     withCluster(context, {}, async cluster => {
-      const results: { batch: number; result: CaseResult }[] = []
-      const run = async (batch: number, changed: Parameters<typeof measure>[2]) => {
-        const made = await measure(context, cluster, { records: batch, ...changed })
-        for (const result of made) results.push({ batch, result })
+      const results: { shape: Shape; result: CaseResult }[] = []
+      const run = async (shape: Shape, changed: Parameters<typeof measure>[2]) => {
+        const { batch, valueBytes, partitions } = shape
+        const made = await measure(context, cluster, { records: batch, valueBytes, partitions, ...changed })
+        for (const result of made) results.push({ shape, result })
       }
-      for (const batch of batches)
-        await run(batch, { workloads: ['produce'], calls: ['unary', 'pipelined'], inFlight: [64] })
-      await run(100, { workloads: ['consume'], keys: 200_000 })
-      await run(1, { workloads: ['end-to-end'], calls: ['pipelined'], inFlight: [64], endToEndRate: 1_000 })
+      for (const valueBytes of sizes)
+        for (const partitions of partitionCounts) {
+          for (const batch of batches)
+            await run(
+              { batch, valueBytes, partitions },
+              { workloads: ['produce'], calls: ['pipelined'], inFlight: [64] },
+            )
+          await run({ batch: 100, valueBytes, partitions }, { workloads: ['consume'], keys: 200_000 })
+        }
+      await run(
+        { batch: 1, valueBytes: 128, partitions: 8 },
+        { workloads: ['end-to-end'], calls: ['pipelined'], inFlight: [64], endToEndRate: 1_000 },
+      )
       return {
         tables: [
           {
-            caption:
-              '3 nodes, 64 shards, 8 partitions, records of 128 B; end-to-end at 1,000 records a second',
-            head: ['workload', 'calls', 'records a request', 'in flight', 'records/s', 'MB/s', ...caseHead],
-            rows: results.map(({ batch, result }) => [
-              ...[result.workload, result.calls, batch, result.inFlight],
+            caption: '3 nodes, 64 shards; end-to-end at 1,000 records a second',
+            head: ['workload', 'record', 'partitions', 'a request', 'records/s', 'MB/s', ...caseHead],
+            rows: results.map(({ shape, result }) => [
+              ...[result.workload, `${shape.valueBytes} B`, shape.partitions, shape.batch],
               ...[result.recordsPerSecond, result.megabytesPerSecond],
               ...caseCells(result),
             ]),
