@@ -211,7 +211,7 @@ export class Nodes {
           } else if (error.kind === 'unavailable') refusal = error
           else if (access === 'write' && undecided !== null && isBeforeApply(error)) throw undecided
           else throw error
-          if (error instanceof RoundhouseError) this.drop()
+          if (error instanceof RoundhouseError && this.connection === connection) this.drop()
         }
       }
       if (undecided === null && reached === 0 && refusal === null) {
@@ -290,6 +290,8 @@ export class Nodes {
       channel.close()
       return null
     }
+    // Somebody may have dialled another one meanwhile.
+    this.drop()
     const options = { channelOverride: channel }
     this.connection = {
       address,

@@ -67,6 +67,8 @@ export interface Records {
 }
 
 const fixedBytes = 36
+/** An end must stay a safe integer: this leaves room for as many appends again. Refused here, where every replica does. */
+const copyOffsetMax = 2 ** 52
 /** A bisection reads single records: nothing else would be of use. */
 const oneRecord = 1
 
@@ -110,6 +112,11 @@ export class Partitions {
     timesMs: readonly number[],
     records: readonly Bytes[],
   ): number {
+    if (at > copyOffsetMax)
+      throw new RoundhouseError('INVALID_ARGUMENT', {
+        what: `offset ${at} of a copy`,
+        accepted: `at most ${copyOffsetMax}`,
+      })
     const { term, logNowMs, revision, rows } = this.keys
     let found = this.find(id) ?? this.born(id, key)
     if (at !== found.end) {

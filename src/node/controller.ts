@@ -193,6 +193,7 @@ export class Controller {
       }
     }
     const held = new Map([...host.all()].map(({ id, group }) => [id, group]))
+    for (const [id, group] of host.unread()) held.set(id, group)
     for (const [id, { group }] of host.unfit()) {
       if (group === null) continue
       held.set(id, group)

@@ -109,6 +109,8 @@ export class Membership {
   /** A member comes in without its replica of the meta shard: it is damaged, and the cluster gives it another. */
   private async anotherMetaReplica({ nodeId, metaReplica }: RegisteredNode): Promise<number> {
     const isDamaged = [...this.host.unfit().values()].some(({ group }) => group === metaGroup)
+    // Its files could not be read at the start, and are tried again: nothing is lost.
+    if (!isDamaged && this.host.knows(metaReplica)) return metaReplica
     // Not even a trace of it: the journal is lost, and with it votes and entries that others count on.
     if (!isDamaged) {
       const why = `its replica of the meta shard is gone; to rebuild the node from the others run "roundhouse replace ${nodeId} ${nodeId}", then start it with an empty directory`

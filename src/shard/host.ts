@@ -118,8 +118,8 @@ export class Host {
   private readonly replicas = new Map<number, Replica>()
   private readonly groups = new Map<number, Replica>()
   private readonly quarantined = new Map<number, { readonly group: number | null; readonly why: string }>()
-  /** By id why: replicas whose files the disk did not give back at the start. */
-  private readonly unreadable = new Map<number, string>()
+  /** By id: replicas whose files the disk did not give back at the start. */
+  private readonly unreadable = new Map<number, ReplicaRecovery>()
   /** Entries up to an index that can't be read from the journal any more, and are in memory still. */
   private readonly mending = new Map<number, number>()
   private readonly dirty = new Set<Replica>()
@@ -212,7 +212,7 @@ export class Host {
   private bringBackLater(recovery: ReplicaRecovery, why: string): void {
     const { replica: id } = recovery
     this.options.log.error('a replica can not be read, it is tried again', { replica: id, why })
-    this.unreadable.set(id, why)
+    this.unreadable.set(id, recovery)
     this.options.clock.after(unreadableRetryMs, () =>
       this.complete(() => {
         if (!this.unreadable.has(id) || this.isStopped) return
@@ -221,7 +221,8 @@ export class Host {
           if (typeof recovered === 'string') this.quarantine(recovery, recovered)
           // The reset that an unfinished install still needs must be in the journal before Raft reads there.
           else if (this.batch.isWaitedFor(id)) {
-            const bringBack = () => this.unreadable.has(id) && this.bringBack(recovery, recovered)
+            const bringBack = () =>
+              !this.isStopped && this.unreadable.has(id) && this.bringBack(recovery, recovered)
             this.extra.push(error => error === null && this.complete(bringBack))
             this.wake()
           } else this.bringBack(recovery, recovered)
@@ -277,7 +278,12 @@ export class Host {
       id,
       configuration,
       applied,
-      hardState: { ...hardState, commit: Math.max(hardState.commit, applied.index) },
+      // Of a try again after an install's reset was written: the term went up with it.
+      hardState: {
+        ...hardState,
+        term: Math.max(hardState.term, applied.term),
+        commit: Math.max(hardState.commit, applied.index),
+      },
     }
   }
 
@@ -311,7 +317,9 @@ export class Host {
 
   /** Somebody who looked found the replica's rows broken: it goes no further, and is replaced. */
   condemn(id: number, why: string): void {
-    this.replicas.get(id)?.halt(why)
+    const recovery = this.unreadable.get(id)
+    if (recovery === undefined) this.replicas.get(id)?.halt(why)
+    else this.quarantine(recovery, why)
   }
 
   /**
@@ -352,6 +360,14 @@ export class Host {
   /** Replicas that can't go on, found at the start or since: id → group (null: unknown) and why. */
   unfit(): ReadonlyMap<number, { readonly group: number | null; readonly why: string }> {
     return this.quarantined
+  }
+
+  /** By id the group: replicas that are tried again, for the disk did not give them back at the start. */
+  unread(): ReadonlyMap<number, number> {
+    const found = new Map<number, number>()
+    for (const [id, { configuration }] of this.unreadable)
+      if (configuration !== null) found.set(id, decodeConfiguration(configuration).group)
+    return found
   }
 
   private adopt(

@@ -353,11 +353,15 @@ export function openLogs(
     logs.close()
     const { code, message } = error as NodeJS.ErrnoException
     // It may go by, on several nodes at once too: no verdict. What can never be read again the scrub finds.
-    if (code === 'EIO') throw new RoundhouseError('STORAGE_FAILED', { what: directory, why: message })
+    if (code !== undefined && passingCodes.includes(code))
+      throw new RoundhouseError('STORAGE_FAILED', { what: directory, why: message })
     if (code === undefined || !damageCodes.includes(code)) throw error
     throw new RoundhouseError('CORRUPT', { where: directory, what: message })
   }
 }
+
+/** What may be otherwise in a moment. */
+const passingCodes = ['EIO', 'EMFILE', 'ENFILE', 'ENOMEM']
 
 /** What the system says of one file that it can't give back. What it says of all (no descriptors, no rights) is not here. */
 const damageCodes = ['EIO', 'ENOENT', 'EUCLEAN', 'EBADMSG', 'ENOTDIR', 'EISDIR']
@@ -381,9 +385,14 @@ function setAside({ disk, random }: RecordHome, path: string): void {
 /** Generations below this one are read no more. A higher one may be on its way in. */
 export function removeOlderLogs({ disk }: RecordHome, replica: number, generation: number): void {
   const parent = directoryOf(replica)
-  // Their numbers are never used again.
-  for (const name of disk.list(parent))
-    if (Number(name) < generation) disk.removeAside(`${parent}/${name}`, leftToAStart)
+  try {
+    // Their numbers are never used again.
+    for (const name of disk.list(parent))
+      if (Number(name) < generation) disk.removeAside(`${parent}/${name}`, leftToAStart)
+  } catch (error) {
+    // Whoever opens its logs is told.
+    if (!damageCodes.includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+  }
 }
 
 function settled(begin: (done: (error: Error | null) => void) => void): Promise<void> {

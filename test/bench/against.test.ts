@@ -14,6 +14,7 @@ import { againstJson, againstPlanOf, againstText } from '../../src/cli/bench-aga
 import { planOf } from '../../src/cli/bench-plan.ts'
 import { colorsFor } from '../../src/cli/colors.ts'
 import { programPath } from '../lib/cluster-program.ts'
+import { isFull } from '../lib/scale.ts'
 
 const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex')
 const text = (value: string) => new TextEncoder().encode(value)
@@ -236,7 +237,7 @@ describe('bench --against', () => {
   })
 
   it('measures both for real, kills a leader of each, and leaves nothing behind', {
-    skip: inPath('etcd') === null ? 'there is no etcd in PATH' : false,
+    skip: !isFull ? 'npm run test:full' : inPath('etcd') === null ? 'there is no etcd in PATH' : false,
     timeout: 180_000,
   }, async () => {
     const before = leftovers()

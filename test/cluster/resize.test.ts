@@ -5,7 +5,7 @@ import { Cluster, eventually } from '../lib/cluster-harness.ts'
 import { Load } from '../lib/cluster-load.ts'
 import { scale } from '../lib/scale.ts'
 
-const shardCount = 64
+const shardCount = scale(16, 64)
 const replicas = 3 * shardCount
 const keys = scale(3_000, 200_000)
 const balanceMs = scale(90_000, 900_000)

@@ -170,6 +170,14 @@ describe('a copy of a partition', () => {
     )
   })
 
+  it('is refused where no end would be a safe integer, by the entry as well', () => {
+    const shard = new Shard()
+    for (const at of [2 ** 52 + 1, 2 ** 53 - 1])
+      assert.throws(() => copied(shard, at, [100, 'a']), { code: 'INVALID_ARGUMENT' })
+    assert.equal(copied(shard, 2 ** 52, [100, 'a']), 2 ** 52 + 1)
+    assert.equal(append(shard, 1, 'own'), 2 ** 52 + 1)
+  })
+
   it('is refused with a time that has no record', () => {
     const shard = new Shard()
     assert.throws(() => shard.call('STREAM.COPY', ...place, '0', '1', record('a'), '2'), {

@@ -56,9 +56,12 @@ export function teachNextVersion(node: Node, random: Random, isWriting: () => bo
       const apply = machine.apply.bind(machine)
       machine.apply = (index, bytes, term) => apply(index, asRead(bytes), term)
       const { raft } = replica
+      const written = (data: Bytes) =>
+        isWriting() && random.next() < nextVersionRate ? withVersion(data, nextVersion) : data
       const propose = raft.propose.bind(raft)
-      raft.propose = data =>
-        propose(isWriting() && random.next() < nextVersionRate ? withVersion(data, nextVersion) : data)
+      raft.propose = data => propose(written(data))
+      const proposeAll = raft.proposeAll.bind(raft)
+      raft.proposeAll = data => proposeAll(data.map(written))
     }
     touch(replica)
   }

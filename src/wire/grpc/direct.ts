@@ -219,6 +219,8 @@ class DirectCall implements UnaryArrival<unknown> {
 }
 
 function refuse(stream: ServerHttp2Stream, { code, details, metadata }: GrpcStatus): void {
+  // A call may be over before it is looked at: to answer would throw where nobody catches it.
+  if (stream.destroyed || stream.closed || stream.headersSent) return
   stream.respond(
     {
       ...answerHeaders,

@@ -158,7 +158,12 @@ function guardAll(server: Server, connections: Connections, direct: DirectCalls)
 }
 
 function peerOf({ session }: ServerHttp2Stream): string {
-  return `${session?.socket?.remoteAddress}:${session?.socket?.remotePort}`
+  try {
+    return `${session?.socket?.remoteAddress}:${session?.socket?.remotePort}`
+  } catch {
+    // The connection is gone.
+    return 'unknown'
+  }
 }
 
 function bind(server: Server, host: string, port: number, credentials: ServerCredentials): Promise<number> {
