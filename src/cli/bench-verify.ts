@@ -103,7 +103,7 @@ class Calls implements VerifyCluster {
   }
 
   map(): Promise<MapResponse> {
-    return this.nodes.call('read', (call, { admin }) => call(admin.map.bind(admin), {}))
+    return this.nodes.call('read', (call, { shards }) => call(shards.map.bind(shards), {}))
   }
 
   readonly run: VerifyCluster['run'] = (address, request, timeoutMs) =>

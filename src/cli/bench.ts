@@ -102,7 +102,8 @@ function clusterOf(nodes: Nodes, input: Input, shell: Shell): BenchCluster & { c
   }
   return {
     credentials: nodes.credentials,
-    map: () => nodes.call('read', (call, { admin }): Promise<MapResponse> => call(admin.map.bind(admin), {})),
+    map: () =>
+      nodes.call('read', (call, { shards }): Promise<MapResponse> => call(shards.map.bind(shards), {})),
     stats: address => fetchStats(nodeAt(address)).catch(() => null),
     createStream: async (name, partitions) => {
       const request = { name, partitions, ifMissing: false }

@@ -20,6 +20,7 @@ import { ClusterNodeClient } from '../gen/clusterpb/cluster.ts'
 import { HealthClient } from '../gen/grpc/health/v1/health.ts'
 import { LogClient } from '../gen/log/v1/log.ts'
 import { AdminClient } from '../gen/roundhouse/v1/admin.ts'
+import { ShardsClient } from '../gen/roundhouse/v1/shards.ts'
 import { StreamsClient } from '../gen/roundhouse/v1/streams.ts'
 import type { Certificates } from '../lib/certificates.ts'
 import { TlsChannelCredentials } from '../lib/tls-channel.ts'
@@ -99,6 +100,7 @@ export interface Connection {
   readonly admin: AdminClient
   readonly health: HealthClient
   readonly log: LogClient
+  readonly shards: ShardsClient
   readonly streams: StreamsClient
   readonly channel: ChannelInterface
 }
@@ -300,6 +302,7 @@ export class Nodes {
       admin: new AdminClient(address, this.credentials, options),
       health: new HealthClient(address, this.credentials, options),
       log: new LogClient(address, this.credentials, options),
+      shards: new ShardsClient(address, this.credentials, options),
       streams: new StreamsClient(address, this.credentials, options),
     }
     return this.connection

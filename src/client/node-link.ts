@@ -11,7 +11,8 @@ import {
 } from '@grpc/grpc-js'
 import { ClusterNodeClient, type CommandRequest } from '../gen/clusterpb/cluster.ts'
 import { LogClient } from '../gen/log/v1/log.ts'
-import { AdminClient, type MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import type { MapResponse } from '../gen/roundhouse/v1/admin.ts'
+import { ShardsClient } from '../gen/roundhouse/v1/shards.ts'
 import { StreamsClient } from '../gen/roundhouse/v1/streams.ts'
 import { WatchClient, type WatchRequest, type WatchResponse } from '../gen/roundhouse/v1/watch.ts'
 import { inBandFailure, statusFailure } from './failure.ts'
@@ -37,7 +38,7 @@ export class NodeLink {
   readonly cluster: ClusterNodeClient
   readonly log: LogClient
   readonly streams: StreamsClient
-  private readonly admin: AdminClient
+  private readonly shards: ShardsClient
   private readonly watches: WatchClient
   private readonly ordered: (Lane | null)[] = Array.from({ length: orderedLanes }, () => null)
   private readonly reads: (Lane | null)[] = Array.from({ length: readLanes }, () => null)
@@ -69,7 +70,7 @@ export class NodeLink {
     this.cluster = new ClusterNodeClient(address, credentials, options)
     this.log = new LogClient(address, credentials, options)
     this.streams = new StreamsClient(address, credentials, options)
-    this.admin = new AdminClient(address, credentials, options)
+    this.shards = new ShardsClient(address, credentials, options)
     this.watches = new WatchClient(address, credentials, options)
   }
 
@@ -130,7 +131,7 @@ export class NodeLink {
   map(timeoutMs: number): Promise<MapResponse> {
     return new Promise((resolve, reject) => {
       const options = { deadline: Date.now() + timeoutMs }
-      this.admin.map({}, new Metadata(), options, (error: ServiceError | null, map) => {
+      this.shards.map({}, new Metadata(), options, (error: ServiceError | null, map) => {
         if (error === null) resolve(map)
         else reject(error)
       })

@@ -2,7 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import { type Bytes, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Keys } from './keys.ts'
-import { keepRecords, timestampOf } from './record.ts'
+import { keepRecord, keepRecords, timestampOf } from './record.ts'
 import {
   endOf,
   numberKey,
@@ -125,13 +125,13 @@ export class Partitions {
       rows.records.drop(partitionLog(id, found.birth))
       found = { ...found, start: at, end: at, birth: revision }
     }
-    const log = partitionLog(id, found.birth)
     let { timestampMs } = found
-    for (const [i, record] of records.entries()) {
+    const kept = records.map((record, i) => {
       // Times never go back, nor ahead of this shard's clock: a record that comes next here has that one.
       timestampMs = Math.max(timestampMs, Math.min(timesMs[i]!, logNowMs))
-      rows.records.append(log, at + i, keepRecords([record], timestampMs, term))
-    }
+      return keepRecord(record, timestampMs, term)
+    })
+    rows.records.append(partitionLog(id, found.birth), at, kept)
     const end = at + records.length
     this.store(id, { ...found, end, timestampMs, chain: chained(found.chain, records) })
     return end

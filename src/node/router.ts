@@ -160,7 +160,7 @@ export class Router {
     let lagMs = 0
     let revision = 0
     while ('ask' in step) {
-      const within = { ...call, timeoutMs: Math.max(1, deadline - clock.now()) }
+      const within = { ...call, ...signalOf(call), timeoutMs: Math.max(1, deadline - clock.now()) }
       const results = await Promise.all(
         step.ask.map(({ shard, args }) => this.runOn(shard, command, args, within)),
       )
@@ -300,6 +300,8 @@ export class Router {
       hops: call.hops + 1,
       forward: false,
       timeoutMs,
+      // Not in the spread where it is made on demand.
+      ...signalOf(call),
     }
     return this.options.peers.execute(address, forwarded)
   }
@@ -342,6 +344,10 @@ export class Router {
 async function readStale(replica: Replica, command: Command, args: readonly Bytes[]): Promise<CallResult> {
   const { reply, index, lagMs } = replica.readStale(command, args)
   return { reply, revision: index, lagMs }
+}
+
+function signalOf({ signal }: Call): Pick<Call, 'signal'> {
+  return signal === undefined ? {} : { signal }
 }
 
 function resultOf(command: Command, { replies, index }: Settled & { readonly ok: true }): CallResult {

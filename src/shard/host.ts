@@ -709,8 +709,8 @@ export class Host {
   private noteLeadership(replica: Replica): void {
     this.progressed.add(replica)
     if (!replica.isLeader) return
-    // All leaders of this node in one tick: each with its own, a node of many groups would send a frame to every peer at
-    // nearly every tick, and that is most of what an idle cluster costs.
+    // All leaders of this node in one tick: each with a phase of its own, a node of many groups would send a frame to every
+    // peer at nearly every tick. Safe: the next heartbeat comes no later than without it, and Raft counts on nothing else.
     replica.raft.alignHeartbeat(this.ticks % this.options.raft.heartbeatTicks)
     this.options.log.info('leads', { group: replica.group, replica: replica.id, term: replica.raft.term })
   }

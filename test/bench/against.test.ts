@@ -6,13 +6,14 @@ import { BinaryWriter } from '@bufbuild/protobuf/wire'
 import { runAgainst } from '../../src/bench/against/against.ts'
 import { putRequest, rangeRequest, rangeValue, statusOf } from '../../src/bench/against/etcd-messages.ts'
 import { etcdBinary, metricsIn } from '../../src/bench/against/etcd-side.ts'
-import { figuresIn, framed, h2loadArguments } from '../../src/bench/against/h2load.ts'
+import { figuresIn, h2loadArguments } from '../../src/bench/against/h2load.ts'
 import type { AgainstPlan, AgainstResult } from '../../src/bench/against/ports.ts'
 import { inTurn, median, ratioOf } from '../../src/bench/against/ratio.ts'
 import { cpuIn, cpuOf, inPath, OwnProcess } from '../../src/bench/own-process.ts'
 import { againstJson, againstPlanOf, againstText } from '../../src/cli/bench-against.ts'
 import { planOf } from '../../src/cli/bench-plan.ts'
 import { colorsFor } from '../../src/cli/colors.ts'
+import { grpcFrame } from '../../src/lib/grpc-frame.ts'
 import { programPath } from '../lib/cluster-program.ts'
 import { isFull } from '../lib/scale.ts'
 
@@ -88,7 +89,7 @@ req/s           :    3087.41     3087.41     3087.41        0.00   100.00%
   })
 
   it('is given a gRPC frame and a time for the window', () => {
-    assert.equal(hex(framed(text('abc'))), '0000000003616263')
+    assert.equal(hex(grpcFrame(text('abc'))), '0000000003616263')
     const args = h2loadArguments(
       {
         ...{ binary: 'h2load', address: '127.0.0.1:9', path: '/a.B/C', message: text(''), directory: '' },

@@ -21,6 +21,7 @@ import {
   MapResponse,
   StatsResponse,
 } from '../../src/gen/roundhouse/v1/admin.ts'
+import { type ShardsServer, ShardsService } from '../../src/gen/roundhouse/v1/shards.ts'
 import {
   CreateStreamResponse,
   type StreamsServer,
@@ -140,7 +141,7 @@ export async function withStreams(
         callback(null, {})
       },
     } as StreamsServer)
-    server.addService(AdminService, {
+    server.addService(ShardsService, {
       map: (_call, callback) => {
         const nodes = addresses.map((clientAddress, number) => ({
           nodeId: `n${number}`,
@@ -149,6 +150,8 @@ export async function withStreams(
         }))
         callback(null, MapResponse.fromPartial({ shardCount, nodes, leaders: ['n0', 'n1', 'n0', 'n1'] }))
       },
+    } as ShardsServer)
+    server.addService(AdminService, {
       stats: (_call, callback) => callback(null, StatsResponse.fromPartial({ nodeId: `n${place}`, cpuS: 1 })),
     } as AdminServer)
     return server

@@ -20,6 +20,7 @@ import {
   type StatsResponse,
   type StatusResponse,
 } from '../../src/gen/roundhouse/v1/admin.ts'
+import { ShardsService } from '../../src/gen/roundhouse/v1/shards.ts'
 
 export interface FakeAnswers {
   command?: (request: CommandRequest) => CommandResponse | ServiceError | 'silence'
@@ -80,6 +81,9 @@ export async function fakeNode(answers: FakeAnswers, port = 0): Promise<FakeNode
       reply(callback, rebalance === undefined ? undefined : { rebalance })
     },
   } as import('../../src/gen/roundhouse/v1/admin.ts').AdminServer)
+  server.addService(ShardsService, {
+    map: (_call, callback) => reply(callback, answers.map?.()),
+  } as import('../../src/gen/roundhouse/v1/shards.ts').ShardsServer)
   server.addService(HealthService, {
     check: (_call, callback) => {
       const { SERVING, NOT_SERVING } = HealthCheckResponse_ServingStatus

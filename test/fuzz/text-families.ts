@@ -15,6 +15,7 @@ import { groupsVerb } from '../../src/cli/groups.ts'
 import { healthVerb } from '../../src/cli/health.ts'
 import { helpVerb } from '../../src/cli/help-verb.ts'
 import { leaveVerb } from '../../src/cli/leave.ts'
+import { mirrorVerb } from '../../src/cli/mirror.ts'
 import { nodesVerb } from '../../src/cli/nodes.ts'
 import { linesOf, produceVerb } from '../../src/cli/produce.ts'
 import { promptVerb } from '../../src/cli/prompt.ts'
@@ -32,6 +33,7 @@ import { statusVerb } from '../../src/cli/status.ts'
 import { streamVerbs } from '../../src/cli/streams.ts'
 import { verifyVerb } from '../../src/cli/verify.ts'
 import { versionVerb } from '../../src/cli/version.ts'
+import { watchVerb } from '../../src/cli/watch.ts'
 import { parseSettingsFile } from '../../src/config/file.ts'
 import { entries, flagOf } from '../../src/config/table.ts'
 import { checkFile, readSettings } from '../../src/config.ts'
@@ -97,7 +99,7 @@ function inertVerbs(): Verb[] {
     ],
     ...[shardsVerb, rebalanceVerb, leaveVerb, replaceVerb, recoverVerb(neverCalled), verifyVerb, healthVerb],
     ...[configCheckVerb, configShowVerb, versionVerb],
-    ...[...streamVerbs, groupsVerb, produceVerb, consumeVerb, getServersVerb],
+    ...[...streamVerbs, groupsVerb, produceVerb, consumeVerb, getServersVerb, mirrorVerb, watchVerb],
     ...[benchVerb(neverCalled, neverCalled), promptVerb(neverCalled), completionVerb(() => verbs)],
   ]
   const inert = verbs.map(

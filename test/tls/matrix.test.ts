@@ -57,8 +57,6 @@ const methods: readonly Method[] = [
 ]
 
 function rowOf({ path }: Method): keyof typeof matrix {
-  // A client that routes by itself asks where shards are led.
-  if (path === '/roundhouse.v1.Admin/Map') return 'clients'
   if (path.startsWith('/roundhouse.v1.Admin/')) return 'admins'
   if (path.startsWith('/roundhouse.v1.Peer/') || path === '/clusterpb.ClusterNode/Heartbeat') return 'peers'
   return 'clients'

@@ -4,6 +4,7 @@
  */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { grpcFrame } from '../../lib/grpc-frame.ts'
 import { cpuOf, OwnProcess } from '../own-process.ts'
 
 export interface H2loadCommand {
@@ -30,14 +31,6 @@ export interface H2loadFigures {
 
 const cpuEveryMs = 100
 
-/** gRPC's frame: not compressed, the length in four bytes, the message. */
-export function framed(message: Uint8Array): Uint8Array {
-  const frame = new Uint8Array(5 + message.length)
-  new DataView(frame.buffer).setUint32(1, message.length)
-  frame.set(message, 5)
-  return frame
-}
-
 export function h2loadArguments(command: H2loadCommand, bodyPath: string): string[] {
   const { address, path, inFlight, warmUpMs, durationMs } = command
   return [
@@ -63,7 +56,7 @@ export async function h2load(
   signal: AbortSignal,
 ): Promise<H2loadFigures & { readonly cpuS: number | null }> {
   const body = join(command.directory, 'body')
-  writeFileSync(body, framed(command.message))
+  writeFileSync(body, grpcFrame(command.message))
   const load = new OwnProcess({
     ...{ name: 'h2load', directory: command.directory, isSupervised: false },
     command: [command.binary, ...h2loadArguments(command, body)],

@@ -1,4 +1,4 @@
-/** roundhouse.v1.Admin: what operators and clients that route by themselves ask. */
+/** roundhouse.v1.Admin, what operators ask; and Shards, the part of it that clients need who route by themselves. */
 import type { ServerUnaryCall, sendUnaryData, UntypedServiceImplementation } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import {
@@ -21,6 +21,7 @@ import {
   type RebalanceStatus as WireRebalance,
   type ShardStatus as WireShard,
 } from '../../gen/roundhouse/v1/admin.ts'
+import { ShardsService } from '../../gen/roundhouse/v1/shards.ts'
 import type { NodeStatus, RebalanceStatus, ShardStatus } from '../../node/ports.ts'
 import { encodeMessage } from '../../peer/proto-io.ts'
 import type { Connections } from './connections.ts'
@@ -36,6 +37,9 @@ export const adminMethods = {
   replace: rawMethod(AdminService.replace, ReplaceRequest),
   rebalance: rawMethod(AdminService.rebalance, RebalanceRequest),
 }
+
+/** Served by the same `map`. */
+export const shardsMethods = { map: rawMethod(ShardsService.map, MapRequest) }
 
 const rebalanceActions = ['show', 'pause', 'resume'] as const
 

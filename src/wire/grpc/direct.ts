@@ -15,6 +15,7 @@ import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'nod
 import { status } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import type { Bytes } from '../../lib/bytes.ts'
+import { framePrefixBytes, grpcFrame } from '../../lib/grpc-frame.ts'
 import type { Caller } from '../../peer/caller.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
 import type { CallMemory } from './connections.ts'
@@ -60,7 +61,6 @@ function isPlain(headers: IncomingHttpHeaders): boolean {
   )
 }
 
-const prefixBytes = 5
 const answerHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' }
 const answerOptions = { waitForTrailers: true }
 const okTrailers = { 'grpc-status': '0', 'grpc-message': 'OK' }
@@ -72,15 +72,6 @@ function sendOk(this: ServerHttp2Stream): void {
 
 /** An error of a stream is followed by its `close`, which is what counts. */
 function ignore(): void {}
-
-/** A message with its prefix. */
-function framed(message: Buffer): Buffer {
-  const frame = Buffer.allocUnsafe(prefixBytes + message.byteLength)
-  frame[0] = 0
-  frame.writeUInt32BE(message.byteLength, 1)
-  message.copy(frame, prefixBytes)
-  return frame
-}
 
 export interface DirectHooks {
   /** Who makes the call; throws where it may not. */
@@ -165,12 +156,12 @@ class DirectCall implements UnaryArrival<unknown> {
   private take(chunk: Buffer): void {
     // What still comes of a refused one is read, so that it does not stand in others' way, and forgotten.
     if (this.isRefused) return
-    const hadPrefix = this.bytes >= prefixBytes
+    const hadPrefix = this.bytes >= framePrefixBytes
     this.bytes += chunk.byteLength
     this.memory.received(chunk.byteLength)
     this.chunks.push(chunk)
     const max = grpcLimits.requestBytesMax
-    let bytes = this.bytes - prefixBytes
+    let bytes = this.bytes - framePrefixBytes
     if (!hadPrefix && bytes >= 0) {
       if (this.chunks.length > 1) this.chunks = [Buffer.concat(this.chunks)]
       bytes = Math.max(bytes, this.chunks[0]!.readUInt32BE(1))
@@ -187,15 +178,15 @@ class DirectCall implements UnaryArrival<unknown> {
     const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
     this.chunks = []
     const isOne =
-      body.byteLength >= prefixBytes &&
+      body.byteLength >= framePrefixBytes &&
       body[0] === 0 &&
-      body.readUInt32BE(1) === body.byteLength - prefixBytes
+      body.readUInt32BE(1) === body.byteLength - framePrefixBytes
     if (!isOne) {
       const accepted = 'one gRPC message: 0, its length in 4 bytes, its bytes'
       this.fail(new RoundhouseError('INVALID_ARGUMENT', { what: 'request', accepted }))
       return
     }
-    this.request = this.method.deserialize(body.subarray(prefixBytes))
+    this.request = this.method.deserialize(body.subarray(framePrefixBytes))
     this.method.serve(this, (refusal, message) => this.answer(refusal, message))
   }
 
@@ -209,7 +200,7 @@ class DirectCall implements UnaryArrival<unknown> {
     if (refusal === null) {
       stream.respond(answerHeaders, answerOptions)
       stream.once('wantTrailers', sendOk)
-      stream.end(framed(message as Buffer))
+      stream.end(grpcFrame(message as Buffer))
       return
     }
     if (refusal.code === status.PERMISSION_DENIED)

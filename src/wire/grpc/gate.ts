@@ -1,7 +1,7 @@
 /**
  * The gate before all services, where callers are known by their certificates: a call is looked at when its headers have
  * come, before any of its bytes are read. Who has no certificate of the CA gets no answer but why; Peer and Heartbeat are
- * for nodes, Admin (but for its Map) for admins. What depends on the request (whether a node says its own name) is asked in the handlers.
+ * for nodes, Admin for admins. What depends on the request (whether a node says its own name) is asked in the handlers.
  *
  * A certificate is judged once a connection, at its first call: connections outlive certificates that expire or are
  * replaced.
@@ -23,6 +23,8 @@ type Need = 'any' | 'node' | 'admin'
 const needOfService: Readonly<Record<string, Need>> = {
   'clusterpb.ClusterNode': 'any',
   'log.v1.Log': 'any',
+  // Where shards are led, and nothing to operate with: what refusals tell a client one by one.
+  'roundhouse.v1.Shards': 'any',
   'roundhouse.v1.Streams': 'any',
   'roundhouse.v1.Watch': 'any',
   'grpc.health.v1.Health': 'any',
@@ -33,8 +35,6 @@ const needOfService: Readonly<Record<string, Need>> = {
 }
 const needOfMethod: Readonly<Record<string, Need>> = {
   '/clusterpb.ClusterNode/Heartbeat': 'node',
-  // Where shards are led, and nothing to operate with: what refusals tell a client one by one.
-  '/roundhouse.v1.Admin/Map': 'any',
 }
 
 /** Of `/package.Service/Method`; undefined: nobody thought of it, so nobody may. */

@@ -14,6 +14,7 @@ import { image } from '../../gen/image.ts'
 const services = [
   'clusterpb.ClusterNode',
   'log.v1.Log',
+  'roundhouse.v1.Shards',
   'roundhouse.v1.Streams',
   'roundhouse.v1.Watch',
   'roundhouse.v1.Admin',

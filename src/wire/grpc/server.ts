@@ -1,6 +1,6 @@
 /**
- * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, log.v1.Log, roundhouse.v1.Streams, Watch, Admin
- * and Peer, health, reflection.
+ * The node's gRPC port, for clients and peers: clusterpb.ClusterNode, log.v1.Log, roundhouse.v1.Shards, Streams, Watch,
+ * Admin and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
 import type {
@@ -16,7 +16,7 @@ import { assert } from '../../lib/assert.ts'
 import { nobodyIsChecked } from '../../peer/caller.ts'
 import { PeerHandlers, peerMethods } from '../../peer/service.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
-import { adminHandlers, adminMethods } from './admin.ts'
+import { adminHandlers, adminMethods, shardsMethods } from './admin.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
 import { Connections } from './connections.ts'
 import { DirectCalls } from './direct.ts'
@@ -84,7 +84,9 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   })
   const health = new Health(() => options.service.isServing(), options.clock)
   server.addService(clusterNodeMethods, clusterNode.handlers())
-  server.addService(adminMethods, adminHandlers(options, connections))
+  const admin = adminHandlers(options, connections)
+  server.addService(adminMethods, admin)
+  server.addService(shardsMethods, { map: admin.map! })
   server.addService(logMethods, log.handlers())
   server.addService(streamsMethods, streamsHandlers(options, connections))
   server.addService(watchMethods, watches.handlers())

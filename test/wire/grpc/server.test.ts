@@ -139,6 +139,7 @@ describe('the gRPC server', () => {
       'grpc.health.v1.Health',
       'log.v1.Log',
       'roundhouse.v1.Admin',
+      'roundhouse.v1.Shards',
       'roundhouse.v1.Streams',
       'roundhouse.v1.Watch',
     ])

@@ -1758,7 +1758,7 @@ export const RebalanceResponse: MessageFns<RebalanceResponse> = {
   },
 };
 
-/** For operators and for clients that route by themselves. */
+/** For operators. */
 export type AdminService = typeof AdminService;
 export const AdminService = {
   /** What `roundhouse status` prints: works without a meta leader. */
@@ -1771,7 +1771,7 @@ export const AdminService = {
     responseSerialize: (value: StatusResponse): Buffer => Buffer.from(StatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StatusResponse => StatusResponse.decode(value),
   },
-  /** Shards, their leaders, both kinds of address: what a routing client needs. */
+  /** Shards, their leaders, both kinds of address. Clients ask Shards.Map for it. */
   map: {
     path: "/roundhouse.v1.Admin/Map" as const,
     requestStream: false as const,
@@ -1837,7 +1837,7 @@ export const AdminService = {
 export interface AdminServer extends UntypedServiceImplementation {
   /** What `roundhouse status` prints: works without a meta leader. */
   status: handleUnaryCall<StatusRequest, StatusResponse>;
-  /** Shards, their leaders, both kinds of address: what a routing client needs. */
+  /** Shards, their leaders, both kinds of address. Clients ask Shards.Map for it. */
   map: handleUnaryCall<MapRequest, MapResponse>;
   stats: handleUnaryCall<StatsRequest, StatsResponse>;
   /** Starts to drain a node; Status shows the progress. The node's process ends with 0 when it is out. */
@@ -1869,7 +1869,7 @@ export interface AdminClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StatusResponse) => void,
   ): ClientUnaryCall;
-  /** Shards, their leaders, both kinds of address: what a routing client needs. */
+  /** Shards, their leaders, both kinds of address. Clients ask Shards.Map for it. */
   map(request: MapRequest, callback: (error: ServiceError | null, response: MapResponse) => void): ClientUnaryCall;
   map(
     request: MapRequest,
