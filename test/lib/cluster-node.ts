@@ -13,12 +13,15 @@ import { programPath } from './cluster-program.ts'
 /** Of each node's output, so many characters are kept for the report of a failure. */
 const outputCharsMax = 1_000_000
 
+/** What a killed node leaves running is gone by then. */
+const removalMsMax = 10_000
+
 const running = new Set<ChildProcess>()
 const directories = new Set<string>()
 
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL')
-  for (const path of directories) rmSync(path, { recursive: true, force: true, maxRetries: 3 })
+  for (const path of directories) removeDirectory(path)
 })
 // The test runner ends a file that takes too long by SIGTERM: then the handler above must run as well.
 for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(name, () => process.exit(1))
@@ -29,10 +32,22 @@ export function temporaryDirectory(): string {
   return path
 }
 
+/**
+ * What a killed node had begun in processes of its own (a scrub) ends a moment after it, and LMDB makes the directories that it
+ * opens: one may be back when its parent is to go. rmSync's own retries don't look for new entries, so it is called again.
+ */
 export function removeDirectory(path: string): void {
-  // What a killed node had begun in processes of its own (a scrub) ends a moment after it, and may leave a file meanwhile.
-  rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 })
-  directories.delete(path)
+  const deadline = Date.now() + removalMsMax
+  for (;;) {
+    try {
+      rmSync(path, { recursive: true, force: true })
+      directories.delete(path)
+      return
+    } catch (error) {
+      if (Date.now() > deadline) throw error
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
+    }
+  }
 }
 
 const given = new Set<number>()
