@@ -1,6 +1,8 @@
 import sortedBtree from 'sorted-btree'
 import { assert } from '../lib/assert.ts'
+import { firstWhere } from '../lib/bisect.ts'
 import type { Bytes } from '../lib/bytes.ts'
+import { timestampOf } from './record.ts'
 import type { RecordStore, RowStore } from './row-store.ts'
 
 // The package is CommonJS with an `__esModule` mark: what Node imports as its default is the module, not its class.
@@ -59,6 +61,11 @@ export class MemoryRecords implements RecordStore {
     assert(from >= base, `${log}: read from ${from}, it begins at ${base}`)
     assert(to <= base + records.length, `${log}: read to ${to}, it ends at ${base + records.length}`)
     return withinBytes(records, from - base, to - base, bytesMax)
+  }
+
+  seek(log: string, timestampMs: number): number {
+    const { base, start, records } = this.find(log)
+    return base + firstWhere(start - base, records.length, at => timestampOf(records[at]!) >= timestampMs)
   }
 
   trim(log: string, start: number): void {

@@ -22,6 +22,7 @@ export class Overlay implements RowStore {
       trim: (log, start) => later(records => records.trim(log, start)),
       drop: log => later(records => records.drop(log)),
       read: (log, from, to, bytesMax) => base.records.read(log, from, to, bytesMax),
+      seek: (log, timestampMs) => base.records.seek(log, timestampMs),
       bytesOf: log => base.records.bytesOf(log),
       cutFor: (log, bytesMax) => base.records.cutFor(log, bytesMax),
     }

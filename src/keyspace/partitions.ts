@@ -2,7 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import { type Bytes, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Keys } from './keys.ts'
-import { keepRecord, keepRecords, timestampOf } from './record.ts'
+import { keepRecord, keepRecords } from './record.ts'
 import {
   endOf,
   numberKey,
@@ -24,8 +24,8 @@ import {
  *  'c' streams                    →  next(8), and below it each id that is not gone(8), rising
  * ```
  *
- * Offsets are dense from 0 and never given twice: `end` never goes back. Timestamps never go back either, so a time is
- * found by bisection. The *chain* is a checksum over the checksums of all records ever appended: replicas whose records
+ * Offsets are dense from 0 and never given twice: `end` never goes back. Timestamps never go back either, so a log
+ * finds a time by bisection. The *chain* is a checksum over the checksums of all records ever appended: replicas whose records
  * differ have different rows, which `verify` compares. Everything hangs on the stream's id, which is never used again, so
  * a stream that is made anew under its old name starts empty. *Birth* is the Raft index of the partition's first entry: it
  * names the log.
@@ -69,8 +69,6 @@ export interface Records {
 const fixedBytes = 36
 /** An end must stay a safe integer: this leaves room for as many appends again. Refused here, where every replica does. */
 const copyOffsetMax = 2 ** 52
-/** A bisection reads single records: nothing else would be of use. */
-const oneRecord = 1
 
 export class Partitions {
   private readonly keys: Keys
@@ -161,17 +159,9 @@ export class Partitions {
 
   /** The first offset whose record is of `timestampMs` or later; the end when there is none. Throws CORRUPT. */
   seek(id: PartitionId, timestampMs: number): number {
-    const found = this.find(id) ?? empty
-    const log = partitionLog(id, found.birth)
-    let [low, high] = [found.start, found.end]
-    if (timestampMs > found.timestampMs) return high
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2)
-      const [kept] = this.keys.rows.records.read(log, middle, middle + 1, oneRecord)
-      if (timestampOf(kept!) < timestampMs) low = middle + 1
-      else high = middle
-    }
-    return low
+    const { start, end, timestampMs: lastMs, birth } = this.find(id) ?? empty
+    if (start === end || timestampMs > lastMs) return end
+    return this.keys.rows.records.seek(partitionLog(id, birth), timestampMs)
   }
 
   /** Records before `start` are gone; a start that has passed already changes nothing. Throws OFFSET_OUT_OF_RANGE. */

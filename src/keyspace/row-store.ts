@@ -28,6 +28,11 @@ export interface RecordStore {
   append(log: string, first: number, records: readonly Bytes[]): void
   /** The records [from, to) or fewer: at least one, then up to `bytesMax`. All of them are in the log. Throws CORRUPT. */
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[]
+  /**
+   * The first offset whose record (`kept`, record.ts) is of `timestampMs` or later; the log's end when there is none. The
+   * times of a log never decrease. Throws CORRUPT.
+   */
+  seek(log: string, timestampMs: number): number
   /** What is before `start` is never read again. */
   trim(log: string, start: number): void
   /** The log is no more. */

@@ -1,11 +1,12 @@
 /**
  * Where each record of a segment begins: record number → position in the store. Entries have a fixed width, so finding
  * one is arithmetic, and the file needs no loading: a sealed segment's index is memory-mapped, the active one's is a
- * heap array.
+ * heap array. The same file has the segment's time index (time-index.ts): one write, one map, one thing to lose.
  *
- *     0       8         12     16           24      28             32         36           40
- *     | magic | version | salt | baseOffset | count | end position | body crc | crc 0..36 |   header, little-endian
- *     | position u32 | position u32 | …                                                   |   body, `count` entries
+ *     0       8         12     16           24      28             32      36         40           48          52
+ *     | magic | version | salt | baseOffset | count | end position | times | body crc | first time | crc 0..48 |
+ *     | position u32 | position u32 | …                              body: `count` of these, little-endian as all of it,
+ *     | time f64, record u32 | …                                     and `times` of these
  *
  * `salt` is the store's: an index of an earlier life of the segment does not fit. The header is checked at every open.
  * The body is not (that would be the load we save): an entry that lies points at bytes that are not the record it
@@ -17,14 +18,24 @@ import type { Bytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { MappedFile } from './mapped-file.ts'
 import type { Disk } from './ports.ts'
+import {
+  HeapTimes,
+  SealedTimes,
+  type TimeIndex,
+  type TimeOf,
+  timeEntryBytes,
+  timeIntervalBytes,
+  writeTimes,
+} from './time-index.ts'
 
-export const indexHeaderBytes = 40
+export const indexHeaderBytes = 52
+const checkedHeaderBytes = 48
 export const indexEntryBytes = 4
 /** Positions are 32 bits wide; a segment's end fits. */
 export const positionMax = 0xffff_ffff
 
 const magic = new Uint8Array([0x52, 0x48, 0x49, 0x4e, 0x44, 0x45, 0x58, 0x0a]) // "RHINDEX\n"
-const version = 1
+const version = 2
 const heapEntriesMin = 64
 
 /** Positions are asked for by the million: no message is made before it is needed. */
@@ -35,6 +46,7 @@ function notInIndex(offset: number): never {
 export interface OffsetIndex {
   readonly baseOffset: number
   readonly nextOffset: number
+  readonly times: TimeIndex
   /** Where the record `offset` begins; of `nextOffset`, where the records end. */
   position(offset: number): number
 }
@@ -42,18 +54,22 @@ export interface OffsetIndex {
 /** The index that grows: of the active segment, or made again by a scan. */
 export class HeapIndex implements OffsetIndex {
   readonly baseOffset: number
+  times = new HeapTimes()
+  private readonly timeOf: TimeOf
   private positions = new Uint32Array(heapEntriesMin)
   private count = 0
   private end: number
 
   /** `end` is where the first record will begin. */
-  constructor(baseOffset: number, end: number) {
+  constructor(baseOffset: number, end: number, timeOf: TimeOf) {
     this.baseOffset = baseOffset
     this.end = end
+    this.timeOf = timeOf
   }
 
-  static copyOf(index: OffsetIndex): HeapIndex {
-    const copy = new HeapIndex(index.baseOffset, index.position(index.nextOffset))
+  static copyOf(index: OffsetIndex, timeOf: TimeOf): HeapIndex {
+    const copy = new HeapIndex(index.baseOffset, index.position(index.nextOffset), timeOf)
+    copy.times = HeapTimes.copyOf(index.times)
     const count = index.nextOffset - index.baseOffset
     copy.positions = new Uint32Array(Math.max(heapEntriesMin, count + count / 4))
     copy.count = count
@@ -71,8 +87,8 @@ export class HeapIndex implements OffsetIndex {
     return at === this.count ? this.end : this.positions[at]!
   }
 
-  /** Adds the next record, which takes the bytes from `position` to `end`. */
-  append(position: number, end: number): void {
+  /** Adds the next record, `data`, which takes the bytes from `position` to `end`. */
+  append(position: number, end: number, data: Bytes): void {
     if (position !== this.end || end > positionMax)
       throw new BrokenInvariant(`a record from ${position} to ${end}, expected at ${this.end}`)
     if (this.count === this.positions.length) {
@@ -80,7 +96,11 @@ export class HeapIndex implements OffsetIndex {
       grown.set(this.positions)
       this.positions = grown
     }
-    this.positions[this.count++] = position
+    this.positions[this.count] = position
+    if (this.count === 0) this.times.firstMs = this.timeOf(data)
+    else if (position - this.positions[this.times.lastRecord]! >= timeIntervalBytes)
+      this.times.append(this.timeOf(data), this.count)
+    this.count++
     this.end = end
   }
 
@@ -88,6 +108,7 @@ export class HeapIndex implements OffsetIndex {
   truncate(nextOffset: number): void {
     this.end = this.position(nextOffset)
     this.count = nextOffset - this.baseOffset
+    this.times.truncate(this.count)
   }
 }
 
@@ -95,16 +116,20 @@ export class HeapIndex implements OffsetIndex {
 export class SealedIndex implements OffsetIndex {
   readonly baseOffset: number
   readonly nextOffset: number
+  readonly times: TimeIndex
   private readonly end: number
   private readonly file: MappedFile
   private readonly view: DataView
 
-  private constructor(file: MappedFile, view: DataView, baseOffset: number, count: number, end: number) {
+  private constructor(file: MappedFile, view: DataView) {
+    const count = view.getUint32(24, true)
     this.file = file
     this.view = view
-    this.baseOffset = baseOffset
-    this.nextOffset = baseOffset + count
-    this.end = end
+    this.baseOffset = view.getFloat64(16, true)
+    this.nextOffset = this.baseOffset + count
+    this.end = view.getUint32(28, true)
+    const timesStart = indexHeaderBytes + count * indexEntryBytes
+    this.times = new SealedTimes(view, timesStart, view.getUint32(32, true), view.getFloat64(40, true))
   }
 
   /** Takes over `file`; null, and `file` closed, when it is not a whole index of the store with this salt and base. */
@@ -114,16 +139,16 @@ export class SealedIndex implements OffsetIndex {
     const isWhole =
       bytes.byteLength >= indexHeaderBytes &&
       magic.every((byte, i) => bytes[i] === byte) &&
-      view.getUint32(36, true) === crc32(bytes.subarray(0, 36)) &&
+      view.getUint32(checkedHeaderBytes, true) === crc32(bytes.subarray(0, checkedHeaderBytes)) &&
       view.getUint32(8, true) === version &&
       view.getUint32(12, true) === salt &&
       view.getFloat64(16, true) === baseOffset &&
-      bytes.byteLength === indexHeaderBytes + view.getUint32(24, true) * indexEntryBytes
+      bytes.byteLength === fileBytes(view.getUint32(24, true), view.getUint32(32, true))
     if (!isWhole) {
       file.close()
       return null
     }
-    return new SealedIndex(file, view, baseOffset, view.getUint32(24, true), view.getUint32(28, true))
+    return new SealedIndex(file, view)
   }
 
   position(offset: number): number {
@@ -134,7 +159,7 @@ export class SealedIndex implements OffsetIndex {
 
   /** Reads all of the body: whether it is what was written. */
   isIntact(): boolean {
-    return this.view.getUint32(32, true) === crc32(this.file.bytes.subarray(indexHeaderBytes))
+    return this.view.getUint32(36, true) === crc32(this.file.bytes.subarray(indexHeaderBytes))
   }
 
   close(): void {
@@ -142,21 +167,28 @@ export class SealedIndex implements OffsetIndex {
   }
 }
 
+function fileBytes(count: number, times: number): number {
+  return indexHeaderBytes + count * indexEntryBytes + times * timeEntryBytes
+}
+
 export function encodeIndex(index: OffsetIndex, salt: number): Bytes {
   const count = index.nextOffset - index.baseOffset
-  const bytes = new Uint8Array(indexHeaderBytes + count * indexEntryBytes)
+  const bytes = new Uint8Array(fileBytes(count, index.times.count))
   const view = new DataView(bytes.buffer)
   for (let i = 0; i < count; i++) {
     view.setUint32(indexHeaderBytes + i * indexEntryBytes, index.position(index.baseOffset + i), true)
   }
+  writeTimes(view, indexHeaderBytes + count * indexEntryBytes, index.times)
   bytes.set(magic)
   view.setUint32(8, version, true)
   view.setUint32(12, salt, true)
   view.setFloat64(16, index.baseOffset, true)
   view.setUint32(24, count, true)
   view.setUint32(28, index.position(index.nextOffset), true)
-  view.setUint32(32, crc32(bytes.subarray(indexHeaderBytes)), true)
-  view.setUint32(36, crc32(bytes.subarray(0, 36)), true)
+  view.setUint32(32, index.times.count, true)
+  view.setUint32(36, crc32(bytes.subarray(indexHeaderBytes)), true)
+  view.setFloat64(40, index.times.firstMs, true)
+  view.setUint32(checkedHeaderBytes, crc32(bytes.subarray(0, checkedHeaderBytes)), true)
   return bytes
 }
 

@@ -5,6 +5,7 @@
 import type { Random } from '../lib/prng.ts'
 import type { MapFile } from './mapped-file.ts'
 import type { Disk } from './ports.ts'
+import type { TimeOf } from './time-index.ts'
 import type { WarmSegments } from './warm-segments.ts'
 
 export const storeSuffix = '.store'
@@ -19,6 +20,7 @@ export interface SegmentHome {
   readonly map: MapFile
   readonly random: Random
   readonly warm: WarmSegments
+  readonly timeOf: TimeOf
 }
 
 export function segmentName(baseOffset: number): string {

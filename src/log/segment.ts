@@ -17,6 +17,7 @@ import type { Bytes } from '../lib/bytes.ts'
 import { HeapIndex, type OffsetIndex, offsetWithin, SealedIndex, writeIndexFile } from './offset-index.ts'
 import { indexSuffix, type SegmentHome, segmentName, storeSuffix } from './segment-home.ts'
 import { recordHeaderBytes, Store, type StorePlace, storeHeaderBytes } from './store.ts'
+import { around, timeIntervalBytes } from './time-index.ts'
 
 /** The records from `foundOffset` on, up to `wantedOffset`, should be in the file at `path` and are not. */
 export interface DataLoss {
@@ -43,6 +44,8 @@ export class Segment {
   private salt = 0
   /** Where the records of a sealed segment end; null while it is active. */
   private sealedEnd: StorePlace | null = null
+  /** When the first record of a sealed segment is from. */
+  private sealedFirstMs = Number.POSITIVE_INFINITY
   /** Where those of an active one end whose store is closed at the moment. */
   private restingEnd: StorePlace | null = null
   /** Records were added that no sync has begun to cover. */
@@ -77,7 +80,7 @@ export class Segment {
   static create(home: SegmentHome, baseOffset: number): Segment {
     const segment = new Segment(home, baseOffset, null, null, null)
     segment.unlink()
-    segment.index = new HeapIndex(baseOffset, storeHeaderBytes)
+    segment.index = new HeapIndex(baseOffset, storeHeaderBytes, home.timeOf)
     const salt = home.random.below(2 ** 32)
     try {
       segment.store = Store.create(home.disk, segment.storePath, { salt, baseOffset })
@@ -154,6 +157,7 @@ export class Segment {
         segment.tryWriteIndex(index, store.salt)
       }
       segment.index = index
+      segment.sealedFirstMs = index.times.firstMs
       segment.sealedEnd = { offset: nextOffset, position: index.position(nextOffset) }
       store.resume(segment.sealedEnd)
       segment.mark(!isSynced, false)
@@ -178,6 +182,11 @@ export class Segment {
   /** Bytes of the store that are in use. */
   get bytes(): number {
     return this.end.position
+  }
+
+  /** When its first record is from; infinity while it has none. */
+  get firstMs(): number {
+    return this.index?.times.firstMs ?? this.sealedFirstMs
   }
 
   private get end(): StorePlace {
@@ -211,7 +220,8 @@ export class Segment {
       throw error
     }
     for (let i = 0; i < records.length; i++) {
-      index.append(positions[i]!, positions[i]! + recordHeaderBytes + records[i]!.byteLength)
+      const data = records[i]!
+      index.append(positions[i]!, positions[i]! + recordHeaderBytes + data.byteLength, data)
     }
     this.mark(true, this.syncing)
     return first
@@ -234,12 +244,14 @@ export class Segment {
 
   /** The data of the record `offset`. Throws CORRUPT when it is not to be had. */
   read(offset: number): Bytes {
-    return this.throughIndex((store, index) => {
-      const position = index.position(offset)
-      const recordBytes = index.position(offset + 1) - position
-      this.checkEntries(offset, position, recordBytes, this.bytes)
-      return store.read(position, offset, recordBytes)
-    })
+    return this.throughIndex((store, index) => this.readAt(store, index, offset))
+  }
+
+  private readAt(store: Store, index: OffsetIndex, offset: number): Bytes {
+    const position = index.position(offset)
+    const recordBytes = index.position(offset + 1) - position
+    this.checkEntries(offset, position, recordBytes, this.bytes)
+    return store.read(position, offset, recordBytes)
   }
 
   /**
@@ -256,6 +268,43 @@ export class Segment {
       if (records.length !== end - from) throw this.corrupt(from, 'an index that points elsewhere')
       return records
     })
+  }
+
+  /**
+   * The first record from `from` on that is of `timeMs` or later; `nextOffset` when there is none. Reads one interval of the
+   * time index, and where none of it is so late the record behind it. The times of the record before the answer and of the
+   * answer, which never decrease, prove it: an index that leads elsewhere is found out. Throws CORRUPT as `read` does.
+   */
+  seek(from: number, timeMs: number): number {
+    const { baseOffset, nextOffset, home } = this
+    return this.throughIndex((store, index) => {
+      const { earlier, later } = around(index.times, timeMs, nextOffset - baseOffset)
+      const first = Math.max(from, baseOffset + earlier)
+      const last = Math.max(first, baseOffset + later)
+      const isFit = last <= nextOffset && (first < last || first === from)
+      if (!isFit) throw this.corrupt(first, 'a time index that points elsewhere')
+      const found = this.intervalOf(store, index, first, last).findIndex(data => home.timeOf(data) >= timeMs)
+      // An index that was made from the records has nothing to prove.
+      if (!this.isIndexScanned) {
+        const isBegun = found === 0 && first > from
+        const isEarly =
+          found === -1 && last < nextOffset && home.timeOf(this.readAt(store, index, last)) < timeMs
+        if (isBegun || isEarly) throw this.corrupt(first, 'a time index of other times')
+      }
+      return found === -1 ? last : first + found
+    })
+  }
+
+  /** The records [from, to), which begin within an interval of the time index. */
+  private intervalOf(store: Store, index: OffsetIndex, from: number, to: number): Bytes[] {
+    if (from === to) return []
+    const position = index.position(from)
+    const endPosition = index.position(to)
+    this.checkEntries(from, position, endPosition - position, this.bytes)
+    const isFit = index.position(to - 1) - position < timeIntervalBytes
+    const records = isFit ? store.readRange({ offset: from, position }, endPosition) : []
+    if (records.length !== to - from) throw this.corrupt(from, 'an index that points elsewhere')
+    return records
   }
 
   /** Where the records before `offset` end in the store, proved by the last of them. */
@@ -278,6 +327,7 @@ export class Segment {
     )
     writeIndexFile(this.home.disk, this.indexPath, index, store.salt)
     this.sealedEnd = store.endPlace
+    this.sealedFirstMs = index.times.firstMs
     this.index = null
     if (!this.needsSync) this.home.warm.touch(this)
   }
@@ -480,7 +530,7 @@ export class Segment {
       const recordBytes = index.position(last + 1) - position
       this.checkEntries(last, position, recordBytes, store.fileBytes)
       if (store.read(position, last, recordBytes).byteLength !== recordBytes - recordHeaderBytes) return null
-      return HeapIndex.copyOf(index)
+      return HeapIndex.copyOf(index, this.home.timeOf)
     } catch (error) {
       if (!isError(error, 'CORRUPT')) throw error
       return null
@@ -491,10 +541,10 @@ export class Segment {
 
   /** Goes through the store's records behind `known`, or through all of them; up to `end`. */
   private indexByScan(store: Store, known: HeapIndex | null, end?: number): HeapIndex {
-    const index = known ?? new HeapIndex(this.baseOffset, storeHeaderBytes)
+    const index = known ?? new HeapIndex(this.baseOffset, storeHeaderBytes, this.home.timeOf)
     const from = { offset: index.nextOffset, position: index.position(index.nextOffset) }
-    const visit = ({ position }: StorePlace, dataBytes: number) =>
-      index.append(position, position + recordHeaderBytes + dataBytes)
+    const visit = ({ position }: StorePlace, data: Bytes) =>
+      index.append(position, position + recordHeaderBytes + data.byteLength, data)
     store.scan(from, visit, end)
     return index
   }

@@ -14,6 +14,7 @@
  */
 import { RoundhouseError } from '../errors.ts'
 import { assert } from '../lib/assert.ts'
+import { firstWhere } from '../lib/bisect.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Random } from '../lib/prng.ts'
 import type { MapFile } from './mapped-file.ts'
@@ -22,6 +23,7 @@ import type { Disk } from './ports.ts'
 import { type DataLoss, Segment } from './segment.ts'
 import { baseOffsetOf, indexSuffix, type SegmentHome, segmentName, storeSuffix } from './segment-home.ts'
 import { recordHeaderBytes, storeHeaderBytes } from './store.ts'
+import type { TimeOf } from './time-index.ts'
 import { WarmSegments } from './warm-segments.ts'
 
 export const segmentBytesMaxDefault = 64 * 1024 * 1024
@@ -41,6 +43,7 @@ export interface SegmentedLogOptions {
   /** How sealed indexes become memory: `memoryMapper` on a machine, `heapMapper` in a simulation. */
   readonly map: MapFile
   readonly random: Random
+  readonly timeOf: TimeOf
   /**
    * What the owner knows to be durable. Null: nothing is known, take what is there, from the first file to the last
    * whole record; for a log that was closed, not for one that crashed.
@@ -116,7 +119,7 @@ export class SegmentedLog {
 
   /** Opens the log in a directory, or makes it there, starting at the noted end or at 0. */
   static open(options: SegmentedLogOptions): LogOpening {
-    const { disk, directory, map, random, noted, segmentBytesMax = segmentBytesMaxDefault } = options
+    const { disk, directory, map, random, timeOf, noted, segmentBytesMax = segmentBytesMaxDefault } = options
     assert(
       segmentBytesMax > storeHeaderBytes && segmentBytesMax <= segmentBytesMaxLimit,
       `segments of ${segmentBytesMax} bytes`,
@@ -125,7 +128,14 @@ export class SegmentedLog {
       noted === null || (noted.start >= 0 && noted.start <= noted.end),
       'a noted range that ends before it starts',
     )
-    const home: SegmentHome = { disk, directory, map, random, warm: options.warm ?? new WarmSegments() }
+    const home: SegmentHome = {
+      disk,
+      directory,
+      map,
+      random,
+      timeOf,
+      warm: options.warm ?? new WarmSegments(),
+    }
     disk.makeDirectory(directory)
     const names = disk.list(directory)
     for (const name of names) if (isLeftover(name, names)) disk.unlink(`${directory}/${name}`)
@@ -226,6 +236,17 @@ export class SegmentedLog {
       if (next + more.length < segmentEnd || bytesLeft < 0) break
     }
     return { kind: 'records', from, records }
+  }
+
+  /**
+   * The first offset whose record is of `timeMs` or later; `nextOffset` when there is none. Times never decrease: neither do
+   * those of the segments' first records, and it is in the last segment that begins earlier, or begins the one behind it.
+   * Touches one segment. Throws CORRUPT as `read` does.
+   */
+  seek(timeMs: number): number {
+    assert(!this.isClosed, 'the log is closed')
+    const segment = this.segments[this.lastSegment(each => each.firstMs < timeMs)]!
+    return segment.seek(Math.max(this.start, segment.baseOffset), timeMs)
   }
 
   /** Records before `start` are gone for readers. Their files stay until `giveUpBefore`. */
@@ -427,14 +448,12 @@ export class SegmentedLog {
 
   /** The index in `segments` of the one that holds `offset`; of `nextOffset`, the active one. */
   private segmentOf(offset: number): number {
-    let low = 0
-    let high = this.segments.length - 1
-    while (low < high) {
-      const middle = Math.ceil((low + high) / 2)
-      if (this.segments[middle]!.baseOffset <= offset) low = middle
-      else high = middle - 1
-    }
-    return low
+    return this.lastSegment(({ baseOffset }) => baseOffset <= offset)
+  }
+
+  /** The index in `segments` of the last one that `begins` early enough, as all before it; 0 when none does. */
+  private lastSegment(begins: (segment: Segment) => boolean): number {
+    return firstWhere(1, this.segments.length, at => !begins(this.segments[at]!)) - 1
   }
 
   private outOfRange(offset: number): OutOfRange {

@@ -49,7 +49,7 @@ export interface StoreRecoverOptions {
   /** Bytes before this position are known to have been synced: damage before it is data loss, never cut. */
   readonly durablePosition?: number
   /** Told of every valid record in order. */
-  readonly visit?: (place: StorePlace, dataBytes: number) => void
+  readonly visit?: (place: StorePlace, data: Bytes) => void
 }
 
 /** Writes zeroes into `file` from `from` to `to`. */
@@ -218,7 +218,7 @@ export class Store {
    */
   scan(
     from: StorePlace,
-    visit?: (place: StorePlace, dataBytes: number) => void,
+    visit?: (place: StorePlace, data: Bytes) => void,
     to = Number.MAX_SAFE_INTEGER,
   ): StorePlace {
     const size = this.file.size()
@@ -242,9 +242,10 @@ export class Store {
           window = this.file.read(position, recordHeaderBytes + length)
         }
       }
-      if (length === null || this.validAt(window, at, offset) === null) return { position, offset }
-      visit?.({ position, offset }, length)
-      position += recordHeaderBytes + length
+      const data = length === null ? null : this.validAt(window, at, offset)
+      if (data === null) return { position, offset }
+      visit?.({ position, offset }, data)
+      position += recordHeaderBytes + data.byteLength
       offset++
     }
     return { position, offset }

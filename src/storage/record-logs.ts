@@ -1,8 +1,10 @@
 import { RoundhouseError } from '../errors.ts'
 import { withinBytes } from '../keyspace/memory-rows.ts'
 import { decodePartition, partitionIdOf, partitionLog } from '../keyspace/partitions.ts'
+import { timestampOf } from '../keyspace/record.ts'
 import type { RecordStore } from '../keyspace/row-store.ts'
 import { assert } from '../lib/assert.ts'
+import { firstWhere } from '../lib/bisect.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { isNoSpace } from '../lib/no-space.ts'
 import type { Random } from '../lib/prng.ts'
@@ -98,7 +100,8 @@ export class RecordLogs implements RecordStore {
   private openSegments(log: string, start: number, end: number): SegmentedLog {
     const { disk, map, random, warm, segmentBytesMax } = this.home
     const opening = SegmentedLog.open({
-      ...{ disk, map, random, warm, noted: { start, end }, directory: `${this.directory}/${log}` },
+      ...{ disk, map, random, warm, timeOf: timestampOf, noted: { start, end } },
+      directory: `${this.directory}/${log}`,
       ...(segmentBytesMax === undefined ? {} : { segmentBytesMax }),
     })
     if (opening.kind === 'data_loss') {
@@ -166,6 +169,20 @@ export class RecordLogs implements RecordStore {
     const result = this.readable(log, () => found.segments!.range(from, Math.min(to, written), bytesMax))
     assert(result.kind === 'records', `${this.directory}/${log}: read at ${from}, before its start`)
     return result.records
+  }
+
+  seek(log: string, timestampMs: number): number {
+    const found = this.logs.get(log)
+    assert(found !== undefined, `${this.directory}/${log}: searched, and never made`)
+    const { segments, unwritten, start } = found
+    // What waits in memory is later than what is in files: only if all of it is, the time may begin there.
+    const waiting = firstWhere(0, unwritten.length, at => timestampOf(unwritten[at]!) >= timestampMs)
+    const offset =
+      waiting > 0 || segments === null
+        ? writtenTo(found) + waiting
+        : this.readable(log, () => segments.seek(timestampMs))
+    // The files may still begin before the log does.
+    return Math.max(start, offset)
   }
 
   /**

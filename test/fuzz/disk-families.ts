@@ -97,7 +97,10 @@ const journal: Family = {
 // --- The segment log ------------------------------------------------------------------------------------------------
 
 const logDirectory = 'streams/1/0'
-const segmentBytesMax = 1_500
+/** More than an interval of the time index. */
+const segmentBytesMax = 7_000
+/** A record begins with its time, a byte. */
+const timeOf = (data: Bytes) => data[0]!
 
 interface LogFiles {
   readonly files: ReadonlyMap<string, Uint8Array>
@@ -116,6 +119,7 @@ function openLog(disk: SimDisk, noted: NotedRange | null) {
     directory: logDirectory,
     map,
     random: new Prng(1),
+    timeOf,
     noted,
     segmentBytesMax,
     warm,
@@ -126,7 +130,9 @@ function smallLog(random: Prng): LogFiles {
   const disk = newDisk()
   const opening = openLog(disk, { start: 0, end: 0 })
   if (opening.kind !== 'open') throw new Error('a new log does not open')
-  const records = Array.from({ length: 40 }, () => random.bytes(random.below(200)))
+  const records = Array.from({ length: 40 }, (_, i) =>
+    Uint8Array.of(i >> 1, ...random.bytes(random.below(800))),
+  )
   for (const each of records) opening.log.append(each)
   opening.log.sync(() => {})
   const files = new Map<string, Uint8Array>()
@@ -137,7 +143,7 @@ function smallLog(random: Prng): LogFiles {
   return { files, records }
 }
 
-/** One of its files is bad: it opens or tells of data loss, and serves no record that nobody appended there. */
+/** One of its files is bad: it opens or tells of data loss, serves no record that nobody appended there, and finds times. */
 const segmentLog: Family = {
   name: 'segment-log',
   refuses: 'data_loss, CORRUPT at a read',
@@ -168,6 +174,16 @@ const segmentLog: Family = {
             if (!isError(error, 'CORRUPT')) throw error
             isWhole = false
           }
+        }
+        try {
+          const { log } = opening
+          const timeMs = each.below(22)
+          const wanted = Math.min(2 * timeMs, log.nextOffset)
+          if (log.lowestOffset === 0 && log.seek(timeMs) !== wanted)
+            throw new Error(`time ${timeMs} is not where it is`)
+        } catch (error) {
+          if (!isError(error, 'CORRUPT')) throw error
+          isWhole = false
         }
         return isWhole ? 'taken' : 'refused'
       },

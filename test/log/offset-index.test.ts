@@ -13,19 +13,28 @@ import {
   SealedIndex,
   writeIndexFile,
 } from '../../src/log/offset-index.ts'
+import { around, type TimeIndex, timeIntervalBytes } from '../../src/log/time-index.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 
 const salt = 0xfeedf00d
 const baseOffset = 2 ** 40
 
+const none = new Uint8Array()
+
+/** The record `i` is of the time 10 × i. */
 function heapIndex(lengths: readonly number[], base = baseOffset): HeapIndex {
-  const index = new HeapIndex(base, 32)
+  const index = new HeapIndex(base, 32, () => 10 * (index.nextOffset - base))
   for (const length of lengths) {
     const at = index.position(index.nextOffset)
-    index.append(at, at + length)
+    index.append(at, at + length, none)
   }
   return index
 }
+
+const timesOf = (times: TimeIndex) => [
+  times.firstMs,
+  ...Array.from({ length: times.count }, (_, entry) => [times.record(entry), times.timeMs(entry)]),
+]
 
 function inMemory(bytes: Uint8Array): MappedFile & { isClosed: boolean } {
   return {
@@ -52,16 +61,52 @@ describe('the growing index', () => {
     const index = heapIndex([10, 20, 8])
     index.truncate(baseOffset + 1)
     assert.deepEqual(positionsOf(index), [32, 42])
-    index.append(42, 50)
+    index.append(42, 50, none)
     assert.deepEqual(positionsOf(index), [32, 42, 50])
   })
 
   it('refuses gaps, offsets outside and positions that do not fit', () => {
     const index = heapIndex([10])
-    assert.throws(() => index.append(43, 50), BrokenInvariant)
-    assert.throws(() => index.append(42, positionMax + 1), BrokenInvariant)
+    assert.throws(() => index.append(43, 50, none), BrokenInvariant)
+    assert.throws(() => index.append(42, positionMax + 1, none), BrokenInvariant)
     assert.throws(() => index.position(baseOffset - 1), BrokenInvariant)
     assert.throws(() => index.position(baseOffset + 2), BrokenInvariant)
+  })
+
+  it('knows the time of the first record, and of one an interval of bytes', () => {
+    assert.deepEqual(timesOf(heapIndex([]).times), [Number.POSITIVE_INFINITY])
+    const half = timeIntervalBytes / 2
+    const index = heapIndex([half, half - 1, 1, 8, 9 * half, 8, half, half, 8])
+    const entries = [
+      [3, 30],
+      [5, 50],
+      [8, 80],
+    ]
+    assert.deepEqual(timesOf(index.times), [0, ...entries])
+    for (let next = 9; next >= 0; next--) {
+      index.truncate(baseOffset + next)
+      const left = entries.filter(([record]) => record! < next)
+      assert.deepEqual(timesOf(index.times), [next === 0 ? Number.POSITIVE_INFINITY : 0, ...left])
+    }
+  })
+
+  it('leads a time to the records around it', () => {
+    const { times } = heapIndex(Array(10).fill(timeIntervalBytes / 2))
+    const found = (timeMs: number) => {
+      const { earlier, later } = around(times, timeMs, 10)
+      return [earlier, later]
+    }
+    assert.deepEqual([-1, 0, 1, 20].map(found), Array(4).fill([0, 2]))
+    assert.deepEqual([21, 40, 41].map(found), [
+      [2, 4],
+      [2, 4],
+      [4, 6],
+    ])
+    assert.deepEqual([80, 81, 1e15].map(found), [
+      [6, 8],
+      [8, 10],
+      [8, 10],
+    ])
   })
 })
 
@@ -76,7 +121,10 @@ describe('the index file', () => {
         assert.ok(sealed !== null)
         assert.ok(sealed.isIntact())
         assert.deepEqual(positionsOf(sealed), positionsOf(index))
-        assert.deepEqual(positionsOf(HeapIndex.copyOf(sealed)), positionsOf(index))
+        assert.deepEqual(timesOf(sealed.times), timesOf(index.times))
+        const copy = HeapIndex.copyOf(sealed, () => 0)
+        assert.deepEqual(positionsOf(copy), positionsOf(index))
+        assert.deepEqual(timesOf(copy.times), timesOf(index.times))
       }),
     )
   })
@@ -103,7 +151,7 @@ describe('the index file', () => {
   })
 
   it('knows of every flipped bit of its body when it is asked', () => {
-    const bytes = encodeIndex(heapIndex([10, 20, 30]), salt)
+    const bytes = encodeIndex(heapIndex([10, timeIntervalBytes, 30]), salt)
     for (let bit = indexHeaderBytes * 8; bit < bytes.byteLength * 8; bit++) {
       const flipped = bytes.slice()
       flipped[bit >> 3]! ^= 1 << (bit & 7)

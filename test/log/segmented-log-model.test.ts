@@ -15,13 +15,26 @@ import { WarmSegments } from '../../src/log/warm-segments.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 
 const directory = 'streams/a/0'
-const segmentBytesMax = 1500
+/** Of one log all files are small; of another some take several intervals of the time index. */
+const segmentBytesMaxOf = [1500, 30_000]
+
+const timeBytes = 4
+const timeOf = (data: Bytes) => new DataView(data.buffer, data.byteOffset).getUint32(0)
+
+/** Data of a time, and something. */
+function dataAt(timeMs: number, rest: Bytes): Bytes {
+  const data = new Uint8Array(timeBytes + rest.byteLength)
+  new DataView(data.buffer).setUint32(0, timeMs)
+  data.set(rest, timeBytes)
+  return data
+}
 
 /** A log with its model. `records[offset]` is what was appended there, trimmed ones included. */
 class Run {
   readonly waiting: (() => void)[] = []
   readonly disk = new SimDisk({ schedule: run => this.waiting.push(run) })
   readonly random: Prng
+  readonly segmentBytesMax: number
   log: SegmentedLog
   records: Bytes[] = []
   start = 0
@@ -31,13 +44,15 @@ class Run {
 
   constructor(seed: number) {
     this.random = new Prng(seed)
+    this.segmentBytesMax = segmentBytesMaxOf[seed % segmentBytesMaxOf.length]!
     this.log = this.opened(this.noted)
   }
 
   opening(noted: NotedRange | null, disk = this.disk): LogOpening {
     const warm = new WarmSegments(2)
-    const random = this.random
-    return SegmentedLog.open({ disk, directory, map: heapMapper(disk), random, noted, segmentBytesMax, warm })
+    const { random, segmentBytesMax } = this
+    const map = heapMapper(disk)
+    return SegmentedLog.open({ disk, directory, map, random, timeOf, noted, segmentBytesMax, warm })
   }
 
   opened(noted: NotedRange | null): SegmentedLog {
@@ -47,7 +62,12 @@ class Run {
   }
 
   append(count: number, lengthMax: number): void {
-    const batch = Array.from({ length: count }, () => this.random.bytes(this.random.below(lengthMax + 1)))
+    const last = this.records.at(-1)
+    let timeMs = last === undefined ? 100 : timeOf(last)
+    const batch = Array.from({ length: count }, () => {
+      timeMs += Math.max(0, this.random.below(8) - 4)
+      return dataAt(timeMs, this.random.bytes(this.random.below(lengthMax + 1)))
+    })
     assert.equal(this.log.appendBatch(batch), this.records.length)
     this.records.push(...batch)
   }
@@ -137,6 +157,7 @@ class Run {
     const all = log.range(start, next, Number.POSITIVE_INFINITY)
     assert.ok(all.kind === 'records' && all.records.length === next - start)
     for (const [i, data] of all.records.entries()) assert.ok(equalBytes(data, records[start + i]!))
+    this.checkSeek()
     if (next === start) return
     const from = start + this.random.below(next - start)
     const one = log.read(from)
@@ -148,6 +169,19 @@ class Run {
     assert.equal(some.records.length, expectedCount(records.slice(from, to), bytesMax))
     for (const [i, data] of some.records.entries()) assert.ok(equalBytes(data, records[from + i]!))
   }
+
+  /** A time near one that is or was there, by a linear search too. */
+  checkSeek(log = this.log): void {
+    const { records, start, random } = this
+    const some = records[random.below(records.length)]
+    const timeMs = some === undefined ? 100 : timeOf(some) + random.below(5) - 2
+    assert.equal(log.seek(timeMs), linear(records, start, timeMs), `time ${timeMs}`)
+  }
+}
+
+function linear(records: readonly Bytes[], start: number, timeMs: number): number {
+  const found = records.findIndex((data, offset) => offset >= start && timeOf(data) >= timeMs)
+  return found === -1 ? records.length : found
 }
 
 /** How many records a range of `bytesMax` bytes takes. */
@@ -203,7 +237,7 @@ describe('any history of a segmented log', () => {
 /** A log of some segments, all of it noted and synced. */
 function settled(seed: number): Run {
   const run = new Run(seed)
-  while (run.disk.list(directory).length < 7) run.append(1 + run.random.below(8), 200)
+  while (run.disk.list(directory).length < 7) run.append(1 + run.random.below(8), run.segmentBytesMax / 8)
   run.beginSync()
   run.finishSync()
   return run
@@ -251,9 +285,11 @@ describe('a flipped bit', () => {
         const path = `${directory}/${indexes[where % indexes.length]!}`
         run.disk.flipBit(path, where % run.disk.open(path).size(), bit)
         const log = isReopened ? run.opened(run.noted) : run.log
+        for (let i = 0; i < 20; i++) run.checkSeek(log)
         assert.deepEqual(refused(log, run.records), [])
+        for (let i = 0; i < 20; i++) run.checkSeek(log)
       }),
-      { numRuns: 300 },
+      { numRuns: 600 },
     )
   })
 

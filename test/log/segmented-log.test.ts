@@ -63,6 +63,7 @@ function opening(place: Place, options: Partial<SegmentedLogOptions> = {}) {
     ...place,
     directory: 'streams/1',
     random,
+    timeOf: () => 0,
     noted: null,
     segmentBytesMax,
     ...options,

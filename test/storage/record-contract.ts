@@ -116,7 +116,7 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       assert.deepEqual(valuesOf(store.open(1)), named(0, 22))
     })
 
-    it('finds times by bisection', async () => {
+    it('finds times in and behind its files, over a restart and a trim', async () => {
       const state = store.open(1)
       for (let index = 1; index <= 30; index++) at(state, index).append(one, key, some(index, index + 2))
       await state.checkpoint(meta(30))
@@ -125,6 +125,17 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       assert.equal(partitions.seek(one, 7_000), 12)
       assert.equal(partitions.seek(one, 7_001), 14)
       assert.equal(partitions.seek(one, 30_001), 60)
+      await reopen()
+      const again = store.open(1)
+      for (let index = 31; index <= 33; index++)
+        at(again, index).append(one, key, some(2 * index, 2 * index + 2))
+      at(again, 34).trim(one, 5)
+      const found = [0, 3_000, 3_001, 30_000, 30_001, 32_000, 33_000, 33_001]
+      assert.deepEqual(
+        found.map(timeMs => at(again, 34).seek(one, timeMs)),
+        [5, 5, 6, 58, 60, 62, 64, 66],
+      )
+      assert.equal(at(again, 34).seek(other, 0), 0)
     })
 
     it('gives back the room of what was trimmed once a checkpoint says so, and not before', async () => {

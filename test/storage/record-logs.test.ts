@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
+import fc from 'fast-check'
 import { Keys } from '../../src/keyspace/keys.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { Partitions } from '../../src/keyspace/partitions.ts'
@@ -14,6 +15,7 @@ import { Prng } from '../../src/lib/prng.ts'
 import { FileDisk } from '../../src/log/file-disk.ts'
 import { heapMapper, memoryMapper } from '../../src/log/mapped-file.ts'
 import type { Disk } from '../../src/log/ports.ts'
+import { timeIntervalBytes } from '../../src/log/time-index.ts'
 import { WarmSegments } from '../../src/log/warm-segments.ts'
 import { openLogs, type RecordHome, type RecordLogs } from '../../src/storage/record-logs.ts'
 import { scale } from '../lib/scale.ts'
@@ -46,6 +48,8 @@ class Bench {
   logs: RecordLogs
   partitions!: Partitions
   private index = 0
+  /** The log clock. */
+  nowMs = 0
 
   constructor(home: RecordHome) {
     this.home = home
@@ -63,7 +67,7 @@ class Bench {
       }) as RowStore,
     )
     this.partitions = new Partitions(keys)
-    this.begin = () => keys.beginEntry(++this.index, this.index, 1)
+    this.begin = () => keys.beginEntry(++this.index, ++this.nowMs, 1)
   }
 
   private begin: () => void = () => {}
@@ -189,11 +193,118 @@ describe('the logs of many partitions', () => {
     assert.ok(reads.count <= 2 * lookups, `${reads.count} reads`)
     assert.ok(reads.bytes <= 100 * lookups, `${reads.bytes} bytes`)
     assert.ok(descriptors() - before <= 6, `${descriptors() - before} descriptors`)
-    reads.count = 0
-    // A time is found by bisection: a read, or two, for each bit of the number of records.
-    bench.partitions.seek({ stream: 1, partition: 0 }, 5)
-    assert.ok(reads.count <= 2 * Math.ceil(Math.log2(count)), `${reads.count} reads`)
+    reads.count = reads.bytes = 0
+    for (let i = 0; i < lookups; i++) {
+      const append = random.below(100)
+      assert.equal(bench.partitions.seek({ stream: 1, partition: 0 }, append + 1), append * batch)
+    }
+    // One for an interval of the time index, now and then one for the record behind it, and one for the header.
+    assert.ok(reads.count <= 2.2 * lookups, `${reads.count} reads`)
+    assert.ok(reads.bytes <= (timeIntervalBytes + 200) * lookups, `${reads.bytes} bytes`)
     bench.logs.close()
+  })
+})
+
+/** What a history of one partition makes of its times, beside what they are. */
+class TimedBench extends Bench {
+  readonly disk: SimDisk
+  /** Of the records from offset 0 on. */
+  timesMs: number[] = []
+  start = 0
+  private noted: { readonly timesMs: number[]; readonly start: number } = { timesMs: [], start: 0 }
+
+  constructor(random: Prng) {
+    const home = { ...simulatedHome(), random, segmentBytesMax: 20_000, warm: new WarmSegments(2) }
+    super(home)
+    this.disk = home.disk
+  }
+
+  /** `count` records of one time, `laterMs` later than those before. */
+  add(count: number, laterMs: number, valueBytes: number): void {
+    this.nowMs += laterMs - 1
+    const first = this.timesMs.length
+    const records = Array.from({ length: count }, () => record('x'.repeat(valueBytes)))
+    assert.equal(this.append(0, records), first)
+    this.timesMs.push(...records.map(() => this.nowMs))
+  }
+
+  async note(): Promise<void> {
+    const noted = { timesMs: [...this.timesMs], start: this.start }
+    await this.checkpoint()
+    this.noted = noted
+  }
+
+  trim(share: number): void {
+    this.start += Math.floor((this.timesMs.length - this.start) * share)
+    if (this.timesMs.length > 0) this.partitions.trim({ stream: 1, partition: 0 }, this.start)
+  }
+
+  /** The process ends; with `isPowerCut` what was not synced goes with it, indexes torn. */
+  end(isPowerCut: boolean, random: Prng): void {
+    if (isPowerCut) this.disk.crash(random)
+    this.timesMs = [...this.noted.timesMs]
+    this.start = this.noted.start
+    this.restart({ ...this.home, warm: new WarmSegments(2) })
+  }
+
+  check(): void {
+    const { timesMs, start } = this
+    for (const timeMs of new Set([0, 1e15, ...timesMs.flatMap(each => [each - 1, each, each + 1])])) {
+      const linear = timesMs.findIndex((each, offset) => offset >= start && each >= timeMs)
+      const found = this.partitions.seek({ stream: 1, partition: 0 }, Math.max(0, timeMs))
+      assert.equal(found, linear === -1 ? timesMs.length : linear, `time ${timeMs}`)
+    }
+  }
+}
+
+describe('a time', () => {
+  type Step = (bench: TimedBench, random: Prng) => void | Promise<void>
+  const step: fc.Arbitrary<Step> = fc.oneof(
+    {
+      weight: 5,
+      arbitrary: fc
+        .tuple(
+          fc.integer({ min: 1, max: 40 }),
+          fc.integer({ min: 0, max: 3 }),
+          fc.constantFrom(1, 100, 1_000, 9_000),
+        )
+        .map(
+          ([count, laterMs, bytes]): Step =>
+            bench =>
+              bench.add(count, laterMs, bytes),
+        ),
+    },
+    { weight: 3, arbitrary: fc.constant<Step>(bench => bench.note()) },
+    {
+      weight: 1,
+      arbitrary: fc.double({ min: 0, max: 1, noNaN: true }).map(
+        (share): Step =>
+          bench =>
+            bench.trim(share),
+      ),
+    },
+    {
+      weight: 1,
+      arbitrary: fc.boolean().map(
+        (isPowerCut): Step =>
+          (bench, random) =>
+            bench.end(isPowerCut, random),
+      ),
+    },
+  )
+
+  it('is found where a linear search finds it, in files and in memory, over trims, ends and power cuts', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(), fc.array(step, { minLength: 3, maxLength: 20 }), async (seed, steps) => {
+        const random = new Prng(seed)
+        const bench = new TimedBench(random)
+        for (const next of steps) {
+          await next(bench, random)
+          bench.check()
+        }
+      }),
+      { numRuns: scale(150, 1_500), endOnFailure: true },
+    )
   })
 })
 
@@ -271,6 +382,8 @@ describe('a full disk', () => {
     assert.equal(bench.valueAt(0, 599), nameOf(599))
     // Behind what is in files, among what waits.
     assert.equal(bench.partitions.trim(id, 590), 590)
+    // The files still begin before it, and so does what waits.
+    assert.deepEqual([bench.partitions.seek(id, 1), bench.partitions.seek(id, 5)], [590, 590])
     const before = home.disk.freeBytes()
     await bench.checkpoint()
     for (let i = 0; i < 40; i++) await new Promise(resolve => setImmediate(resolve))
