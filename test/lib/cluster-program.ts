@@ -1,7 +1,8 @@
 /**
  * The program under test, compiled from the sources as they are now. Real nodes run what users run (plain JavaScript, its
  * worker threads and child processes included), but not `dist/`: that may be older than the sources, or be in use by a
- * cluster of the person at this machine. The result is kept under node_modules/.cache, named after the sources.
+ * cluster of the person at this machine. The result is kept under node_modules/.cache, named after the sources. A run of
+ * the tests has compiled it already, into few files (bundle.mjs), and says where.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -22,7 +23,7 @@ const cache = join(root, 'node_modules', '.cache', 'roundhouse-cluster')
 /** Older programs that nobody used for so long are removed, ms. */
 const unusedMsMax = 3_600_000
 
-let program: string | null = null
+let program = process.env.TEST_PROGRAM ?? null
 
 /** Path of the compiled `main.js`. */
 export function programPath(): string {
