@@ -6,7 +6,7 @@
  *     node_modules/.cache/roundhouse-tests/run-XXXXXX/
  *       package.json            as the program looks for it, two folders above itself
  *       dist/program/main.js    … and its worker threads and child processes beside it
- *       dist/tests/*.js         a file for each test file, and what they share
+ *       dist/tests/*.js         a file for each test file and each program that tests start, and what they share
  *
  * Sources are as they were when the run began. Stacks and places of failures name them, by source maps; paths that a test
  * makes from `import.meta` are those of its source. Packages stay outside: they are what is installed.
@@ -22,6 +22,16 @@ const cache = join(root, 'node_modules', '.cache', 'roundhouse-tests')
 const unusedMsMax = 6 * 3_600_000
 /** Started by the program, by their names beside its own file. */
 const threads = ['src/storage/state-worker.ts', 'src/storage/state-scrub-child.ts']
+
+/** Started by tests (lib/program.ts). */
+const programs = [
+  'src/history/main.ts',
+  'test/bench/suites/main.ts',
+  'test/cli/fake-node-program.ts',
+  'test/storage/data-directory-child.ts',
+  'test/storage/journal-child.ts',
+  'test/storage/state-child.ts',
+]
 
 /** A test's own place is that of its source: fixtures, programs and sources that it reads are found from there. */
 const placesOfTests = {
@@ -39,7 +49,7 @@ const placesOfTests = {
 }
 
 /**
- * Compiles the program and these test files; `sources` gives the source of each compiled file. What was made goes when the
+ * Compiles the program and these test files into `directory`; `sources` gives the source of each compiled file. What was made goes when the
  * process does. Rejects, the mistakes told on stderr, where sources can't be compiled.
  */
 export async function bundle(files) {
@@ -60,15 +70,15 @@ export async function bundle(files) {
       ...{ format: 'esm', platform: 'node', target: 'node20' },
       ...{ sourcemap: true, sourcesContent: false, logLevel: 'error' },
     })
-  const flat = file => relative(root, file).replace(/\.ts$/, '').replaceAll(sep, '.')
-  const named = files.map(file => ({ in: file, out: flat(file) }))
+  const flat = file => ({ in: file, out: relative(root, resolve(root, file)).replace(/\.ts$/, '').replaceAll(sep, '.') })
+  const named = files.map(flat)
   const beside = threads.map(file => ({ in: file, out: file.replace(/^.*\/|\.ts$/g, '') }))
   await Promise.all([
     compile('program', [{ in: 'src/main.ts', out: 'main' }, ...beside]),
-    compile('tests', [...named, ...beside]),
+    compile('tests', [...named, ...programs.map(flat), ...beside]),
   ])
   return {
-    program: join(home, 'dist', 'program', 'main.js'),
+    directory: join(home, 'dist'),
     sources: new Map(named.map(each => [join(home, 'dist', 'tests', `${each.out}.js`), each.in])),
   }
 }

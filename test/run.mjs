@@ -37,7 +37,7 @@ const place = file => (longest.indexOf(relative(root, file)) + longest.length + 
 
 for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP']) process.once(name, () => process.exit(1))
 const compiled = await bundle(files).catch(() => process.exit(1))
-process.env.TEST_PROGRAM = compiled.program
+process.env.TEST_BUILD = compiled.directory
 
 const totals = new Map()
 const failed = []

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { describe, it } from 'node:test'
+import { programArguments } from '../lib/program.ts'
 import type { Facts } from './suites/facts.ts'
 import { factsNow } from './suites/facts.ts'
 import { cellText, kneeOf, kneeText, sectionOf, tableText } from './suites/markdown.ts'
@@ -180,7 +181,7 @@ describe('npm run bench', () => {
   const root = resolve(import.meta.dirname, '../..')
   const main = join(root, 'test/bench/suites/main.ts')
   const bench = (...args: string[]) =>
-    spawnSync(process.execPath, ['--import', 'tsx', main, ...args], { cwd: root, encoding: 'utf8' })
+    spawnSync(process.execPath, [...programArguments(main), ...args], { cwd: root, encoding: 'utf8' })
 
   it('names its suites, and what it does not understand', () => {
     const help = bench('--help')

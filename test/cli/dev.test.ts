@@ -12,9 +12,10 @@ import { socketPath } from '../../src/cli/dev-socket.ts'
 import { devStartVerb } from '../../src/cli/dev-start.ts'
 import { Lines, LogFile } from '../../src/cli/log-file.ts'
 import { pause } from '../../src/cli/shell.ts'
+import { programArguments } from '../lib/program.ts'
 import { type FakeShell, fakeNode, fakeShell } from './fake-cluster.ts'
 
-const program = [process.execPath, '--import', 'tsx', resolve(import.meta.dirname, 'fake-node-program.ts')]
+const program = [process.execPath, ...programArguments(resolve(import.meta.dirname, 'fake-node-program.ts'))]
 const root = mkdtempSync(join(tmpdir(), 'roundhouse-dev-'))
 /** For one step. A node starts within 2 s; a busy machine may need many times that. */
 const deadlineMs = 30_000

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { after, describe, it } from 'node:test'
+import { programArguments } from '../lib/program.ts'
 
 const main = resolve(import.meta.dirname, '../../src/history/main.ts')
 const folder = mkdtempSync(join(tmpdir(), 'roundhouse-history-'))
@@ -11,7 +12,7 @@ after(() => rmSync(folder, { recursive: true }))
 
 function run(args: string[], input = ''): Promise<{ code: number | null; out: string; err: string }> {
   return new Promise((resolved, rejected) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', main, ...args], { stdio: 'pipe' })
+    const child = spawn(process.execPath, [...programArguments(main), ...args], { stdio: 'pipe' })
     let out = ''
     let err = ''
     child.stdout.on('data', data => {

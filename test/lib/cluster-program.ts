@@ -17,13 +17,14 @@ import {
   statSync,
 } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { compiledMain } from './program.ts'
 
 const root = resolve(import.meta.dirname, '../..')
 const cache = join(root, 'node_modules', '.cache', 'roundhouse-cluster')
 /** Older programs that nobody used for so long are removed, ms. */
 const unusedMsMax = 3_600_000
 
-let program = process.env.TEST_PROGRAM ?? null
+let program: string | null = compiledMain
 
 /** Path of the compiled `main.js`. */
 export function programPath(): string {

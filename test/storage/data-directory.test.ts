@@ -23,6 +23,7 @@ import { isError } from '../../src/errors.ts'
 import { lockDirectory } from '../../src/lib/directory-lock.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { openDataDirectory, parseIdentity } from '../../src/storage/data-directory.ts'
+import { programArguments } from '../lib/program.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'data-'))
 const random = { next: Math.random, below: () => 0, bytes: (length: number) => randomBytes(length) }
@@ -87,7 +88,7 @@ interface Child {
 
 async function start(wrapper: readonly string[] = []): Promise<Child> {
   const entry = join(import.meta.dirname, 'data-directory-child.ts')
-  const [command, ...args] = [...wrapper, process.execPath, '--import', 'tsx', entry]
+  const [command, ...args] = [...wrapper, process.execPath, ...programArguments(entry)]
   const spawned = spawn(command!, args, { stdio: ['pipe', 'pipe', 'inherit'] })
   const lines = createInterface({ input: spawned.stdout })[Symbol.asyncIterator]()
   const ended = new Promise<void>(settle => spawned.once('close', () => settle()))

@@ -9,6 +9,7 @@ import { deferred } from '../../src/lib/deferred.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { FileDisk } from '../../src/log/file-disk.ts'
 import { Journal } from '../../src/storage/journal.ts'
+import { programArguments } from '../lib/program.ts'
 import { entryOf, killOptions } from './journal-kill-batches.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'journal-'))
@@ -17,7 +18,7 @@ after(() => rmSync(root, { recursive: true }))
 /** Runs a writer from batch `from` on, kills it with -9 at about its `count`th; returns the last acknowledged batch. */
 async function writeAndKill(from: number, count: number): Promise<number> {
   const script = join(import.meta.dirname, 'journal-child.ts')
-  const child = spawn(process.execPath, ['--import', 'tsx', script, root, String(from)], {
+  const child = spawn(process.execPath, [...programArguments(script), root, String(from)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let printed = ''

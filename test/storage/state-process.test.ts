@@ -13,6 +13,7 @@ import { Prng } from '../../src/lib/prng.ts'
 import type { ReplicaState } from '../../src/shard/ports.ts'
 import { LmdbStateStore } from '../../src/storage/lmdb-state.ts'
 import { scrubState } from '../../src/storage/state-scrub.ts'
+import { programArguments } from '../lib/program.ts'
 import { fixedValue, rowAt, rowCount, rowKey } from './state-child.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'state-process-'))
@@ -28,7 +29,7 @@ interface Child {
 
 function start(args: readonly string[], env: NodeJS.ProcessEnv = {}): Child {
   const entry = join(import.meta.dirname, 'state-child.ts')
-  const child = spawn(process.execPath, ['--import', 'tsx', entry, ...args], {
+  const child = spawn(process.execPath, [...programArguments(entry), ...args], {
     stdio: ['ignore', 'pipe', 'ignore'],
     env: { ...process.env, ...env },
   })
