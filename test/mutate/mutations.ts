@@ -409,6 +409,20 @@ export const mutations: readonly Mutation[] = [
     replace: 'if (commands.length < 1 && reply',
   },
   {
+    name: 'time-in-files-only',
+    why: 'A time that begins among the records that wait for a write is looked for in the files: who asks gets earlier ones.',
+    file: 'src/storage/record-logs.ts',
+    find: 'waiting > 0 || segments === null',
+    replace: 'segments === null',
+  },
+  {
+    name: 'time-in-the-last-file',
+    why: 'A time is looked for in the newest file whatever the others begin with: who asks misses records.',
+    file: 'src/log/segmented-log.ts',
+    find: 'each => each.firstMs < timeMs',
+    replace: '() => true',
+  },
+  {
     name: 'trim-goes-back',
     why: 'A trim to an offset that is gone already brings the start of a partition back.',
     file: 'src/keyspace/partitions.ts',
