@@ -346,6 +346,9 @@ describe('a start behind kill -9', () => {
       bench.restart({ ...home, warm: new WarmSegments(), segmentBytesMax: 2 ** 20 })
       for (let offset = 0; offset < 12_000; offset += 499)
         assert.equal(bench.valueAt(0, offset), nameOf(offset))
+      // Each append was of a time of its own.
+      for (let round = 0; round < 12; round++)
+        assert.equal(bench.partitions.seek({ stream: 1, partition: 0 }, round + 1), round * 1_000)
       assert.equal(bench.append(0, some(12_000, 12_001)), 12_000)
       await bench.checkpoint()
       bench.restart()
