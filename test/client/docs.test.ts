@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { pathToFileURL } from 'node:url'
+import { tsImport } from 'tsx/esm/api'
 import { commands } from '../../src/client/table.ts'
 import { startCluster } from '../../src/testing.ts'
 
@@ -56,7 +57,7 @@ describe('the page about the client, docs/client.md', () => {
       assert.ok(checks >= 25, `${checks} checks`)
       const path = join(directory, 'page.mts')
       writeFileSync(path, program)
-      await import(pathToFileURL(path).href)
+      await tsImport(pathToFileURL(path).href, import.meta.url)
     } finally {
       await cluster.stop()
     }

@@ -139,11 +139,15 @@ class Pipe {
   }
 }
 
-async function leaderOf(door: LogClient, stream = ''): Promise<number> {
-  const { servers } = await promised<GetServersResponse>(done =>
-    door.getServers({ stream, partition: 0 }, done),
-  )
-  return servers.findIndex(each => each.isLeader)
+/** Of a stream that was made just now, a node may not know who leads it. */
+function leaderOf(door: LogClient, stream = ''): Promise<number> {
+  return eventually('its leader is known', 20_000, async () => {
+    const { servers } = await promised<GetServersResponse>(done =>
+      door.getServers({ stream, partition: 0 }, done),
+    )
+    const leader = servers.findIndex(each => each.isLeader)
+    return leader === -1 ? null : leader
+  })
 }
 
 describe('a stream on real nodes', () => {

@@ -7,7 +7,7 @@ import { scale } from '../lib/scale.ts'
 /** How far a TTL may be off, ms. What a call takes on a busy machine comes on top, measured for each call. */
 const ttlErrorMsMax = 100
 const soon = () => Date.now() + 20_000
-const frozenMs = scale(8_000, 60_000)
+const frozenMs = scale(5_000, 60_000)
 const keysPerClient = scale(12, 1_600)
 
 describe('a frozen node', () => {

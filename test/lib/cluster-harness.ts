@@ -83,16 +83,21 @@ export class Cluster {
     return this.client.status(node.address)
   }
 
-  /** Waits until every node that can answer says that all is in place; the answer is the first node's status. */
+  /**
+   * Waits until every node that can answer says that all is in place; the answer is the first node's status. While one does not
+   * say so the others are not asked: a status of many shards is work, for the nodes as for who reads it.
+   */
   async settled(withinMs = 40_000): Promise<StatusResponse> {
     const members = this.awake.length
     return await eventually('the cluster is in place', withinMs, async () => {
-      const all = await Promise.all(this.awake.map(node => this.status(node)))
-      for (const status of all) {
+      let first: StatusResponse | null = null
+      for (const node of this.awake) {
+        const status = await this.status(node)
         const trouble = unsettled(status, members)
-        if (trouble !== null) throw new Error(trouble)
+        if (trouble !== null) throw new Error(`${node.id}: ${trouble}`)
+        first ??= status
       }
-      return all[0]!
+      return first
     })
   }
 

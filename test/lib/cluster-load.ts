@@ -10,7 +10,7 @@ import type { Client, Session } from './cluster-client.ts'
 import { scale } from './scale.ts'
 
 /** Between two calls of a client: the machine has other tests to run at the same time. */
-const thinkMs = scale(30, 0)
+const thinkMs = scale(60, 0)
 /** A client gives up after this: far more than any failure may last. */
 const patienceMs = 60_000
 /** Of the mistakes found, so many are told. */

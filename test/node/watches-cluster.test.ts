@@ -127,7 +127,7 @@ describe('watches on a cluster', () => {
     return made
   }
   before(async () => {
-    cluster = await startCluster({ nodes: 4, shardCount: 8 })
+    cluster = await startCluster({ nodes: 4, shardCount: 8, settings: { cleanup_interval: '500ms' } })
     client = await connect({ addresses: cluster.addresses, timeout: 20_000 })
   })
   after(async () => {

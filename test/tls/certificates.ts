@@ -1,6 +1,6 @@
 /** Certificates for tests: certs.sh writes most of them, openssl the odd ones. */
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { CertificateFiles } from '../../src/lib/certificates.ts'
@@ -34,11 +34,14 @@ export interface Oddity {
 export class CertificateDirectory {
   readonly path: string = emptyDirectory()
 
-  constructor(...names: string[]) {
-    this.make(...names)
+  /** Makes these names; without any those that certs.sh makes by itself. Or begins with what another directory has. */
+  constructor(...from: readonly string[] | [CertificateDirectory]) {
+    const [first] = from
+    if (first instanceof CertificateDirectory) cpSync(first.path, this.path, { recursive: true })
+    else this.make(...(from as readonly string[]))
   }
 
-  make(...args: string[]): string {
+  make(...args: readonly string[]): string {
     return execFileSync(certsProgram, ['--dir', this.path, ...args], { encoding: 'utf8' })
   }
 

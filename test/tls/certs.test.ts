@@ -12,17 +12,19 @@ const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8)
 const run = (...args: string[]) => spawnSync(certsProgram, args, { encoding: 'utf8' })
 
 describe('certs.sh', () => {
+  /** Made once; who changes something does it in a copy. */
+  const made = new CertificateDirectory()
+
   it('writes a CA, four nodes, two clients and an admin, each for what it is', () => {
-    const home = new CertificateDirectory()
     const names = ['admin', 'ca', 'node1', 'node2', 'node3', 'node4', 'nobody', 'root']
     assert.deepEqual(
-      readdirSync(home.path).sort(),
+      readdirSync(made.path).sort(),
       names.flatMap(name => [`${name}.crt`, `${name}.key`]).sort(),
     )
-    const ca = certificate(home, 'ca')
+    const ca = certificate(made, 'ca')
     assert.equal(ca.ca, true)
     for (const name of names.filter(each => each !== 'ca')) {
-      const issued = certificate(home, name)
+      const issued = certificate(made, name)
       assert.ok(isIssuedBy([issued], [ca]), name)
       assert.equal(issued.ca, false)
       const isNode = name.startsWith('node')
@@ -52,7 +54,7 @@ describe('certs.sh', () => {
   })
 
   it('keeps what is good and says so', () => {
-    const home = new CertificateDirectory()
+    const home = new CertificateDirectory(made)
     const contents = () => readdirSync(home.path).map(name => readFileSync(home.file(name), 'utf8'))
     const before = contents()
     assert.equal(home.make(), `0 made, 8 kept in ${home.path}/\n`)
@@ -60,7 +62,7 @@ describe('certs.sh', () => {
   })
 
   it('adds names, with the host names that go with them, and looks after them from then on', () => {
-    const home = new CertificateDirectory()
+    const home = new CertificateDirectory(made)
     const said = home.make('node5=10.0.0.5,n5.lan,fd00::5', 'client:ada', 'admin:bob')
     assert.match(
       said,
@@ -80,7 +82,7 @@ describe('certs.sh', () => {
   })
 
   it('renews what expired or will soon, and mends what does not fit, with the reason', () => {
-    const home = new CertificateDirectory()
+    const home = new CertificateDirectory(made)
     home.issue({ name: 'node1', subject: '/O=Roundhouse/OU=node/CN=node1', days: -1 })
     home.issue({ name: 'node2', subject: '/O=Roundhouse/OU=node/CN=node2', days: 5 })
     writeFileSync(home.file('node3.crt'), 'nonsense')
@@ -95,7 +97,7 @@ describe('certs.sh', () => {
   })
 
   it('does not make a node of a person, sign without its key, or touch what others made', () => {
-    const home = new CertificateDirectory()
+    const home = new CertificateDirectory(made)
     assert.match(
       run('--dir', home.path, 'root').stderr,
       /root\.crt is of the kind client, not node: remove it first/,

@@ -53,7 +53,7 @@ describe('certificates that change on disk', () => {
   let server: TlsServer
   let serial: string
   before(async () => {
-    home = new CertificateDirectory()
+    home = new CertificateDirectory('node1', 'node2', 'client:root')
     server = await startTlsServer('node1', home.of('node1'))
     serial = await serialOf(server.port)
   })
@@ -137,7 +137,7 @@ describe('certificates that change on disk', () => {
   })
 
   it('decide from then on which callers are let in, and those inside stay', async () => {
-    const abroad = new CertificateDirectory()
+    const abroad = new CertificateDirectory('node1', 'client:root')
     const at = await startTlsServer('node1', home.of('node1'))
     const options = { 'grpc.use_local_subchannel_pool': 1 }
     const inside = new ClusterNodeClient(at.address, callerCredentials(home.of('root')), options)
@@ -165,7 +165,7 @@ describe('certificates that change on disk', () => {
 
 describe('links between nodes with TLS', () => {
   it('go on over new certificates and re-dial with them, and tell why one does not come about', async () => {
-    const home = new CertificateDirectory()
+    const home = new CertificateDirectory('node1', 'node2')
     const server = await startTlsServer('node1', home.of('node1'))
     const files = { nodeId: 'node2', server: home.of('node2'), peer: home.of('node2') }
     const log: LogLine[] = []
@@ -230,7 +230,7 @@ describe('links between nodes with TLS', () => {
 
 describe('a call that is forwarded', () => {
   it('by a node that the other does not accept is one that did not arrive: its client has nothing to mend', async () => {
-    const home = new CertificateDirectory()
+    const home = new CertificateDirectory('node1', 'client:root')
     const server = await startTlsServer('node1', home.of('node1'))
     const none = { cert: '', key: '', ca: home.file('ca.crt') }
     for (const [files, why] of [
