@@ -49,9 +49,14 @@ const flagSession = 1
 const sessionIdBytes = 16
 
 export function encodeEnvelope(envelope: Envelope): Bytes {
+  const writer = new ByteWriter(envelopeBytes(envelope))
+  writeEnvelope(writer, envelope)
+  return writer.finish()
+}
+
+export function writeEnvelope(writer: ByteWriter, envelope: Envelope): void {
   const { session, operations } = envelope
-  assert(operations.length <= limits.operationsMax, `${operations.length} operations in one entry`)
-  const writer = new ByteWriter(sizeHint(envelope))
+  assert(operations.length <= limits.operationsMax, 'more operations than an entry may have')
   writer.byte(version)
   writer.byte(session === null ? 0 : flagSession)
   writer.varint(envelope.timestampMs)
@@ -67,10 +72,10 @@ export function encodeEnvelope(envelope: Envelope): Bytes {
     writer.varint(args.length)
     for (const arg of args) writer.sized(arg)
   }
-  return writer.finish()
 }
 
-function sizeHint(envelope: Envelope): number {
+/** About what it will take, never less. */
+export function envelopeBytes(envelope: Envelope): number {
   let bytes = 48
   for (const { command, args } of envelope.operations) {
     bytes += command.length + 6

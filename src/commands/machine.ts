@@ -5,7 +5,7 @@ import { limits } from '../keyspace/limits.ts'
 import { Overlay } from '../keyspace/overlay.ts'
 import type { RowStore } from '../keyspace/row-store.ts'
 import { prefixes, readNumber, systemRows, writeNumber } from '../keyspace/rows.ts'
-import { assert } from '../lib/assert.ts'
+import { assert, BrokenInvariant } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { type Answer, decodeAnswer, encodeAnswer } from './answer.ts'
 import { clock } from './clock.ts'
@@ -88,7 +88,9 @@ export class StateMachine {
    * without operations. Throws UNSUPPORTED_ENTRY or CORRUPT, and then has changed nothing.
    */
   apply(index: number, bytes: Bytes, term = 0): Applied {
-    assert(index > this.lastRevision, `entry ${index} applied after ${this.lastRevision}`)
+    // Applied by the million: no message is made before it is needed.
+    if (index <= this.lastRevision)
+      throw new BrokenInvariant(`entry ${index} applied after ${this.lastRevision}`)
     const envelope = bytes.byteLength === 0 ? null : decodeEnvelope(bytes)
     const nowMs = Math.max(this.clockMs, envelope?.timestampMs ?? 0)
     this.keyspace.beginEntry(index, nowMs, term)
@@ -96,21 +98,23 @@ export class StateMachine {
       envelope === null
         ? { kind: 'replies', replies: [], revision: index, isDuplicate: false }
         : this.applyEnvelope(index, envelope, nowMs)
+    this.changes?.begin(index, nowMs, envelope?.operations[0]?.command === sweep.name)
+    this.commit()
+    // No command reads or writes this row: it need not go by the overlay.
     const row = new Uint8Array(16)
     writeNumber(row, 0, nowMs)
     writeNumber(row, 8, index)
-    this.rows.put(systemRows.clock, row)
-    this.changes?.begin(index, nowMs, envelope?.operations[0]?.command === sweep.name)
-    this.commit()
+    this.base.put(systemRows.clock, row)
     this.clockMs = nowMs
     this.lastRevision = index
     return applied
   }
 
   private applyEnvelope(index: number, { operations, session }: Envelope, nowMs: number): Applied {
-    const commands = operations.map(({ command }) => this.commandOf(command))
+    const commands: Command[] = []
+    for (const { command } of operations) commands.push(this.commandOf(command))
     if (commands.includes(verify)) this.markedRevision = index
-    if (session === null) return { ...this.run(index, commands, operations), isDuplicate: false }
+    if (session === null) return this.run(index, commands, operations)
     const check = this.keyspace.sessions.check(session, nowMs)
     switch (check.kind) {
       case 'refused':
@@ -118,9 +122,9 @@ export class StateMachine {
       case 'repeated':
         return { ...decodeAnswer(check.answer), isDuplicate: true }
       case 'new': {
-        const answer = this.run(index, commands, operations)
-        this.keyspace.sessions.keep(session, nowMs, encodeAnswer(answer))
-        return { ...answer, isDuplicate: false }
+        const applied = this.run(index, commands, operations)
+        this.keyspace.sessions.keep(session, nowMs, encodeAnswer(applied))
+        return applied
       }
     }
   }
@@ -132,11 +136,12 @@ export class StateMachine {
   }
 
   /** All or none: a refusal discards what the operations before it wrote. */
-  private run(index: number, commands: readonly Command[], operations: readonly Operation[]): Answer {
+  private run(index: number, commands: readonly Command[], operations: readonly Operation[]): Applied {
     const replies: Reply[] = []
     try {
       let bytes = 0
-      for (const [i, command] of commands.entries()) {
+      for (let i = 0; i < commands.length; i++) {
+        const command = commands[i]!
         if (command.mayBeAtomic === false && (commands.length > 1 || command.access === 'read'))
           throw new RoundhouseError('INVALID_ARGUMENT', {
             what: `${command.name} in an entry`,
@@ -148,8 +153,9 @@ export class StateMachine {
           throw new RoundhouseError('CONDITION_NOT_MET', { operation: i + 1, command: command.name })
         replies.push(reply)
         // Each reply is bounded by its command; here, all of them together.
+        if (commands.length === 1) continue
         bytes += bytesOf(reply)
-        if (commands.length > 1 && bytes > limits.replyBytesMax)
+        if (bytes > limits.replyBytesMax)
           throw new RoundhouseError('REPLY_TOO_LARGE', {
             max: limits.replyBytesMax,
             hint: 'read outside of it',
@@ -159,9 +165,9 @@ export class StateMachine {
       this.rows.discard()
       // A row that can't be read is no refusal: the others can read theirs. This replica must stop.
       if (!isError(error) || error.code === 'CORRUPT' || error.code === 'STORAGE_FAILED') throw error
-      return { kind: 'refused', error, operation: replies.length, revision: index }
+      return { kind: 'refused', error, operation: replies.length, revision: index, isDuplicate: false }
     }
-    return { kind: 'replies', replies, revision: index }
+    return { kind: 'replies', replies, revision: index, isDuplicate: false }
   }
 
   private commit(): void {

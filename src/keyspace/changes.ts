@@ -68,8 +68,8 @@ interface Slot {
   readonly kind: ChangeKind
   readonly type: ValueType
   readonly timeMs: number
-  /** The row's value, which holds the string's. */
-  readonly header: Bytes | null
+  /** The row's value, which holds the string's; null once it is given up. */
+  header: Bytes | null
 }
 
 export interface FoundChanges {
@@ -191,8 +191,8 @@ export class ChangeRing {
       const slot = this.at(this.valued)
       if (slot.index === newest) break
       if (slot.header === null) continue
-      this.slots[this.valued & (this.slots.length - 1)] = { ...slot, header: null }
       this.bytes -= slot.header.byteLength
+      slot.header = null
     }
     while (this.bytes > this.bytesMax || this.next - this.first > changeLimits.changesMax) {
       const slot = this.at(this.first)

@@ -1,4 +1,5 @@
 import { RoundhouseError } from '../errors.ts'
+import { Arena } from '../lib/arena.ts'
 import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
 import { limits } from './limits.ts'
 import type { RowStore } from './row-store.ts'
@@ -45,6 +46,8 @@ export class Keys {
   term = 0
   /** Collections born in the entry that is being applied. */
   private births = 0
+  /** Headers are made in the order of the entries, and go with a checkpoint, or as the oldest of the changes. */
+  private readonly arena = new Arena()
 
   constructor(rows: RowStore) {
     this.rows = rows
@@ -128,7 +131,7 @@ export class Keys {
       header.expiresAtMs = expiresAtMs
     }
     header.revision = revision
-    this.rows.put(prefixes.header + name, encodeHeader(header))
+    this.rows.put(prefixes.header + name, encodeHeader(header, this.arena))
   }
 
   /** O(1) for a collection of any size: its elements become garbage. */

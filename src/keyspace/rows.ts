@@ -1,4 +1,5 @@
-import { assert } from '../lib/assert.ts'
+import type { Arena } from '../lib/arena.ts'
+import { assert, BrokenInvariant } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { RowStore } from './row-store.ts'
 
@@ -109,7 +110,8 @@ export function readUint32(bytes: Bytes, position: number): number {
 
 /** A safe integer ≥ 0 in eight bytes, big-endian. */
 export function writeNumber(bytes: Uint8Array, position: number, value: number): void {
-  assert(Number.isSafeInteger(value) && value >= 0, `${value} in a row`)
+  // Written by the million: no message is made before it is needed.
+  if (!(Number.isSafeInteger(value) && value >= 0)) throw new BrokenInvariant(`${value} in a row`)
   writeUint32(bytes, position, Math.floor(value / 2 ** 32))
   writeUint32(bytes, position + 4, value % 2 ** 32)
 }
@@ -216,10 +218,11 @@ const generationBytes = 12
 /** What follows the generation. */
 const bodyBytes = { hash: 4 + 4 + 8, list: 8 + 8, set: 4, zset: 4 + 8 + 8 } as const
 
-export function encodeHeader(header: Header): Bytes {
+/** `arena`: where to take the bytes from. */
+export function encodeHeader(header: Header, arena: Arena | null = null): Bytes {
   const length = header.type === 'string' ? header.value.byteLength : generationBytes + bodyBytes[header.type]
   const start = fixedBytes + (header.expiresAtMs === null ? 0 : 8)
-  const bytes = new Uint8Array(start + length)
+  const bytes = arena === null ? new Uint8Array(start + length) : arena.take(start + length)
   bytes[0] = typeBytes[header.type]
   bytes[1] = header.expiresAtMs === null ? 0 : flagExpires
   writeNumber(bytes, 2, header.revision)

@@ -26,6 +26,7 @@ export class ByteWriter {
     if (this.length + bytes <= this.bytes.byteLength) return
     const grown = new Uint8Array(Math.max(this.bytes.byteLength * 2, this.length + bytes))
     grown.set(this.bytes.subarray(0, this.length))
+    if (this.bytes.byteLength === spareBytes) spare = this.bytes
     this.bytes = grown
   }
 

@@ -1,7 +1,7 @@
 /**
  * The real disk: `Disk` over node:fs below one root directory.
  *
- * Everything is synchronous but `commit`, whose writev and fdatasync run on libuv's threads. Reads and writes go on
+ * Everything is synchronous but `commit`, whose fdatasync, and whose writev of much, run on libuv's threads. Reads and writes go on
  * until all bytes are through: the kernel may do less than it was asked for, at the end of a file or on a signal.
  * Nothing is retried after an error: Linux forgets the dirty pages of a failed fdatasync, so a second one that succeeds
  * proves nothing (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
@@ -29,6 +29,7 @@ import {
   unlinkSync,
   writeSync,
   writev,
+  writevSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { assert } from '../lib/assert.ts'
@@ -37,6 +38,13 @@ import type { Disk, File } from './ports.ts'
 
 /** The kernel takes at most this many pieces in one writev (IOV_MAX on Linux and macOS). */
 const piecesMax = 1024
+/**
+ * A commit of no more is copied into the page cache by the calling thread: that takes some microseconds, and a hop to a thread and
+ * back a hundred, which whoever waits for the commit would wait, too. It does not wait for the device: none of the file's
+ * pages is on its way there, because a file has one commit at a time. (Where the kernel makes it wait for all that, the
+ * node is as one that is frozen, and its peers take over.)
+ */
+const hereBytesMax = 64 * 1024
 
 export class FileDisk implements Disk {
   private readonly root: string
@@ -190,7 +198,18 @@ class DiskFile implements File {
         else writeFrom(at + count, dropBytes(rest, count))
       })
     }
-    writeFrom(position, withoutEmpty(chunks))
+    const pieces = withoutEmpty(chunks)
+    const bytes = pieces.reduce((sum, { byteLength }) => sum + byteLength, 0)
+    if (bytes > hereBytesMax || pieces.length > piecesMax) {
+      writeFrom(position, pieces)
+      return
+    }
+    try {
+      const count = bytes === 0 ? 0 : writevSync(this.descriptor, pieces, position)
+      writeFrom(position + count, dropBytes(pieces, count))
+    } catch (error) {
+      setImmediate(finish, error as Error)
+    }
   }
 
   close(): void {

@@ -44,7 +44,7 @@ export interface File {
   /** fdatasync. A failure is final: the caller must stop, never try again. */
   sync(): void
   /**
-   * Writes `chunks` one after another from `position`, then fdatasync, off the main thread. `done` gets null when all of it
+   * Writes `chunks` one after another from `position`, then fdatasync, which is off the main thread. `done` gets null when all of it
    * is on the platter. At most one commit a file is under way. A failure is final, as for `sync`.
    */
   commit(position: number, chunks: readonly Bytes[], done: (error: Error | null) => void): void

@@ -10,8 +10,8 @@ import {
 } from '../commands/machine.ts'
 import { isError, RoundhouseError } from '../errors.ts'
 import { ChangeRing } from '../keyspace/changes.ts'
-import { assert } from '../lib/assert.ts'
-import { type Bytes, fromLatin1 } from '../lib/bytes.ts'
+import { assert, BrokenInvariant } from '../lib/assert.ts'
+import { type Bytes, emptyBytes, fromLatin1 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Random } from '../lib/prng.ts'
 import { type Config, type ProposeResult, productionConfig } from '../raft/raft.ts'
@@ -26,6 +26,7 @@ import {
   nextConfiguration,
   nodesOf,
 } from './configuration.ts'
+import { EntryWriter } from './entry-writer.ts'
 import type { Journal, ReplicaState, RowsDigest } from './ports.ts'
 import type { Read, Settled, Write } from './proposal.ts'
 import { RaftStorage } from './raft-storage.ts'
@@ -109,7 +110,7 @@ function nodeIsFull(): RoundhouseError {
 /** A write and the bytes of its entry. */
 interface Made {
   readonly write: Write
-  readonly data: Bytes
+  data: Bytes
 }
 
 const bytesOf = (made: readonly Made[]) => made.reduce((sum, { data }) => sum + data.byteLength, 0)
@@ -375,6 +376,7 @@ export class Replica {
       // Nothing is applied meanwhile and the turn is short: one stamp serves all of them.
       const stampMs = this.stampMs(this.options.clock)
       const made: Made[] = []
+      const entries = new EntryWriter()
       let { bytesLeft } = room
       for (const write of writes) {
         if (isOutOfRoom && !this.frees(write)) {
@@ -382,12 +384,14 @@ export class Replica {
           write.settle({ ok: false, error, isDefinite: true })
         } else if (bytesLeft <= 0) write.settle({ ok: false, error: nodeIsFull(), isDefinite: true })
         else {
-          const data = this.entryOf(write, stampMs)
-          if (data === null) continue
-          bytesLeft -= data.byteLength
-          made.push({ write, data })
+          const bytes = this.writeEntry(entries, write, stampMs)
+          if (bytes === null) continue
+          bytesLeft -= bytes
+          made.push({ write, data: emptyBytes })
         }
       }
+      const written = entries.finish()
+      for (let i = 0; i < made.length; i++) made[i]!.data = written[i]!
       const before = this.raft.uncommittedBytes
       if (made.length > 0) this.proposeMade(made)
       room.bytesLeft -= this.raft.uncommittedBytes - before
@@ -422,10 +426,10 @@ export class Replica {
   }
 
   /**
-   * What Raft is to carry for a write; null where the write is settled instead. One stamp for the entry and for what
-   * `prepare` makes absolute: a TTL counts from the moment that the log notes.
+   * Writes what Raft is to carry for a write, and answers its bytes; null where the write is settled instead. One stamp for the
+   * entry and for what `prepare` makes absolute: a TTL counts from the moment that the log notes.
    */
-  private entryOf(write: Write, timestampMs: number | null): Bytes | null {
+  private writeEntry(entries: EntryWriter, write: Write, timestampMs: number | null): number | null {
     try {
       const { random, table } = this.options
       if (timestampMs === null) {
@@ -434,10 +438,10 @@ export class Replica {
       }
       const operations = write.operations.map(operation => {
         const command = table.get(operation.command)
-        assert(command !== undefined, `${operation.command} proposed and unknown`)
+        if (command === undefined) throw new BrokenInvariant(`${operation.command} proposed and unknown`)
         return prepareOperation(command, operation.args, { wallMs: timestampMs, random })
       })
-      return encodeEnvelope({ timestampMs, session: write.session, operations })
+      return entries.add({ timestampMs, session: write.session, operations })
     } catch (error) {
       if (!isError(error)) throw error
       write.settle({ ok: false, error, isDefinite: true })
@@ -611,7 +615,9 @@ export class Replica {
   }
 
   private applyEntry(entry: Entry): void {
-    assert(entry.index === this.appliedIndex + 1, `apply ${entry.index} after ${this.appliedIndex}`)
+    // By the million: no message is made before it is needed.
+    if (entry.index !== this.appliedIndex + 1)
+      throw new BrokenInvariant(`apply ${entry.index} after ${this.appliedIndex}`)
     const waiting = this.proposed.get(entry.index)
     let settled: Settled | null = null
     try {

@@ -62,7 +62,9 @@ function isPlain(headers: IncomingHttpHeaders): boolean {
 }
 
 const answerHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' }
-const answerOptions = { waitForTrailers: true }
+/** gRPC has no use for a date, and writing one costs. */
+const answerOptions = { waitForTrailers: true, sendDate: false }
+const refusalOptions = { endStream: true, sendDate: false }
 const okTrailers = { 'grpc-status': '0', 'grpc-message': 'OK' }
 
 /** One for all: a closure a call would cost more than what it does. */
@@ -219,6 +221,6 @@ function refuse(stream: ServerHttp2Stream, { code, details, metadata }: GrpcStat
       'grpc-message': encodeURI(details),
       ...metadata.toHttp2Headers(),
     },
-    { endStream: true },
+    refusalOptions,
   )
 }
