@@ -20,10 +20,12 @@ const timeout = Number(process.env.TEST_TIMEOUT_MS ?? 420_000)
 const concurrency = Number(process.env.TEST_CONCURRENCY ?? 2)
 /** Where tests start real nodes. */
 const withProcesses = ['test/cluster/', 'test/client/', 'test/bench/', 'test/fuzz/connections']
-/** The longest of all, the longest first. */
-const longest = ['cluster/disk', 'cluster/crash', 'cluster/streams', 'cluster/resize', 'cluster/lost', 'bench/verify'].map(
-  name => `test/${name}.test.ts`,
-)
+/** The longest of each part, the longest first. */
+const longest = [
+  ...['fuzz/fuzz', 'node/watches-cluster', 'tls/certs', 'storage/state-process', 'storage/lmdb-state'],
+  ...['cluster/disk', 'cluster/crash', 'cluster/lost', 'cluster/streams', 'cluster/resize', 'cluster/time'],
+  ...['cluster/restart', 'bench/verify', 'cluster/trouble'],
+].map(name => `test/${name}.test.ts`)
 
 const named = process.argv.slice(2)
 const all = readdirSync(join(root, 'test'), { recursive: true })
