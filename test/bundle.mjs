@@ -77,6 +77,7 @@ export async function bundle(files) {
     compile('program', [{ in: 'src/main.ts', out: 'main' }, ...beside]),
     compile('tests', [...named, ...programs.map(flat), ...beside]),
   ])
+  await esbuild.stop()
   return {
     directory: join(home, 'dist'),
     sources: new Map(named.map(each => [join(home, 'dist', 'tests', `${each.out}.js`), each.in])),
