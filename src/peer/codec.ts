@@ -14,7 +14,7 @@ import type { PeerMessage } from '../shard/ports.ts'
 import { type ByteSink, varintBytes } from './byte-sink.ts'
 import { type ByteSource, malformedFrame } from './byte-source.ts'
 
-/** etcd's numbers. One that was used once keeps its meaning; null: never between nodes (proposals are forwarded as calls). */
+/** etcd's numbers; ours from 64 on. One that was used once keeps its meaning; null: never between nodes (proposals are forwarded as calls). */
 const numberOfKind: Record<MessageKind, number | null> = {
   MsgProp: null,
   MsgApp: 3,
@@ -30,6 +30,7 @@ const numberOfKind: Record<MessageKind, number | null> = {
   MsgReadIndexResp: 16,
   MsgPreVote: 17,
   MsgPreVoteResp: 18,
+  MsgCommit: 64,
   MsgStorageAppend: null,
   MsgStorageAppendResp: null,
   MsgStorageApply: null,

@@ -69,6 +69,8 @@ export interface Config {
   readonly emptyEntryForRefusedConfChange?: boolean
   /** A leader that applies its own removal or demotion becomes a follower. */
   readonly stepDownOnRemoval: boolean
+  /** A replica that has all entries is told of a commit by MsgCommit, in place of an append without any, which it answers. */
+  readonly commitMessages?: boolean
 }
 
 const mib = 1 << 20
@@ -88,6 +90,7 @@ export const productionConfig: Omit<Config, 'id' | 'random' | 'applied'> = {
   disableProposalForwarding: true,
   asyncStorageWrites: true,
   stepDownOnRemoval: true,
+  commitMessages: true,
 }
 
 /** Why a proposal is not in the log. All are definite: it was not appended and never will be. */
@@ -112,6 +115,9 @@ export type StepResult = 'ok' | 'unknownPeer' | 'localMessage' | 'malformed' | '
 
 /** postponed: answered after the leader's first commit. dropped: no leader, or too many wait. */
 export type ReadIndexResult = 'ok' | 'postponed' | 'dropped'
+
+/** From a replica that leads its term. */
+const leaderKinds: ReadonlySet<MessageKind> = new Set(['MsgApp', 'MsgHeartbeat', 'MsgCommit', 'MsgSnap'])
 
 type CampaignKind = 'preElection' | 'election' | 'transfer'
 
@@ -270,9 +276,8 @@ export class Raft {
       const isAboutFuture =
         message.kind === 'MsgPreVote' || (message.kind === 'MsgPreVoteResp' && !message.reject)
       if (!isAboutFuture) {
-        const isFromLeader =
-          message.kind === 'MsgApp' || message.kind === 'MsgHeartbeat' || message.kind === 'MsgSnap'
-        if (message.kind === 'MsgHeartbeat' && message.commit > this.log.lastIndex()) return 'lostEntries'
+        if (this.provesLoss(message)) return 'lostEntries'
+        const isFromLeader = leaderKinds.has(message.kind)
         this.becomeFollower(message.term, isFromLeader ? message.from : none)
       }
     } else if (message.term !== 0 && message.term < this.term) {
@@ -503,6 +508,7 @@ export class Raft {
     switch (message.kind) {
       case 'MsgApp':
       case 'MsgHeartbeat':
+      case 'MsgCommit':
       case 'MsgSnap':
         // Somebody else won this term (Raft §5.2).
         this.becomeFollower(message.term, message.from)
@@ -564,6 +570,8 @@ export class Raft {
         return 'ok'
       case 'MsgHeartbeat':
         return this.handleHeartbeat(message)
+      case 'MsgCommit':
+        return this.handleCommit(message)
       case 'MsgSnap':
         this.hear(message.from)
         this.handleSnapshot(message)
@@ -621,11 +629,21 @@ export class Raft {
     this.sendAfterAppend(response)
   }
 
-  private handleHeartbeat(message: Message): StepResult {
-    // A leader tells of no commit that it has not seen acknowledged by this very replica.
-    if (message.commit > this.log.lastIndex()) return 'lostEntries'
+  /** By these two a leader tells of no commit that it has not seen acknowledged by this very replica. */
+  private provesLoss({ kind, commit }: Message): boolean {
+    return (kind === 'MsgHeartbeat' || kind === 'MsgCommit') && commit > this.log.lastIndex()
+  }
+
+  private handleCommit(message: Message): StepResult {
+    if (this.provesLoss(message)) return 'lostEntries'
     this.hear(message.from)
     this.log.commitTo(message.commit)
+    return 'ok'
+  }
+
+  private handleHeartbeat(message: Message): StepResult {
+    const heard = this.handleCommit(message)
+    if (heard !== 'ok') return heard
     const response = this.draft('MsgHeartbeatResp', message.from)
     response.context = message.context
     this.messages.push(response)
@@ -737,9 +755,9 @@ export class Raft {
       progress.becomeReplicate()
     }
     if (this.maybeCommit()) {
-      this.broadcastAppend()
+      this.broadcastCommit()
     } else if (from !== this.id && progress.canBumpCommit(this.log.committed)) {
-      this.sendAppend(from, progress, true)
+      this.sendCommit(from, progress)
     }
     // The acknowledgement may have opened the window for several appends.
     if (from !== this.id) {
@@ -882,6 +900,32 @@ export class Raft {
     }
   }
 
+  private broadcastCommit(): void {
+    for (const id of this.tracker.ids) {
+      if (id !== this.id) this.sendCommit(id, this.tracker.progress.get(id)!)
+    }
+  }
+
+  /**
+   * How far it is committed, with the entries that a replica still lacks. Most often it lacks none: then the commit index is
+   * all that there is to say, and as with a heartbeat it is cut to what the replica has acknowledged, so that logs need not
+   * be compared and nothing be answered. One that is lost is made up for by the next heartbeat.
+   */
+  private sendCommit(to: number, progress: Progress): void {
+    const hasAll = progress.state === 'replicate' && progress.next > this.log.lastIndex()
+    if (this.config.commitMessages !== true || !hasAll) {
+      this.sendAppend(to, progress, true)
+      return
+    }
+    const commit = Math.min(progress.match, this.log.committed)
+    if (commit <= progress.commitSent) return
+    const message = this.draft('MsgCommit', to)
+    message.commit = commit
+    message.leaderCommit = this.knownCommit()
+    this.messages.push(message)
+    progress.sentCommit(commit)
+  }
+
   private broadcastRest(): void {
     const last = this.log.lastIndex()
     for (const id of this.tracker.ids) {
@@ -930,7 +974,7 @@ export class Raft {
 
   private broadcastHeartbeat(): void {
     const context = this.readOnly.heartbeatContext() ?? emptyBytes
-    const leaderCommit = this.hasCommittedInTerm() ? this.log.committed : 0
+    const leaderCommit = this.knownCommit()
     for (const id of this.tracker.ids) {
       if (id === this.id) continue
       const message = this.draft('MsgHeartbeat', id)
@@ -940,6 +984,11 @@ export class Raft {
       message.context = context
       this.messages.push(message)
     }
+  }
+
+  /** All that is committed; 0 while this leader can't know that. */
+  private knownCommit(): number {
+    return this.hasCommittedInTerm() ? this.log.committed : 0
   }
 
   /**

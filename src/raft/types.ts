@@ -100,6 +100,8 @@ export type MessageKind =
   | 'MsgPreVoteResp'
   | 'MsgSnap'
   | 'MsgHeartbeat'
+  /** Ours: what is committed of what this replica has, not answered. */
+  | 'MsgCommit'
   | 'MsgHeartbeatResp'
   | 'MsgTransferLeader'
   | 'MsgTimeoutNow'
@@ -119,6 +121,7 @@ export type MessageKind =
  *   MsgVote/PreVote   (logTerm, index) = the candidate's last entry; context = `campaignTransfer` or empty
  *   MsgVoteResp/PreVoteResp  context = a position.ts: granted, the log asked about; refused, what is known committed
  *   MsgHeartbeat(Resp) context = the read it confirms, or empty; commit ≤ what the follower acknowledged; leaderCommit
+ *   MsgCommit         commit ≤ what the follower acknowledged; leaderCommit; not answered
  *   MsgSnap           snapshot
  *   MsgReadIndex(Resp) context = the reader's; index = the answer
  *   MsgTransferLeader from = who shall lead

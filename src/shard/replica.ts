@@ -348,8 +348,8 @@ export class Replica {
    * its heartbeats say when it is all (`leaderCommit`); from then on its appends' commit index is all, too.
    */
   private hearCommit({ kind, term, commit, leaderCommit }: Message): void {
-    if (kind === 'MsgHeartbeat' && leaderCommit > 0) this.freshTerm = term
-    const told = kind === 'MsgHeartbeat' ? leaderCommit : kind === 'MsgApp' ? commit : 0
+    if (leaderCommit > 0) this.freshTerm = term
+    const told = kind === 'MsgApp' ? commit : leaderCommit
     if (told === 0 || term !== this.freshTerm) return
     this.freshFrom ??= told
     // The oldest that is awaited stays: replaced by each newer one it would never be reached under load.

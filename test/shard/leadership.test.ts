@@ -272,6 +272,8 @@ describe('a replica that starts again', () => {
     // The leader hears nothing of it any more, and so does not know what it has.
     cluster.network.cut(follower.address, leader.address)
     await settledBy(cluster, put(leader, 'k', 'w'))
+    // The next entry tells how far those before it are committed; heartbeats only say so of what was acknowledged.
+    await settledBy(cluster, put(leader, 'other', 'x'))
     assert.ok(await run(cluster, 2_000, () => stale(follower, 'k') === 'w'))
     follower.crash()
     void follower.start().catch(() => {})

@@ -55,7 +55,7 @@ export interface GroupMessage {
   snapshot:
     | Snapshot
     | undefined;
-  /** Heartbeats: all that the leader has committed; 0 before it has committed in its own term. */
+  /** Heartbeats and commits: all that the leader has committed; 0 before it has committed in its own term. */
   leaderCommit: bigint;
 }
 
