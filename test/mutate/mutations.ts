@@ -122,6 +122,13 @@ export const mutations: readonly Mutation[] = [
     replace: 'message.commit = this.log.committed',
   },
   {
+    name: 'commit-of-what-is-missing',
+    why: 'A commit is told to a replica that is not known to have the entry.',
+    file: 'src/raft/raft.ts',
+    find: 'const commit = Math.min(progress.match, this.log.committed)',
+    replace: 'const commit = this.log.committed',
+  },
+  {
     name: 'storage-ack-of-any-term',
     why: 'The acknowledgement of a write that was replaced meanwhile passes for one of its replacement.',
     file: 'src/raft/raft.ts',
