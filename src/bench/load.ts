@@ -15,31 +15,31 @@ export interface Load {
 /** Requests under way while much is written. */
 const inFlight = 16
 
-export interface Sending {
+export interface Sending<Part> {
   readonly phase: 'fill' | 'clean-up'
   readonly label: string
-  /** Things, and how many of them one request takes. */
+  /** Things of all parts; each part is a request. */
   readonly total: number
-  readonly step: number
-  readonly send: (from: number, to: number, slot: number, answer: (failure: string | null) => void) => void
+  readonly parts: Iterable<Part>
+  readonly sizeOf: (part: Part) => number
+  readonly send: (part: Part, slot: number, answer: (failure: string | null) => void) => void
   readonly onProgress: (progress: BenchProgress) => void
   readonly signal: AbortSignal
 }
 
 /** Throws when the cluster refuses. */
-export async function sendAll(sending: Sending): Promise<void> {
-  const { phase, label, total, step, send, onProgress, signal } = sending
+export async function sendAll<Part>(sending: Sending<Part>): Promise<void> {
+  const { phase, label, total, sizeOf, send, onProgress, signal } = sending
   const startedMs = performance.now()
-  let next = 0
+  const parts = sending.parts[Symbol.iterator]()
   let done = 0
   const work = async (slot: number) => {
-    while (next < total && !signal.aborted) {
-      const from = next
-      const to = Math.min(total, from + step)
-      next = to
-      const failure = await new Promise<string | null>(resolve => send(from, to, slot, resolve))
+    while (!signal.aborted) {
+      const next = parts.next()
+      if (next.done === true) return
+      const failure = await new Promise<string | null>(resolve => send(next.value, slot, resolve))
       if (failure !== null) throw new Error(`${phase}: ${failure}`)
-      done += to - from
+      done += sizeOf(next.value)
       const operationsPerSecond = (done * 1_000) / (performance.now() - startedMs)
       onProgress({ phase, label, done: done / total, operationsPerSecond })
     }

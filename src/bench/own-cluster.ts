@@ -6,12 +6,15 @@
 import { join } from 'node:path'
 import { Channel, type ChannelCredentials, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
 import { ClusterNodeClient, CommandRequest, type CommandResponse } from '../gen/clusterpb/cluster.ts'
+import { ConsumeRequest, type ConsumeResponse, LogClient } from '../gen/log/v1/log.ts'
 import { AdminClient, type StatsResponse, type StatusResponse } from '../gen/roundhouse/v1/admin.ts'
 import { StreamsClient } from '../gen/roundhouse/v1/streams.ts'
 import { freePort, OwnProcess, removeDirectory, temporaryDirectory } from './own-process.ts'
 import type { BenchCluster } from './ports.ts'
 
 const pollMs = 100
+/** Between tries to reach a node that is down: the finest step of what a restart takes. */
+const redialMs = 20
 const callMsMax = 3_000
 const streamMsMax = 15_000
 /** A machine that others use too may take its time. */
@@ -97,7 +100,8 @@ export class OwnCluster {
     const place = this.members.findIndex(each => each.id === id)
     const { address } = this.members[place]!
     const seeds = this.members.filter(each => each.id !== id).map(each => each.address)
-    const node = { id, address, process: this.process(id, address, ['--seed', seeds.join(',')]) }
+    const known = seeds.length === 0 ? [] : ['--seed', seeds.join(',')]
+    const node = { id, address, process: this.process(id, address, known) }
     this.members[place] = node
   }
 
@@ -112,17 +116,30 @@ export class OwnCluster {
     )
   }
 
-  /** Whether a linearizable read is answered through this node. */
-  async reads(node: OwnNode): Promise<boolean> {
-    const request = CommandRequest.fromPartial({ command: 'GET', key: 'bench:restart' })
-    const { error } = await this.ask<CommandResponse>(node.address, callMsMax, (channel, call) =>
+  /** Whether a linearizable read of a key is answered through this node, and finds it. */
+  async reads(node: OwnNode, key: string): Promise<boolean> {
+    const request = CommandRequest.fromPartial({ command: 'GET', key })
+    const { error, response } = await this.ask<CommandResponse>(node.address, callMsMax, (channel, call) =>
       new ClusterNodeClient(node.address, this.credentials, { channelOverride: channel }).runCommand(
         request,
         new Metadata(),
         ...call,
       ),
     )
-    return error === ''
+    return error === '' && response?.$case === 'value' && response.value.length > 0
+  }
+
+  /** Whether this node has this record of a stream, and knows by a linearizable question that it is no old state. */
+  async consumes(node: OwnNode, stream: string, partition: number, offset: bigint): Promise<boolean> {
+    const request = ConsumeRequest.fromPartial({ stream, partition, offset, linearizable: true })
+    const { record } = await this.ask<ConsumeResponse>(node.address, callMsMax, (channel, call) =>
+      new LogClient(node.address, this.credentials, { channelOverride: channel }).consume(
+        request,
+        new Metadata(),
+        ...call,
+      ),
+    )
+    return record?.offset === offset && record.value.length > 0
   }
 
   /**
@@ -220,8 +237,8 @@ export class OwnCluster {
       // Nodes that were killed are back soon.
       const options = {
         'grpc.use_local_subchannel_pool': 1,
-        'grpc.initial_reconnect_backoff_ms': pollMs,
-        'grpc.max_reconnect_backoff_ms': 2 * pollMs,
+        'grpc.initial_reconnect_backoff_ms': redialMs,
+        'grpc.max_reconnect_backoff_ms': redialMs,
         'grpc.max_receive_message_length': 32 * 2 ** 20,
       }
       channel = new Channel(address, this.credentials, options)

@@ -21,10 +21,13 @@ const ports = { from: 10_000, to: 30_000 } as const
 const running = new Set<ChildProcess>()
 const directories = new Set<string>()
 
-process.on('exit', () => {
+process.on('exit', endAll)
+
+/** Whatever is left of what was started and made: at the end, and where somebody has lost hold of it. */
+export function endAll(): void {
   for (const child of running) child.kill('SIGKILL')
-  for (const path of directories) remove(path)
-})
+  for (const path of directories) removeDirectory(path)
+}
 
 export function temporaryDirectory(): string {
   const path = mkdtempSync(join(tmpdir(), `roundhouse-bench-${process.pid}-`))
@@ -151,14 +154,19 @@ export class OwnProcess {
     return this.end
   }
 
-  /** Asks it to end, and kills it when it does not. */
-  async stop(): Promise<void> {
-    if (this.hasEnded) return
+  /** Asks it to end, and kills it when it does not. Whether it ended by itself. */
+  async stop(msMax = stopMsMax): Promise<boolean> {
+    if (this.hasEnded) return true
     if (this.isSupervised) this.child.stdin?.end()
     else this.child.kill('SIGTERM')
-    const timer = setTimeout(() => this.child.kill('SIGKILL'), stopMsMax)
+    let isKilled = false
+    const timer = setTimeout(() => {
+      isKilled = true
+      this.child.kill('SIGKILL')
+    }, msMax)
     await this.end
     clearTimeout(timer)
+    return !isKilled
   }
 
   /** Processor time since its start, s; null: the system does not say (it is not Linux), or it has ended. */

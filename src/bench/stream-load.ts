@@ -187,16 +187,22 @@ export async function fillStream(
   const step = Math.max(1, Math.min(fillRecordsMax, ofPartition, ofBytes))
   try {
     await sendAll({
-      ...{ phase: 'fill', label: 'consume', total, step },
+      ...{ phase: 'fill', label: 'consume', total },
       ...{ onProgress, signal },
-      send: (from, to, slot, answer) => {
-        const request = batches.next(to - from)
+      parts: stepsOf(total, step),
+      sizeOf: records => records,
+      send: (records, slot, answer) => {
+        const request = batches.next(records)
         router.lane(stream.keyOf(request.partition), slot).send(request, answer)
       },
     })
   } finally {
     router.close()
   }
+}
+
+function* stepsOf(total: number, step: number): Generator<number> {
+  for (let left = total; left > 0; left -= step) yield Math.min(left, step)
 }
 
 function producers({ plan, cluster, map }: Place, calls: CallKind): Router<Lane<ProduceRequest>> {

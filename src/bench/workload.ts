@@ -64,14 +64,14 @@ export class Workload {
     }
   }
 
-  /** Writes the keys `from` … `to`. */
-  fill(from: number, to: number): Operation {
-    return this.mset(Array.from({ length: to - from }, (_, place) => from + place))
+  /** Writes these keys. */
+  fill(numbers: readonly number[]): Operation {
+    return this.mset(numbers)
   }
 
-  /** Deletes the keys `from` … `to`. */
-  clear(from: number, to: number): Operation {
-    const [first, ...rest] = Array.from({ length: to - from }, (_, place) => this.keyName(from + place))
+  /** Deletes them. */
+  clear(numbers: readonly number[]): Operation {
+    const [first, ...rest] = numbers.map(number => this.keyName(number))
     const args = rest.map(name => Buffer.from(name))
     return operation('DEL', first!, args, Read.LINEARIZABLE, true, 0)
   }

@@ -10,7 +10,8 @@ import { factsNow } from './suites/facts.ts'
 import { cellText, kneeOf, kneeText, sectionOf, tableText } from './suites/markdown.ts'
 import { memoryIn } from './suites/memory.ts'
 import { axisOf, type Chart, countText, svgOf } from './suites/plot.ts'
-import { sizeText } from './suites/suite.ts'
+import { shortage, sparedBytes } from './suites/room.ts'
+import { type Context, eachOf, sizeText, telling } from './suites/suite.ts'
 
 describe('an axis', () => {
   it('has few round ticks from 0 that hold all values', () => {
@@ -177,6 +178,46 @@ describe('the section', () => {
   })
 })
 
+describe('a run that takes long', () => {
+  const contextOf = (signal: AbortSignal) =>
+    ({ signal, say: () => {} }) satisfies Partial<Context> as unknown as Context
+
+  it('keeps what was measured beside what could not be, and names that', async () => {
+    const done: number[] = []
+    const work = async (size: number) => {
+      if (size === 2) throw new Error('node1 has ended:\nno room')
+      done.push(size)
+    }
+    const context = contextOf(new AbortController().signal)
+    assert.deepEqual(await eachOf(context, [1, 2, 3], String, work), ['2: node1 has ended: | no room'])
+    assert.deepEqual(done, [1, 3])
+    await assert.rejects(eachOf(context, [2], String, work), /no room/)
+  })
+
+  it('begins nothing more when it shall end', async () => {
+    const controller = new AbortController()
+    const made = await eachOf(contextOf(controller.signal), [1, 2, 3], String, async () =>
+      controller.abort(new Error('stopped')),
+    )
+    assert.deepEqual(made, ['2: stopped', '3: stopped'])
+  })
+
+  it('is refused where the disk is too small, with what may be done', () => {
+    const gib = 2 ** 30
+    assert.equal(shortage(3 * gib, 3 * gib + sparedBytes), null)
+    assert.match(shortage(3 * gib, 2.5 * gib + sparedBytes)!, /need 3\.0 GiB .* 2\.5 GiB .*TMPDIR/)
+  })
+
+  it('tells what changes at once, and not every step of it', () => {
+    const said: string[] = []
+    const tell = telling(line => said.push(line))
+    tell('fill of keys', 0.1, 5)
+    tell('fill of keys', 0.2, 5)
+    tell('get', 0, 5)
+    assert.deepEqual(said, ['fill of keys', 'get'])
+  })
+})
+
 describe('npm run bench', () => {
   const root = resolve(import.meta.dirname, '../..')
   const main = join(root, 'test/bench/suites/main.ts')
@@ -191,6 +232,13 @@ describe('npm run bench', () => {
     const wrong = bench('speed', '--keys', 'many')
     assert.equal(wrong.status, 2)
     assert.match(wrong.stderr, /--keys: "many" is not understood\nno suite is called speed/)
+  })
+
+  it('refuses sizes for which there is no room before it starts anything', () => {
+    const none = bench('idle', 'restart', '--restart-streams', '1000000GiB')
+    assert.equal(none.status, 2, none.stderr)
+    assert.match(none.stderr, /^restart: it may need [\d.]+ GiB of disk in .*$/m)
+    assert.ok(!none.stderr.includes('idle:'))
   })
 
   it('measures a cluster that it starts, and writes figures, a section and plots', {
@@ -223,7 +271,7 @@ describe('npm run bench', () => {
       assert.equal(readFileSync(join(out, 'figures.md'), 'utf8'), run.stdout)
       assert.deepEqual(
         readdirSync(out).filter(name => name.endsWith('.svg')),
-        ['gossip.svg', 'nodes-cpu.svg', 'nodes.svg', 'simulated.svg'],
+        ['gossip.svg', 'lookup.svg', 'nodes-cpu.svg', 'nodes.svg', 'simulated.svg'],
       )
       assert.match(run.stderr, /1\/2 nodes: set, unary, 64 in flight/)
       assert.ok(existsSync(join(out, 'figures.md')))

@@ -50,10 +50,10 @@ describe('a workload', () => {
 
   it('fills and clears every key once', () => {
     const load = workload('set')
-    const { request } = load.fill(0, 3)
+    const { request } = load.fill([0, 1, 2])
     const names = [request.key, ...request.args.filter((_, place) => place % 2 === 1).map(String)]
     assert.deepEqual(names, ['bench:0000000000', 'bench:0000000001', 'bench:0000000002'])
-    const cleared = load.clear(0, 3).request
+    const cleared = load.clear([0, 1, 2]).request
     assert.deepEqual([cleared.command, cleared.key, ...cleared.args.map(String)], ['DEL', ...names])
   })
 

@@ -2,6 +2,7 @@
 import { runAgainst } from '../../../src/bench/against/against.ts'
 import type { AgainstPlan, AgainstRun, Ratio } from '../../../src/bench/against/ports.ts'
 import { cellText } from './markdown.ts'
+import { roomOf } from './room.ts'
 import type { Cell, Context, Suite } from './suite.ts'
 
 function planOf({ options }: Context, changed: Partial<AgainstPlan>): AgainstPlan {
@@ -34,6 +35,7 @@ const mean = (values: readonly number[]) => (values.length === 0 ? null : sum(va
 export const etcd: Suite = {
   name: 'etcd',
   summary: 'Beside etcd, in turn',
+  roomOf: () => 2 * roomOf(3),
   async run(context) {
     const result = await run(context, planOf(context, { calls: ['set', 'get'] }))
     const byName = (caller: string) => (caller === 'own' ? 'own client' : caller)
@@ -125,6 +127,7 @@ export const etcd: Suite = {
 export const failover: Suite = {
   name: 'failover',
   summary: 'A leader is killed: time without writes',
+  roomOf: () => 2 * roomOf(3),
   async run(context) {
     const result = await run(context, planOf(context, { kills: context.options.kills }))
     const { kills, one, all } = result.failover!

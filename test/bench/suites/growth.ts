@@ -2,9 +2,11 @@
 import type { CaseResult } from '../../../src/bench/ports.ts'
 import { kneeText } from './markdown.ts'
 import { memoryOf } from './memory.ts'
+import { roomOf } from './room.ts'
 import {
   caseCells,
   caseHead,
+  eachOf,
   measure,
   nodesCpuOf,
   type Suite,
@@ -26,7 +28,7 @@ interface About {
   readonly format: (size: number) => string
 }
 
-function resultOf(about: About, grown: readonly Grown[]): SuiteResult {
+function resultOf(about: About, grown: readonly Grown[], missing: readonly string[]): SuiteResult {
   const workloads = [...new Set(grown.flatMap(({ results }) => results.map(each => each.workload)))]
   const series = (value: (result: CaseResult) => number) =>
     workloads.map(workload => ({
@@ -66,6 +68,7 @@ function resultOf(about: About, grown: readonly Grown[]): SuiteResult {
       },
     ],
     notes: rates.map(({ name, points }) => kneeText(`${name}/s`, points, about.format)),
+    missing,
     data: grown,
   }
 }
@@ -76,19 +79,27 @@ const load = { inFlight: [64] }
 export const nodes: Suite = {
   name: 'nodes',
   summary: 'Growth: nodes',
+  roomOf: ({ nodes }) => roomOf(Math.max(...nodes)),
   async run(context) {
     const grown: Grown[] = []
-    for (const size of context.options.nodes)
-      grown.push({
-        size,
-        results: await withCluster(context, { nodes: size }, cluster => measure(context, cluster, load)),
-      })
+    const missing = await eachOf(
+      context,
+      context.options.nodes,
+      size => `${size} nodes`,
+      async size => {
+        const results = await withCluster(context, { nodes: size }, cluster =>
+          measure(context, cluster, load),
+        )
+        grown.push({ size, results })
+      },
+    )
     return resultOf(
       {
         ...{ name: 'nodes', title: 'Operations a second by nodes', label: 'nodes', format: String },
         caption: 'All nodes on this machine, 64 shards, up to three replicas each, unary, 64 in flight',
       },
       grown,
+      missing,
     )
   },
 }
@@ -96,19 +107,25 @@ export const nodes: Suite = {
 export const shards: Suite = {
   name: 'shards',
   summary: 'Growth: shards',
+  roomOf: () => roomOf(3),
   async run(context) {
     const grown: Grown[] = []
-    for (const size of context.options.shards)
-      grown.push({
-        size,
-        results: await withCluster(context, { shardCount: size }, cluster => measure(context, cluster, load)),
-      })
+    const missing = await eachOf(
+      context,
+      context.options.shards,
+      size => `${countOf(size)} shards`,
+      async shardCount => {
+        const results = await withCluster(context, { shardCount }, cluster => measure(context, cluster, load))
+        grown.push({ size: shardCount, results })
+      },
+    )
     return resultOf(
       {
         ...{ name: 'shards', title: 'Operations a second by shards', label: 'shards' },
         ...{ format: countOf, caption: '3 nodes, unary, 64 in flight' },
       },
       grown,
+      missing,
     )
   },
 }
@@ -119,22 +136,23 @@ const valueBytesMax = 64 * 2 ** 20
 export const values: Suite = {
   name: 'values',
   summary: 'Growth: the size of values',
+  // Values that are written over leave pages behind, until the next ones take them.
+  roomOf: () => roomOf(3) + 3 * 8 * valueBytesMax,
   run: context =>
     withCluster(context, {}, async cluster => {
       const grown: Grown[] = []
-      for (const size of context.options.values) {
+      const missing = await eachOf(context, context.options.values, sizeText, async size => {
         const keys = Math.max(16, Math.min(10_000, Math.floor(valueBytesMax / size)))
-        grown.push({
-          size,
-          results: await measure(context, cluster, { valueBytes: size, keys, inFlight: [16] }),
-        })
-      }
+        const results = await measure(context, cluster, { valueBytes: size, keys, inFlight: [16] })
+        grown.push({ size, results })
+      })
       return resultOf(
         {
           ...{ name: 'values', title: 'Operations a second by the size of values', label: 'value' },
           ...{ format: sizeText, caption: '3 nodes, 64 shards, unary, 16 in flight' },
         },
         grown,
+        missing,
       )
     }),
 }
@@ -142,10 +160,11 @@ export const values: Suite = {
 export const keys: Suite = {
   name: 'keys',
   summary: 'Growth: keys, and the memory of a node',
+  roomOf: ({ keys }) => roomOf(3, Math.max(...keys), filling.keyBytes + filling.valueBytes),
   run: context =>
     withCluster(context, {}, async cluster => {
       const grown: (Grown & { fillS: number; memory: Awaited<ReturnType<typeof memoryOf>> })[] = []
-      for (const size of context.options.keys) {
+      const work = async (size: number) => {
         const startedMs = performance.now()
         // Written once; reads and writes follow.
         await measure(context, cluster, { ...filling, keys: size, workloads: ['get'] })
@@ -160,12 +179,13 @@ export const keys: Suite = {
         })
         grown.push({ size, results, fillS, memory })
       }
+      const missing = await eachOf(context, context.options.keys, size => `${countOf(size)} keys`, work)
       const about = {
         ...{ name: 'keys', title: 'Operations a second by keys', label: 'keys' },
         format: countOf,
         caption: '3 nodes, 64 shards, values of 100 B, unary, 64 in flight',
       }
-      const made = resultOf(about, grown)
+      const made = resultOf(about, grown, missing)
       return {
         ...made,
         tables: [
@@ -205,5 +225,6 @@ export const keys: Suite = {
 
 /** A short case that makes the bench write all keys first. */
 export const filling = {
-  ...{ inFlight: [1], warmUpMs: 0, durationMs: 100, keepsKeys: true, valueBytes: 100 },
+  ...{ inFlight: [1], warmUpMs: 0, durationMs: 100, keepsKeys: true },
+  ...{ keyBytes: 16, valueBytes: 100 },
 } as const

@@ -6,6 +6,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { endAll } from '../../../src/bench/own-process.ts'
 import { parseDuration, parseSize } from '../../../src/config/forms.ts'
 import { programPath } from '../../lib/cluster-program.ts'
 import { etcd, failover } from './beside.ts'
@@ -14,9 +15,11 @@ import { keys, nodes, shards, values } from './growth.ts'
 import { type Part, sectionOf } from './markdown.ts'
 import { svgOf } from './plot.ts'
 import { quick, streams } from './quick.ts'
-import { idle, move, restart } from './rest.ts'
+import { idle, move } from './rest.ts'
+import { restart } from './restart.ts'
+import { freeBytes, shortage, sparedBytes } from './room.ts'
 import { simulated } from './simulated.ts'
-import type { Suite, SuiteOptions } from './suite.ts'
+import { type Context, lineOf, type Suite, type SuiteOptions, type SuiteResult } from './suite.ts'
 
 const suites: readonly Suite[] = [
   ...[quick, streams, etcd, failover, nodes, shards, values, keys, simulated, idle, restart, move],
@@ -40,8 +43,9 @@ ${suites.map(({ name, summary }) => `  ${name.padEnd(10)} ${summary}`).join('\n'
   --keys 10000,100000,1000000   with 10000000 as well where there is time and disk
   --simulated 10,100,1000       nodes of simulated clusters
   --idle 10s          looked at so long; --idle-shards 64,1024
-  --restart-keys 1000000        --stream-bytes 256MiB of records beside them; 0 for none
-  --move 100MiB       data that is there when a node joins; --move-rate 500 writes a second meanwhile
+  --restart-keys 1000000        of three nodes and of one; --restart-streams 1GiB of records on one node; 0 for none
+  --move 100MiB       comes to a node that joins; --move-rate 500 writes a second meanwhile, --move-quiet 10s before and after
+  --limit 30m         a suite that takes longer is ended
   --out docs/plots    figures.json, figures.md and the plots go there; an earlier run's are replaced
 
 etcd and failover need etcd in PATH (Debian: etcd-server, etcd-client), and use h2load where it is (nghttp2-client).
@@ -60,8 +64,9 @@ const { values: flags, positionals } = parseArgs({
     simulated: { type: 'string', default: '10,100,1000' },
     ...{ idle: { type: 'string', default: '10s' }, 'idle-shards': { type: 'string', default: '64,1024' } },
     'restart-keys': { type: 'string', default: '1000000' },
-    'stream-bytes': { type: 'string', default: '256MiB' },
+    'restart-streams': { type: 'string', default: '1GiB' },
     ...{ move: { type: 'string', default: '100MiB' }, 'move-rate': { type: 'string', default: '500' } },
+    ...{ 'move-quiet': { type: 'string', default: '10s' }, limit: { type: 'string', default: '30m' } },
     ...{ out: { type: 'string', default: 'docs/plots' }, help: { type: 'boolean', default: false } },
   },
 })
@@ -87,8 +92,10 @@ function optionsOf(): SuiteOptions {
     ...{ rounds: one('rounds'), kills: one('kills'), inFlight: list('in-flight') },
     ...{ nodes: list('nodes'), shards: list('shards'), values: list('values', size), keys: list('keys') },
     ...{ simulated: list('simulated'), idleMs: one('idle', parseDuration), idleShards: list('idle-shards') },
-    ...{ restartKeys: one('restart-keys'), streamBytes: one('stream-bytes', size, 0) },
+    restartKeys: one('restart-keys', integer, 0),
+    restartStreamBytes: one('restart-streams', size, 0),
     ...{ moveBytes: one('move', size), moveRate: one('move-rate') },
+    moveQuietMs: one('move-quiet', parseDuration),
   }
 }
 
@@ -98,6 +105,7 @@ async function main(): Promise<number> {
     return 0
   }
   const options = optionsOf()
+  const limitMs = one('limit', parseDuration)
   const named = positionals.length === 0 ? ['quick'] : positionals
   const chosen = suites.filter(suite =>
     named.some(name => name === suite.name || groups[name]?.includes(suite) === true),
@@ -106,6 +114,14 @@ async function main(): Promise<number> {
   if (strange.length > 0) mistakes.push(`no suite is called ${strange.join(', ')}`)
   if (mistakes.length > 0) {
     process.stderr.write(`${mistakes.join('\n')}\n\n${usage}`)
+    return 2
+  }
+  const tooLarge = chosen.flatMap(suite => {
+    const text = shortage(suite.roomOf(options))
+    return text === null ? [] : [`${suite.name}: ${text}`]
+  })
+  if (tooLarge.length > 0) {
+    process.stderr.write(`${tooLarge.join('\n')}\n`)
     return 2
   }
   const root = resolve(import.meta.dirname, '../../..')
@@ -135,14 +151,16 @@ async function main(): Promise<number> {
     const { name, summary } = suite
     const part = { name, summary }
     try {
-      const result = await suite.run({ options, program, say, signal: controller.signal })
+      const result = await guarded(suite, { options, program, say, signal: controller.signal }, limitMs)
       parts.push({ ...part, result, error: null, seconds: (performance.now() - beganMs) / 1_000 })
       for (const { name: file, chart } of result.charts) writeFileSync(join(out, `${file}.svg`), svgOf(chart))
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error)
       say(`not measured: ${text}`)
-      parts.push({ ...part, result: null, error: text.split('\n')[0]!, seconds: seconds() })
+      const took = (performance.now() - beganMs) / 1_000
+      parts.push({ ...part, result: null, error: lineOf(text), seconds: took })
     }
+    say(`${Math.round((performance.now() - beganMs) / 1_000)} s`)
     // After each: what was measured is not lost with what comes.
     const json = { facts, options, suites: parts }
     writeFileSync(join(out, 'figures.json'), `${JSON.stringify(json, null, 2)}\n`)
@@ -152,7 +170,50 @@ async function main(): Promise<number> {
   process.stderr.write(
     `\n${seconds()} s; ${relative('.', join(out, 'figures.md'))} has this, beside figures.json\n`,
   )
-  return parts.length === chosen.length && parts.every(each => each.result !== null) ? 0 : 1
+  const failed = parts.filter(({ result }) => result === null || (result.missing ?? []).length > 0)
+  const left = chosen.slice(parts.length)
+  if (failed.length > 0) process.stderr.write(`not all of: ${failed.map(({ name }) => name).join(', ')}\n`)
+  if (left.length > 0) process.stderr.write(`not begun: ${left.map(({ name }) => name).join(', ')}\n`)
+  return failed.length + left.length === 0 ? 0 : 1
+}
+
+const roomEveryMs = 1_000
+/** A suite that was told to end and does not is left alone. */
+const endMsMax = 60_000
+/** What nobody caught belongs to the suite that runs. */
+let fail: (error: unknown) => void = error => {
+  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
+  process.exit(1)
+}
+process.on('uncaughtException', error => fail(error))
+
+/** Runs a suite so that nothing it does keeps the next one from its turn: within its time and room, and gone at its end. */
+async function guarded(suite: Suite, context: Context, limitMs: number): Promise<SuiteResult> {
+  const short = shortage(suite.roomOf(context.options))
+  if (short !== null) throw new Error(short)
+  const own = new AbortController()
+  const signal = AbortSignal.any([context.signal, own.signal])
+  const timers = [
+    setTimeout(() => own.abort(new Error(`it takes longer than ${limitMs / 1_000} s (--limit)`)), limitMs),
+    setInterval(() => {
+      if (freeBytes() < sparedBytes) own.abort(new Error('the disk is full but for what others may need'))
+    }, roomEveryMs),
+  ]
+  const before = fail
+  fail = error => own.abort(error)
+  try {
+    const stuck = new Promise<never>((_, reject) =>
+      signal.addEventListener('abort', () => {
+        timers.push(setTimeout(() => reject(signal.reason as Error), endMsMax))
+      }),
+    )
+    return await Promise.race([suite.run({ ...context, signal }), stuck])
+  } finally {
+    fail = before
+    for (const timer of timers) clearTimeout(timer)
+    // Whatever it has lost hold of.
+    endAll()
+  }
 }
 
 process.exit(await main())

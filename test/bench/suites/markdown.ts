@@ -25,6 +25,7 @@ export function sectionOf(facts: Facts, parts: readonly Part[], plots: string): 
     for (const { name: file, chart } of result.charts)
       lines.push(`![${chart.title}](${plots}/${file}.svg)`, '')
     for (const note of result.notes) lines.push(note, '')
+    for (const each of result.missing ?? []) lines.push(`Not measured: ${each}`, '')
     lines.push(`<!-- ${name}: ${Math.round(seconds)} s -->`, '')
   }
   return `${lines.join('\n').trimEnd()}\n`

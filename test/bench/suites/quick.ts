@@ -1,10 +1,12 @@
 /** What a change should be looked at with: writes and reads by both kinds of call; and the streams. */
 import type { CaseResult } from '../../../src/bench/ports.ts'
+import { roomOf, roomOfStreams } from './room.ts'
 import { caseCells, caseHead, measure, type Suite, withCluster } from './suite.ts'
 
 export const quick: Suite = {
   name: 'quick',
   summary: 'Writes and linearizable reads',
+  roomOf: () => roomOf(3),
   run: context =>
     withCluster(context, {}, async cluster => {
       const { inFlight } = context.options
@@ -58,6 +60,7 @@ interface Shape {
 export const streams: Suite = {
   name: 'streams',
   summary: 'Records: produce, consume, end to end; 128 B and 1 KiB, 1 and 8 partitions',
+  roomOf: roomOfStreams,
   run: context =>
     withCluster(context, {}, async cluster => {
       const results: { shape: Shape; result: CaseResult }[] = []

@@ -38,6 +38,7 @@ function timed<T>(work: () => T): [T, number] {
 export const simulated: Suite = {
   name: 'simulated',
   summary: 'Growth: ring, placement and gossip of more nodes, simulated',
+  roomOf: () => 0,
   async run({ options, say, signal }) {
     const { h64 } = await xxhash()
     const data: Simulated[] = []
@@ -108,6 +109,15 @@ export const simulated: Suite = {
               { name: 'placement when one joins', points: points(each => each.joinMs) },
               { name: 'walk of one shard', points: points(each => each.walkUs / 1e3) },
             ],
+          },
+        },
+        {
+          name: 'lookup',
+          chart: {
+            title: 'Lookup of a key’s shard and its replicas by nodes (1,024 shards)',
+            x,
+            y: { label: 'ns' },
+            series: [{ name: 'lookup', points: points(each => each.lookupNs) }],
           },
         },
         {

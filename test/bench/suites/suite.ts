@@ -2,13 +2,15 @@
 
 import { runBench } from '../../../src/bench/bench.ts'
 import { OwnCluster } from '../../../src/bench/own-cluster.ts'
-import type { BenchPlan, CaseResult } from '../../../src/bench/ports.ts'
+import type { BenchPlan, BenchProgress, CaseResult } from '../../../src/bench/ports.ts'
 import type { Chart } from './plot.ts'
 
 export interface Suite {
   readonly name: string
   /** In the list of suites, and the heading of its part. */
   readonly summary: string
+  /** Bytes on the disk, at most; it holds one cluster at a time, or that and one of etcd. */
+  roomOf(options: SuiteOptions): number
   run(context: Context): Promise<SuiteResult>
 }
 
@@ -28,8 +30,12 @@ export interface SuiteOptions {
   readonly idleMs: number
   readonly idleShards: readonly number[]
   readonly restartKeys: number
-  readonly streamBytes: number
+  /** Values of the records that a node alone holds. */
+  readonly restartStreamBytes: number
+  /** What comes to the node that joins. */
   readonly moveBytes: number
+  /** Looked at before anything moves, and after it. */
+  readonly moveQuietMs: number
   /** Writes a second while data moves. */
   readonly moveRate: number
 }
@@ -46,6 +52,8 @@ export interface SuiteResult {
   readonly charts: readonly NamedChart[]
   /** Sentences. */
   readonly notes: readonly string[]
+  /** What of it could not be measured, and why. */
+  readonly missing?: readonly string[]
   /** As it was measured. */
   readonly data: unknown
 }
@@ -79,6 +87,62 @@ export async function withCluster<T>(
   }
 }
 
+/**
+ * Each in turn. One that can't be measured does not take away what others found: it is named. Throws where none could be.
+ */
+export async function eachOf<T>(
+  { signal, say }: Context,
+  items: readonly T[],
+  nameOf: (item: T) => string,
+  work: (item: T) => Promise<void>,
+): Promise<string[]> {
+  const missing: string[] = []
+  let first: unknown = null
+  for (const item of items) {
+    try {
+      signal.throwIfAborted()
+      await work(item)
+    } catch (error) {
+      first ??= error
+      const text = error instanceof Error ? error.message : String(error)
+      missing.push(`${nameOf(item)}: ${lineOf(text)}`)
+      say(`not measured: ${nameOf(item)}: ${text}`)
+    }
+  }
+  if (missing.length === items.length) throw first ?? new Error('nothing was asked for')
+  return missing
+}
+
+/** Of a text of many lines. */
+export const lineOf = (text: string) =>
+  text
+    .trim()
+    .replaceAll(/\s*\n\s*/g, ' | ')
+    .slice(0, 400)
+
+/** Something that takes long tells of itself so often. */
+const tellEveryMs = 10_000
+
+/** Says what changes at once, else how far it is, now and then. */
+export function telling(
+  say: (line: string) => void,
+): (text: string, done: number, perSecond: number) => void {
+  let last = ''
+  let [startedMs, toldMs] = [0, 0]
+  return (text, done, perSecond) => {
+    const nowMs = performance.now()
+    if (text !== last) {
+      say(text)
+      ;[last, startedMs, toldMs] = [text, nowMs, nowMs]
+    } else if (nowMs - toldMs >= tellEveryMs && done > 0 && done < 1) {
+      toldMs = nowMs
+      const leftS = ((nowMs - startedMs) * (1 - done)) / done / 1_000
+      const rate = Math.round(perSecond).toLocaleString('en')
+      say(`${text}: ${Math.floor(done * 100)} %, ${rate} a second, about ${Math.ceil(leftS)} s more`)
+    }
+  }
+}
+
 const plan: Omit<BenchPlan, 'warmUpMs' | 'durationMs'> = {
   ...{ workloads: ['set', 'get'], calls: ['unary'], inFlight: [64], followers: [8], clients: 1 },
   ...{ route: 'leader', keys: 10_000, keyBytes: 16, valueBytes: 128, batch: 10, records: 1 },
@@ -92,12 +156,9 @@ export async function measure(
   until: AbortSignal = signal,
 ): Promise<readonly CaseResult[]> {
   const { warmUpMs, durationMs } = options
-  let last = ''
-  const onProgress = ({ phase, label }: { phase: string; label: string }) => {
-    const text = label === '' ? `${phase} of keys` : label
-    if (text !== last) say(text)
-    last = text
-  }
+  const tell = telling(say)
+  const onProgress = ({ phase, label, done, operationsPerSecond }: BenchProgress) =>
+    tell(label === '' ? `${phase} of keys` : label, phase === 'fill' ? done : 0, operationsPerSecond ?? 0)
   const results = await runBench(
     { ...plan, warmUpMs, durationMs, ...changed },
     cluster.bench,
