@@ -1,5 +1,6 @@
 /** How cost grows: with nodes, shards, the size of values and the number of keys. */
 import type { CaseResult } from '../../../src/bench/ports.ts'
+import { calm } from './calm.ts'
 import { kneeText } from './markdown.ts'
 import { memoryOf } from './memory.ts'
 import { roomOf } from './room.ts'
@@ -169,6 +170,7 @@ export const keys: Suite = {
         // Written once; reads and writes follow.
         await measure(context, cluster, { ...filling, keys: size, workloads: ['get'] })
         const fillS = (performance.now() - startedMs - filling.durationMs) / 1_000
+        await calm(context, cluster)
         const memory = await memoryOf(cluster)
         const results = await measure(context, cluster, {
           ...load,
@@ -192,7 +194,7 @@ export const keys: Suite = {
           ...made.tables,
           {
             caption:
-              'Memory of a node, the largest of three, after the keys were written: private, and pages of files',
+              'Memory of a node, the largest of three, once it is calm after the keys were written: private (RssAnon), and pages of files, which the system takes back',
             head: ['keys', 'filled in s', 'private MiB', 'of files MiB', 'most ever MiB'],
             rows: grown.map(({ size, fillS, memory }) => [
               ...[about.format(size), fillS],

@@ -1,4 +1,5 @@
 /** Nodes that have nothing to do, and data that moves while people write. */
+import { calm } from './calm.ts'
 import { filling } from './growth.ts'
 import { type Memory, memoryOf } from './memory.ts'
 import { pause } from './pause.ts'
@@ -99,6 +100,7 @@ export const move: Suite = {
       }
       await measure(context, cluster, data)
       const writes = { workloads: ['set'] as const, inFlight, rate: moveRate, keepsKeys: true }
+      await calm(context, cluster)
       context.say('writes while nothing moves')
       const [quiet] = await measure(context, cluster, { ...writes, durationMs: moveQuietMs })
       context.say(`node4 joins; ${sizeText(dataOf(moveBytes))} are there, three quarters of it come to it`)
@@ -127,6 +129,7 @@ export const move: Suite = {
       const measuring = measure(context, cluster, { ...writes, warmUpMs: 0, durationMs: windowMs }, end)
       const [moveMs, [meanwhile]] = await Promise.all([moving, measuring])
       const receivedBytes = await received()
+      await calm(context, cluster)
       context.say('writes after it')
       const [after] = await measure(context, cluster, { ...writes, durationMs: moveQuietMs })
       const ratio = meanwhile!.latencyMs.p99 / quiet!.latencyMs.p99
