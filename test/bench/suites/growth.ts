@@ -2,7 +2,7 @@
 import type { CaseResult } from '../../../src/bench/ports.ts'
 import { calm } from './calm.ts'
 import { kneeText } from './markdown.ts'
-import { memoryOf } from './memory.ts'
+import { type Memory, memoryOf } from './memory.ts'
 import { roomOf } from './room.ts'
 import {
   caseCells,
@@ -164,7 +164,7 @@ export const keys: Suite = {
   roomOf: ({ keys }) => roomOf(3, Math.max(...keys), filling.keyBytes + filling.valueBytes),
   run: context =>
     withCluster(context, {}, async cluster => {
-      const grown: (Grown & { fillS: number; memory: Awaited<ReturnType<typeof memoryOf>> })[] = []
+      const grown: (Grown & { fillS: number; memory: Memory | null; memoryAfter: Memory | null })[] = []
       const work = async (size: number) => {
         const startedMs = performance.now()
         // Written once; reads and writes follow.
@@ -179,7 +179,7 @@ export const keys: Suite = {
           hasKeys: true,
           keepsKeys: true,
         })
-        grown.push({ size, results, fillS, memory })
+        grown.push({ size, results, fillS, memory, memoryAfter: await memoryOf(cluster) })
       }
       const missing = await eachOf(context, context.options.keys, size => `${countOf(size)} keys`, work)
       const about = {
@@ -195,12 +195,15 @@ export const keys: Suite = {
           {
             caption:
               'Memory of a node, the largest of three, once it is calm after the keys were written: private (RssAnon), and pages of files, which the system takes back',
-            head: ['keys', 'filled in s', 'private MiB', 'of files MiB', 'most ever MiB'],
-            rows: grown.map(({ size, fillS, memory }) => [
+            head: [
+              ...['keys', 'filled in s', 'private MiB', 'of files MiB'],
+              'private MiB after SET and GET',
+              'both, most ever',
+            ],
+            rows: grown.map(({ size, fillS, memory, memoryAfter }) => [
               ...[about.format(size), fillS],
-              ...(memory === null
-                ? [null, null, null]
-                : [memory.privateMib, memory.filesMib, memory.mostMib]),
+              ...[memory?.privateMib ?? null, memory?.filesMib ?? null],
+              ...[memoryAfter?.privateMib ?? null, memoryAfter?.mostMib ?? null],
             ]),
           },
         ],

@@ -149,22 +149,24 @@ async function main(): Promise<number> {
       )
     const beganMs = performance.now()
     const { name, summary } = suite
-    const part = { name, summary }
+    let result: SuiteResult | null = null
+    let error: string | null = null
     try {
-      const result = await guarded(suite, { options, program, say, signal: controller.signal }, limitMs)
-      parts.push({ ...part, result, error: null, seconds: (performance.now() - beganMs) / 1_000 })
-      for (const { name: file, chart } of result.charts) writeFileSync(join(out, `${file}.svg`), svgOf(chart))
-    } catch (error) {
-      const text = error instanceof Error ? error.message : String(error)
+      result = await guarded(suite, { options, program, say, signal: controller.signal }, limitMs)
+    } catch (thrown) {
+      const text = thrown instanceof Error ? thrown.message : String(thrown)
       say(`not measured: ${text}`)
-      const took = (performance.now() - beganMs) / 1_000
-      parts.push({ ...part, result: null, error: lineOf(text), seconds: took })
+      error = lineOf(text)
     }
-    say(`${Math.round((performance.now() - beganMs) / 1_000)} s`)
+    const took = (performance.now() - beganMs) / 1_000
+    parts.push({ name, summary, result, error, seconds: took })
+    say(`${Math.round(took)} s`)
     // After each: what was measured is not lost with what comes.
     const json = { facts, options, suites: parts }
     writeFileSync(join(out, 'figures.json'), `${JSON.stringify(json, null, 2)}\n`)
     writeFileSync(join(out, 'figures.md'), sectionOf(facts, parts, relative(join(root, 'docs'), out) || '.'))
+    for (const { name: file, chart } of result?.charts ?? [])
+      writeFileSync(join(out, `${file}.svg`), svgOf(chart))
   }
   process.stdout.write(sectionOf(facts, parts, relative(join(root, 'docs'), out) || '.'))
   process.stderr.write(
