@@ -2,6 +2,10 @@
  * A watch as people hold it: an async iterable of changes that outlives the nodes it comes from. A call that breaks off is
  * taken up at another node from the cursor, so nothing is missed and nothing comes twice; only what no node keeps any
  * more ends it, with CompactedError. It reads on when its consumer does.
+ *
+ * The cursor of that error is in the last message of the call, before the status. grpc-js hands out an error status at
+ * once and drops the messages that nobody had room for yet, the last one among them for a consumer that is slow. Then the
+ * cursor is that of a watch begun anew: whoever is told reads all keys again, after that one was there.
  */
 import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js'
 import { WatchRequest, type WatchResponse } from '../gen/roundhouse/v1/watch.ts'
@@ -59,6 +63,8 @@ export class CompactedError extends CallError {
   }
 }
 
+const compactedText =
+  'COMPACTED what came after the cursor is not kept any more: read the keys anew, and watch on from the cursor that comes with this'
 /** Asked of the node; one that says nothing for three times as long is taken for gone. */
 const progressMs = 5_000
 const silenceMsMax = 3 * progressMs
@@ -79,7 +85,11 @@ export interface WatcherOptions<Data> {
 
 export class Watcher<Data> implements AsyncIterable<WatchEvent<Data>> {
   private readonly options: WatcherOptions<Data>
-  private readonly state: WatchState
+  private state: WatchState
+  /** What ended it as COMPACTED while the message with the cursor did not come; a watch begun anew tells one. */
+  private overtaken: Failure | null = null
+  /** A node watched, at least once. */
+  private isReady = false
   private places: WatchCursor
   private readonly changes: AsyncGenerator<ReceivedChange | null, void, void>
   private first: Promise<unknown> | null = null
@@ -170,16 +180,23 @@ export class Watcher<Data> implements AsyncIterable<WatchEvent<Data>> {
           last = link.address
           const beganMs = performance.now()
           failure = yield* this.attempt(link)
+          this.isReady ||= this.state.isCreated
           if (performance.now() - beganMs > pauseMsMax) attempt = 0
         }
         this.check()
         if (this.isClosed) return
-        if (failure.code === 'COMPACTED') {
+        // Also where the call broke off between the message and its status: from the new cursor on there is a gap.
+        if (this.state.isCompacted || failure === this.overtaken) {
           this.places = this.state.cursor
-          throw new CompactedError(failure.text, this.places)
+          throw new CompactedError(failure.code === 'COMPACTED' ? failure.text : compactedText, this.places)
         }
-        const isLate = !this.state.isCreated && performance.now() >= deadlineMs
-        if (failure.retry === 'never' || isLate) throw refused('WATCH', failure.code, failure.text)
+        if (failure.code === 'COMPACTED') {
+          this.overtaken = failure
+          this.state = new WatchState(null)
+        } else {
+          const isLate = !this.isReady && performance.now() >= deadlineMs
+          if (failure.retry === 'never' || isLate) throw refused('WATCH', failure.code, failure.text)
+        }
         await this.until(Math.min(pauseMsMax, 10 * 2 ** Math.min(attempt, 10)))
       }
     } finally {
@@ -213,7 +230,11 @@ export class Watcher<Data> implements AsyncIterable<WatchEvent<Data>> {
         if (message !== null) {
           heardMs = performance.now()
           const changes = this.state.take(message)
-          if (changes.length === 0) {
+          if (this.overtaken !== null) {
+            if (this.state.isCreated) return this.overtaken
+            continue
+          }
+          if (changes.length === 0 && !this.state.isCompacted) {
             // All that came before was given out.
             this.places = this.state.cursor
             yield null
@@ -241,7 +262,7 @@ export class Watcher<Data> implements AsyncIterable<WatchEvent<Data>> {
 
   private request(): WatchRequest {
     const { key, prefix, from, hasValues } = this.options
-    const isResumed = this.state.isCreated || typeof from !== 'number'
+    const isResumed = this.isReady || this.overtaken !== null || typeof from !== 'number'
     return WatchRequest.fromPartial({
       target:
         key !== null ? { $case: 'key', value: key } : { $case: 'prefix', value: prefix ?? Buffer.alloc(0) },

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { Readable } from 'node:stream'
 import { after, before, describe, it } from 'node:test'
+import type { Engine } from '../../src/client/engine.ts'
 import {
   CallError,
   type Client,
@@ -8,9 +10,15 @@ import {
   type WatchEvent,
   type Watcher,
 } from '../../src/client/entry.ts'
+import { Watcher as WatcherOf, type WatcherOptions } from '../../src/client/watch.ts'
 import { WatchState } from '../../src/client/watch-state.ts'
-import { WatchChange, WatchResponse } from '../../src/gen/roundhouse/v1/watch.ts'
+import { RoundhouseError } from '../../src/errors.ts'
+import { WatchChange, type WatchRequest, WatchResponse } from '../../src/gen/roundhouse/v1/watch.ts'
+import type { WatchNews } from '../../src/node/ports.ts'
+import { statusOf } from '../../src/peer/status.ts'
 import { type Cluster, startCluster } from '../../src/testing.ts'
+import { until } from '../wire/grpc/harness.ts'
+import { count, FakeNodes } from './fake-nodes.ts'
 
 const text = ({ kind, key, value }: WatchEvent<string>) =>
   `${kind} ${key}${value === null ? '' : `=${value}`}`
@@ -56,6 +64,148 @@ describe('what a watch has received', () => {
     assert.deepEqual(shown(state, changes(4, true, [5, 0])), [])
     assert.deepEqual(shown(state, changes(6, false, [5, 1])), ['5.0 null', '5.1 6'])
     assert.deepEqual(state.cursor, { 1: 6 })
+  })
+})
+
+/** Calls that bring these messages and end with that status, one after another. */
+function scripted(calls: readonly (readonly [messages: readonly WatchResponse[], cause: RoundhouseError])[]) {
+  const requests: WatchRequest[] = []
+  const watch = (request: WatchRequest) => {
+    const [messages, cause] = calls[requests.length]!
+    requests.push(request)
+    const call = new Readable({ objectMode: true, read: () => {} })
+    // As grpc-js does: the status comes while messages wait.
+    setImmediate(() => {
+      for (const message of messages) call.push(message)
+      call.push(null)
+      call.emit('error', Object.assign(new Error(cause.message), statusOf(cause)))
+    })
+    return Object.assign(call, { cancel: () => call })
+  }
+  const link = { address: 'node', watch, suspect: () => {} }
+  const engine = { watching: () => true, unwatch: () => {}, nodeFor: async () => link } as unknown as Engine
+  const watcher = (from: WatcherOptions<string>['from']) =>
+    new WatcherOf<string>({
+      ...{ engine, from, key: null, prefix: Buffer.alloc(0), hasValues: true, timeoutMs: 20_000 },
+      ...{ signal: null, decode: bytes => bytes.toString() },
+    })
+  return { requests, watcher }
+}
+
+describe('a watch that was overtaken', () => {
+  const told = ($case: 'created' | 'progress' | 'compacted', ...places: readonly number[]) =>
+    WatchResponse.fromPartial({
+      news: { $case, value: { places: Object.fromEntries(places.map((place, i) => [i, BigInt(place)])) } },
+    })
+  const change = (index: number) =>
+    WatchResponse.fromPartial({
+      news: {
+        $case: 'changes',
+        value: {
+          place: BigInt(index),
+          changes: [WatchChange.fromPartial({ index: BigInt(index), key: Buffer.from('a'), type: 'string' })],
+        },
+      },
+    })
+  const compacted = new RoundhouseError('COMPACTED', { shard: 0, after: 5, start: 8, cursor: '0:9,1:4' })
+  const stopped = new RoundhouseError('SHUTTING_DOWN', {})
+  const asked = (requests: readonly WatchRequest[]) =>
+    requests.map(({ cursor, revision }) => revision ?? cursor)
+  /** What it gave, and what it ended with. */
+  const endOf = async (watcher: Watcher<string>) => {
+    const given: string[] = []
+    try {
+      for await (const event of watcher) given.push(`${event.revision} ${text(event)}`)
+      return { given }
+    } catch (error) {
+      assert.ok(error instanceof CompactedError, `${error}`)
+      assert.match(error.message, /COMPACTED/)
+      assert.deepEqual(watcher.cursor, error.cursor)
+      return { given, cursor: error.cursor }
+    }
+  }
+
+  it('ends with the cursor of its last message', async () => {
+    const { requests, watcher } = scripted([
+      [[told('created', 3, 3), change(5), told('compacted', 9, 4)], compacted],
+    ])
+    assert.deepEqual(await endOf(watcher(null)), { given: ['5 set a'], cursor: { 0: 9, 1: 4 } })
+    assert.deepEqual(asked(requests), [{}])
+  })
+
+  it('asks where to go on when that message was lost before the status', async () => {
+    const { requests, watcher } = scripted([
+      [[told('created', 3, 3), change(5)], compacted],
+      [[], stopped],
+      [[told('created', 11, 4)], stopped],
+    ])
+    assert.deepEqual(await endOf(watcher(null)), { given: ['5 set a'], cursor: { 0: 11, 1: 4 } })
+    assert.deepEqual(asked(requests), [{}, {}, {}])
+  })
+
+  it('asks it also when it was overtaken before it began, from a cursor or a revision', async () => {
+    for (const [from, first] of [
+      [
+        { 0: 1, 1: 2 },
+        { 0: 1n, 1: 2n },
+      ],
+      [1, 1n],
+    ] as const) {
+      const { requests, watcher } = scripted([
+        [[], compacted],
+        [[told('created', 11, 4), told('progress', 12)], stopped],
+      ])
+      assert.deepEqual(await endOf(watcher(from)), { given: [], cursor: { 0: 11, 1: 4 } })
+      assert.deepEqual(asked(requests), [first, {}])
+    }
+  })
+
+  it('is told so when its node is gone after the message and before the status', async () => {
+    const { requests, watcher } = scripted([
+      [[told('created', 3, 3), change(5), told('compacted', 9, 4)], stopped],
+    ])
+    assert.deepEqual(await endOf(watcher(null)), { given: ['5 set a'], cursor: { 0: 9, 1: 4 } })
+    assert.deepEqual(asked(requests), [{}])
+  })
+
+  it('is told so, however many messages lie between the node and its reader', async () => {
+    const nodes = await FakeNodes.start(1)
+    const [node] = nodes.nodes
+    const { watches } = node!
+    const client = await nodes.connect({ timeout: 20_000 })
+    try {
+      // More than grpc-js takes for a reader who does not read, and less than the window of the connection.
+      const last = 60
+      let index = 7
+      watches.onNext = (): WatchNews | Error | null => {
+        if (watches.wishes.length > 1) return null
+        if (index === last) {
+          watches.place = 100
+          return compacted
+        }
+        const entry = { index: ++index, number: 0, key: 'a', kind: 'set', type: 'string', timeMs: 5 } as const
+        return { kind: 'changes', shard: 0, place: index, changes: [{ ...entry, value: null }] }
+      }
+      const watcher = client.watch({ prefix: '' })
+      await watcher.ready()
+      await until('the node has ended it', () => index === last && watches.open_.size === 0)
+      node!.onExecute = async () => count(0)
+      // Of the same connection: the status has come.
+      await client.exists('a')
+      const { given, cursor } = await endOf(watcher)
+      assert.deepEqual(
+        given,
+        given.map((_, i) => `${8 + i} set a`),
+      )
+      assert.deepEqual(cursor, { 0: 100 })
+      assert.deepEqual(
+        watches.wishes.map(({ from }) => from),
+        [null, null],
+      )
+    } finally {
+      await client.destroy()
+      await nodes.close()
+    }
   })
 })
 

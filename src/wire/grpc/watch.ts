@@ -1,7 +1,9 @@
 /**
  * roundhouse.v1.Watch: one call is one watch. What it holds is bounded by what its client takes: while more than
  * `aheadBytesMax` of what was written has not left, nothing more is read from the rings. So a client that stops reading
- * costs a message or two, and is told that it was overtaken when it reads on.
+ * costs a message or two, and is told that it was overtaken when it reads on: by the status for certain, by the message
+ * with the cursor where its library gives out what came before a status. grpc-js drops what nobody took yet: such a client
+ * has the cursor of the status, or that of a watch begun anew.
  */
 import type { ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js'
 import { isError, RoundhouseError } from '../../errors.ts'

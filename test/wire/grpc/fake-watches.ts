@@ -6,6 +6,8 @@ export class FakeWatches implements WatchService {
   readonly open_ = new Set<FakeWatch>()
   /** Answered before a watch waits; null: nothing yet. */
   onNext: () => WatchNews | Error | null = () => null
+  /** Where a watch stands. */
+  place = 7
 
   async open(wish: WatchWish): Promise<OpenWatch> {
     this.wishes.push(wish)
@@ -17,11 +19,14 @@ export class FakeWatches implements WatchService {
 
 class FakeWatch implements OpenWatch {
   private readonly watches: FakeWatches
-  readonly cursor = new Map([[0, 7]])
   private end: () => void = () => {}
 
   constructor(watches: FakeWatches) {
     this.watches = watches
+  }
+
+  get cursor(): ReadonlyMap<number, number> {
+    return new Map([[0, this.watches.place]])
   }
 
   async next(_bytesMax: number, waitMs: number): Promise<WatchNews> {
