@@ -188,6 +188,8 @@ export interface Batch {
   readonly session: Session | null
   readonly timeoutMs: number
   readonly signal?: AbortSignal
+  /** Asked before a batch that waits for others is begun; absent: `signal` says it. */
+  readonly isCalledOff?: () => boolean
   /** Of batches that are to keep their order, the same object in each. */
   readonly order?: CallOrder
 }

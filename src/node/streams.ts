@@ -8,6 +8,7 @@ import { shardOfSlot, slotOf } from '../lib/slot.ts'
 import type { Hash64 } from '../ring/ring.ts'
 import type { Host } from '../shard/host.ts'
 import type { Replica } from '../shard/replica.ts'
+import { AppendQueue } from './append-queue.ts'
 import { isPassing } from './controller.ts'
 import { metaGroup, type Register, type StreamRecord } from './meta-register.ts'
 import {
@@ -81,6 +82,7 @@ export class Streams implements StreamService {
   private readonly options: StreamsOptions
   private readonly tails: StreamTails
   private readonly keeper: StreamKeeper
+  private readonly appends: AppendQueue
   /** Under way, by name: whoever comes meanwhile waits for the same answer, in the order of coming. */
   private readonly lookups = new Map<string, Promise<StreamRecord>>()
   /** Streams that this node's register does not show yet. */
@@ -103,6 +105,13 @@ export class Streams implements StreamService {
           .map(each => each.group),
       shardOf: key => this.shardOf(key),
       execute: call => options.router.execute(call),
+    })
+    this.appends = new AppendQueue({
+      clock: options.clock,
+      append: async (place, records, timeoutMs) =>
+        countOf(
+          await options.router.execute(plainCall('STREAM.APPEND', [...argsOf(place), ...records], timeoutMs)),
+        ),
     })
     this.turn = Math.floor(options.random.next() * 2 ** 20)
   }
@@ -296,21 +305,27 @@ export class Streams implements StreamService {
   // --- Records ------------------------------------------------------------------------------------------------------
 
   async produce(batch: Batch): Promise<Produced> {
-    const { records, session, timeoutMs, signal, order } = batch
-    const encoded = encodeBatch(records)
+    const { session, timeoutMs, signal, order } = batch
+    const encoded = encodeBatch(batch.records)
     const found = this.stream(batch.stream)
     const stream = found instanceof Promise ? await found : found
     const place = this.placeOf(stream, batch.partition ?? this.partitionOf(batch, stream.partitions))
-    const args = [...argsOf(place), ...encoded]
-    const result = await this.options.router.execute({
-      ...plainCall('STREAM.APPEND', args, timeoutMs),
-      session,
-      ...(signal === undefined ? {} : { signal }),
-      ...(order === undefined ? {} : { order }),
-    })
+    let offset: number
+    if (session === null) {
+      const isCalledOff = batch.isCalledOff ?? (() => signal?.aborted === true)
+      offset = await this.appends.append(place, encoded, timeoutMs, isCalledOff)
+    } else {
+      const result = await this.options.router.execute({
+        ...plainCall('STREAM.APPEND', [...argsOf(place), ...encoded], timeoutMs),
+        session,
+        ...(signal === undefined ? {} : { signal }),
+        ...(order === undefined ? {} : { order }),
+      })
+      offset = countOf(result)
+    }
     this.counters.batches++
-    this.counters.records += records.length
-    return { partition: place.partition, offset: countOf(result), count: records.length }
+    this.counters.records += encoded.length
+    return { partition: place.partition, offset, count: encoded.length }
   }
 
   async copy(

@@ -137,15 +137,20 @@ describe('producing', () => {
     }
     const seen: string[] = []
     bench.onCall = call => {
-      seen.push(toUtf8(call.args[3]!).at(-1)!)
-      return count(seen.length - 1)
+      const first = seen.length
+      for (const record of call.args.slice(3)) seen.push(toUtf8(record).at(-1)!)
+      return count(first)
     }
     const record = (value: string) => [{ value: fromUtf8(value), key: null, headers: [], type: 0 }]
     const first = ['a', 'b'].map(value => bench.produce({ stream: '', records: record(value) }))
     bench.know(stream('default', 1))
     const behind = bench.produce({ stream: '', records: record('c') })
     made.resolve(stream('default', 1))
-    await Promise.all([...first, behind])
+    const produced = await Promise.all([...first, behind])
+    assert.deepEqual(
+      produced.map(({ offset }) => offset),
+      [0, 1, 2],
+    )
     assert.deepEqual(
       [seen, requests],
       [

@@ -147,28 +147,38 @@ export class LogHandlers {
     // Each batch of the window listens.
     setMaxListeners(0, abort.signal)
     const order = new CallOrder()
-    let isFailed = false
-    const refuse = (error: unknown): Error => {
-      isFailed = true
-      // What waits for its turn behind the one that failed is not begun: its place would be the wrong one.
-      abort.abort()
+    let begun = 0
+    /** The first batch that failed: what is behind it is not begun, its place would be the wrong one; what is before goes on. */
+    let failedAt = Number.POSITIVE_INFINITY
+    let isGone = false
+    const refuse = (number: number, error: unknown): Error => {
+      failedAt = Math.min(failedAt, number)
       if (!isExpected(error)) this.options.onUnexpected(error)
       return errorStatus(error)
     }
     const memory = this.connections.memoryOf(stream)
     const window = new OrderedWindow(stream, windowLimits, memory, ({ message, error }) => {
-      if (message === null) return refuse(error)
-      // The call ends with the first error: what comes behind it is not begun any more.
-      if (isFailed) return noAnswer
+      const number = begun++
+      if (message === null) return refuse(number, error)
+      // The call ends with the first error.
+      if (failedAt < number) return noAnswer
+      const isCalledOff = () => isGone || failedAt < number
       try {
-        const batch = this.batchOf(message, stream, abort.signal, order)
-        return this.streams.produce(batch).then(writeProduced).catch(refuse)
+        const batch = { ...this.batchOf(message, stream, abort.signal, order), isCalledOff }
+        return this.streams
+          .produce(batch)
+          .then(writeProduced)
+          .catch(failure => {
+            abort.abort()
+            return refuse(number, failure)
+          })
       } catch (refusal) {
-        return refuse(refusal)
+        return refuse(number, refusal)
       }
     })
     this.producers.add(window)
     stream.once('cancelled', () => {
+      isGone = true
       window.abandon()
       abort.abort()
     })
