@@ -190,6 +190,10 @@ export class Host {
     try {
       const replica = this.adopt(id, configuration, applied, hardState)
       this.unreadable.delete(id)
+      // There is nobody to hear of a leader from, so waiting for one would only cost an election timeout.
+      const { voters, votersOutgoing } = configuration.confState
+      if (votersOutgoing.length === 0 && voters.length === 1 && voters[0] === id)
+        this.campaigns.set(replica, 0)
       this.compact(replica, this.limits.entriesKept)
     } catch (error) {
       // A row that it begins with can't be read.

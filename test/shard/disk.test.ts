@@ -104,6 +104,15 @@ describe('a leader whose disk hangs', () => {
     await written(cluster, 'after')
   })
 
+  it('leads again at once after a restart, as the only voter: there is nobody to wait for', async () => {
+    const lone = new LoneHost()
+    lone.start()
+    await lone.found(3, 7)
+    assert.equal((await lone.put(7, 'k', 'v')).ok, true)
+    await lone.restart()
+    assert.ok(await lone.run(electionMs / 4, () => lone.host.replica(7)!.isLeader))
+  })
+
   it('goes on leading as the only voter: what is committed can be read', async () => {
     const lone = new LoneHost()
     lone.start()
