@@ -1,9 +1,11 @@
 /**
  * `watch KEY` or `watch --prefix P`: changes of keys as they are committed. A call that breaks off is taken up where it
- * was, through another node; whoever ends it is told the cursor to go on from.
+ * was, through another node; whoever ends it is told the cursor to go on from. Where that skips changes, as after COMPACTED,
+ * it is never told without the error; why the message with that cursor may not come, see client/watch.ts.
  */
 import type { ServiceError } from '@grpc/grpc-js'
-import { type ReceivedChange, WatchState } from '../client/watch-state.ts'
+import { compactedText, type ReceivedChange, WatchState } from '../client/watch-state.ts'
+import { RemoteError } from '../errors.ts'
 import { WatchClient, WatchRequest, type WatchResponse } from '../gen/roundhouse/v1/watch.ts'
 import { cursorText, parseCursor, type WatchCursor } from '../lib/watch-cursor.ts'
 import { type Colors, colorsFor } from './colors.ts'
@@ -55,12 +57,14 @@ class Watching {
   private readonly nodes: Nodes
   private readonly colors: Colors
   private readonly target: NonNullable<WatchRequest['target']>
-  private readonly state: WatchState
+  private state: WatchState
   private readonly max: number
   private readonly isJson: boolean
   private printed = 0
-  /** Of what was printed. */
+  /** Of what was printed; after COMPACTED where to begin anew. */
   private places: WatchCursor
+  /** What ended it as COMPACTED while the message with the cursor did not come; a watch begun anew tells one. */
+  private overtaken: RemoteError | null = null
 
   constructor(input: Input, shell: Shell, nodes: Nodes) {
     const [key] = input.positionals
@@ -88,7 +92,8 @@ class Watching {
     try {
       while (!this.isDone) await this.nodes.call('read', (_, connection) => this.attempt(connection))
     } catch (error) {
-      if (!this.shell.signal.aborted) throw error
+      // With the new cursor goes that it skips changes, whoever pressed Ctrl-C meanwhile.
+      if (!this.shell.signal.aborted || isCompacted(error)) throw error
     } finally {
       this.tellCursor()
     }
@@ -102,12 +107,26 @@ class Watching {
   private async attempt(connection: Connection): Promise<void> {
     const startedMs = Date.now()
     const before = this.printed
+    let failure: unknown = null
     try {
       await this.follow(connection)
     } catch (error) {
-      const wasWell = this.printed > before || Date.now() - startedMs > openMsMin
-      if (!(wasWell && isPassing(error))) throw error
+      failure = error
     }
+    // Also where the call broke off between the message and its status: from the new cursor on there is a gap.
+    if (this.state.isCompacted)
+      throw isCompacted(failure) ? failure : new RemoteError('COMPACTED', compactedText)
+    if (this.overtaken !== null && this.state.isCreated) {
+      this.places = this.state.cursor
+      throw this.overtaken
+    }
+    if (isCompacted(failure)) {
+      this.overtaken = failure
+      this.state = new WatchState(null)
+      return
+    }
+    const wasWell = this.printed > before || Date.now() - startedMs > openMsMin
+    if (failure !== null && !(wasWell && isPassing(failure))) throw failure
   }
 
   private async follow({ address, channel }: Connection): Promise<void> {
@@ -122,6 +141,10 @@ class Watching {
     try {
       for await (const message of call as AsyncIterable<WatchResponse>) {
         const changes = this.state.take(message)
+        if (this.overtaken !== null) {
+          if (this.state.isCreated) return
+          continue
+        }
         if (changes.length === 0) this.places = this.state.cursor
         for (const change of changes) {
           if (this.isDone) return
@@ -163,4 +186,8 @@ class Watching {
     if (this.isJson) printJson(this.shell.stdout, { cursor: text })
     else this.shell.stderr.write(`go on from here: --from ${text}\n`)
   }
+}
+
+function isCompacted(error: unknown): error is RemoteError {
+  return error instanceof RemoteError && error.code === 'COMPACTED'
 }

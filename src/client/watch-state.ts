@@ -23,6 +23,10 @@ export interface ReceivedChange {
   readonly place: number | null
 }
 
+/** Of a COMPACTED whose status did not come. */
+export const compactedText =
+  'COMPACTED what came after the cursor is not kept any more: read the keys anew, and watch on from the cursor that comes with this'
+
 const kinds: Readonly<Record<WatchChange_Kind, ChangeKind>> = {
   [WatchChange_Kind.SET]: 'set',
   [WatchChange_Kind.DELETE]: 'delete',

@@ -17,7 +17,7 @@ import { brokenOff, type Failure, statusFailure, unreachable } from './failure.t
 import type { NodeLink } from './node-link.ts'
 import type { Decode } from './reply.ts'
 import type { Input } from './table.ts'
-import { type ChangeKind, type ReceivedChange, WatchState } from './watch-state.ts'
+import { type ChangeKind, compactedText, type ReceivedChange, WatchState } from './watch-state.ts'
 
 export interface WatchOptions {
   /**
@@ -63,8 +63,6 @@ export class CompactedError extends CallError {
   }
 }
 
-const compactedText =
-  'COMPACTED what came after the cursor is not kept any more: read the keys anew, and watch on from the cursor that comes with this'
 /** Asked of the node; one that says nothing for three times as long is taken for gone. */
 const progressMs = 5_000
 const silenceMsMax = 3 * progressMs

@@ -5,6 +5,7 @@ import {
   Metadata,
   Server,
   ServerCredentials,
+  type ServerWritableStream,
   type ServiceError,
   type sendUnaryData,
   status,
@@ -21,6 +22,7 @@ import {
   type StatusResponse,
 } from '../../src/gen/roundhouse/v1/admin.ts'
 import { ShardsService } from '../../src/gen/roundhouse/v1/shards.ts'
+import { type WatchRequest, type WatchResponse, WatchService } from '../../src/gen/roundhouse/v1/watch.ts'
 
 export interface FakeAnswers {
   command?: (request: CommandRequest) => CommandResponse | ServiceError | 'silence'
@@ -29,6 +31,7 @@ export interface FakeAnswers {
   leave?: (request: LeaveRequest) => ServiceError | null
   stats?: () => StatsResponse
   map?: () => MapResponse
+  watch?: (call: ServerWritableStream<WatchRequest, WatchResponse>) => void
   isServing?: boolean
 }
 
@@ -84,6 +87,12 @@ export async function fakeNode(answers: FakeAnswers, port = 0): Promise<FakeNode
   server.addService(ShardsService, {
     map: (_call, callback) => reply(callback, answers.map?.()),
   } as import('../../src/gen/roundhouse/v1/shards.ts').ShardsServer)
+  server.addService(WatchService, {
+    watch: call => {
+      if (answers.watch === undefined) call.destroy(unimplemented)
+      else answers.watch(call)
+    },
+  } as import('../../src/gen/roundhouse/v1/watch.ts').WatchServer)
   server.addService(HealthService, {
     check: (_call, callback) => {
       const { SERVING, NOT_SERVING } = HealthCheckResponse_ServingStatus
