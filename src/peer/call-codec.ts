@@ -7,15 +7,16 @@
  */
 import { isUtf8 } from 'node:buffer'
 import { RoundhouseError } from '../errors.ts'
-import type {
-  CommandRequest,
+import {
+  type CommandRequest,
   CommandResponse,
-  KeyValue,
-  Transfer as WireTransfer,
+  type KeyValue,
+  type Transfer as WireTransfer,
 } from '../gen/clusterpb/cluster.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Call, CallResult, Session, Transfer } from '../node/ports.ts'
-import { toSafeInteger } from './proto-io.ts'
+import { ByteSink, varintBytes } from './byte-sink.ts'
+import { encodeMessage, toSafeInteger } from './proto-io.ts'
 
 type Reply = CallResult['reply']
 type ListItem = Extract<Reply, { kind: 'list' }>['items'][number]
@@ -155,6 +156,57 @@ export function writeResponse(result: CallResult, id: bigint): CommandResponse {
     revision: BigInt(result.revision),
     lagMs: Math.min(Math.ceil(result.lagMs), lagMsMax),
   }
+}
+
+/**
+ * The bytes of `writeResponse`. The answers that are given most are written by hand: the generated writer takes 2.5 µs for
+ * one of ten bytes, a twentieth of a whole call. A test holds both side by side.
+ */
+export function encodeResponse(result: CallResult, id: bigint): Buffer {
+  const { reply, revision } = result
+  const callId = Number(id)
+  const scalar = scalarOf(reply)
+  if (scalar === null || !Number.isSafeInteger(callId))
+    return encodeMessage(CommandResponse, writeResponse(result, id))
+  const lagMs = Math.min(Math.ceil(result.lagMs), lagMsMax)
+  const value = reply.kind === 'value' ? reply.value : null
+  let bytes = tailBytes(callId) + tailBytes(revision) + tailBytes(lagMs)
+  if (value !== null) bytes += 1 + varintBytes(value.byteLength) + value.byteLength
+  else if (scalar >= 0) bytes += 1 + varintBytes(scalar)
+  const sink = new ByteSink(bytes)
+  if (value !== null) {
+    sink.byte((2 << 3) | lengthDelimited)
+    sink.bytes(value)
+  } else if (scalar >= 0) {
+    sink.byte(((reply.kind === 'success' ? 3 : 4) << 3) | varint)
+    sink.varint(scalar)
+  }
+  putTail(sink, 16, callId)
+  putTail(sink, 21, revision)
+  putTail(sink, 22, lagMs)
+  return sink.finish()
+}
+
+const varint = 0
+const lengthDelimited = 2
+
+/** -1: the reply is no number; null: it is not one of those that are written by hand. */
+function scalarOf(reply: Reply): number | null {
+  if (reply.kind === 'nil' || reply.kind === 'value') return -1
+  if (reply.kind === 'success') return reply.integer !== undefined ? null : reply.success ? 1 : 0
+  if (reply.kind !== 'count' || typeof reply.count !== 'number') return null
+  return Number.isSafeInteger(reply.count) && reply.count >= 0 ? reply.count : null
+}
+
+/** A field from 16 to 2,047 has a tag of two bytes; a zero is left out. */
+function tailBytes(value: number): number {
+  return value === 0 ? 0 : 2 + varintBytes(value)
+}
+
+function putTail(sink: ByteSink, field: number, value: number): void {
+  if (value === 0) return
+  sink.varint((field << 3) | varint)
+  sink.varint(value)
 }
 
 function writeReply(reply: Reply): CommandResponse['response'] {

@@ -20,14 +20,14 @@ import {
 } from '../../gen/clusterpb/cluster.ts'
 import { crc32 } from '../../lib/crc.ts'
 import { CallOrder } from '../../node/call-order.ts'
-import type { Call, CallResult, Session } from '../../node/ports.ts'
+import type { Call, Session } from '../../node/ports.ts'
 import {
+  encodeResponse,
   type RequestedCall,
   readRequest,
   readTransfer,
   writeChunk,
   writeErrorResponse,
-  writeResponse,
 } from '../../peer/call-codec.ts'
 import { type Caller, type CallerOf, demandIdentity, demandNode } from '../../peer/caller.ts'
 import { readMembers, writeMember } from '../../peer/member-codec.ts'
@@ -143,7 +143,7 @@ export class ClusterNodeHandlers {
         call = new UnaryCall(requested, this.timeoutMs(arrival.deadlineMs), arrival)
         return service.execute(call).then(result => {
           call!.isAnswered = true
-          return encodeResult(result, message.id)
+          return encodeResponse(result, message.id)
         })
       })
     }
@@ -214,7 +214,7 @@ export class ClusterNodeHandlers {
       }
       return service
         .execute(call)
-        .then(result => encodeResult(result, message.id))
+        .then(result => encodeResponse(result, message.id))
         .catch((error: unknown) => this.inBand(message.id, error))
     } catch (error) {
       return this.inBand(message.id, error)
@@ -248,10 +248,6 @@ export class ClusterNodeHandlers {
     const max = this.options.messageTimeoutMs
     return deadline === Number.POSITIVE_INFINITY ? max : Math.max(1, Math.min(max, deadline - Date.now()))
   }
-}
-
-function encodeResult(result: CallResult, id: bigint): Buffer {
-  return encodeMessage(CommandResponse, writeResponse(result, id))
 }
 
 /** What only a node that forwards may say: that the call has come a way already, and which part of it this is. */
