@@ -8,7 +8,7 @@ import type { ProduceRequest } from '../../gen/log/v1/log.ts'
 import { KeptPlaces, type RecordHeader } from '../../keyspace/record.ts'
 import { ByteReader } from '../../lib/byte-reader.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../../lib/bytes.ts'
-import type { ProducedRecord } from '../../node/ports.ts'
+import type { Produced, ProducedRecord } from '../../node/ports.ts'
 import { produceLimits } from '../../node/stream-batch.ts'
 import type { Decoder } from '../../peer/proto-io.ts'
 
@@ -116,6 +116,15 @@ export interface Around {
   readonly start: number
   readonly end: number
   readonly lagMs: number
+}
+
+/** A ProduceResponse. */
+export function encodeProduced({ partition, offset, count }: Produced): Buffer {
+  const out = new Cursor(varintField(8, offset) + varintField(128, partition) + varintField(136, count))
+  out.field(8, offset)
+  out.field(128, partition)
+  out.field(136, count)
+  return out.buffer
 }
 
 /** A ConsumeResponse with one record in `record`. */

@@ -17,7 +17,6 @@ import {
   GetServersRequest,
   GetServersResponse,
   LogService,
-  ProduceResponse,
 } from '../../gen/log/v1/log.ts'
 import { fromUtf8, toUtf8 } from '../../lib/bytes.ts'
 import { CallOrder } from '../../node/call-order.ts'
@@ -30,6 +29,7 @@ import { Consumer, type Position, startOf } from './consumer.ts'
 import {
   type ArrivedBatch,
   encodeBatchResponse,
+  encodeProduced,
   encodeRecordResponse,
   produceRequestType,
 } from './log-codec.ts'
@@ -80,7 +80,7 @@ export class LogHandlers {
   handlers(): UntypedServiceImplementation {
     return {
       produce: this.unary<ArrivedBatch>((message, call) =>
-        this.streams.produce(this.batchOf(message, call, signalOf(call))).then(writeProduced),
+        this.streams.produce(this.batchOf(message, call, signalOf(call))).then(encodeProduced),
       ),
       consume: this.unary<ConsumeRequest>((message, call) => this.consume(message, call)),
       consumeStream: (call: ConsumeStream) => void this.consumeStream(call),
@@ -167,7 +167,7 @@ export class LogHandlers {
         const batch = { ...this.batchOf(message, stream, abort.signal, order), isCalledOff }
         return this.streams
           .produce(batch)
-          .then(writeProduced)
+          .then(encodeProduced)
           .catch(failure => {
             abort.abort()
             return refuse(number, failure)
@@ -281,10 +281,6 @@ export class LogHandlers {
 
 /** Stands behind an error in a window, where nothing is sent any more. */
 const noAnswer = Buffer.alloc(0)
-
-function writeProduced({ partition, offset, count }: Awaited<ReturnType<StreamService['produce']>>): Buffer {
-  return encodeMessage(ProduceResponse, { offset: BigInt(offset), partition, count })
-}
 
 function readSession({ session: id, sequence, ackedBelow }: ArrivedBatch): Session | null {
   if (id.length === 0) return null

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { ConsumeResponse, ProduceRequest } from '../../../src/gen/log/v1/log.ts'
+import { ConsumeResponse, ProduceRequest, ProduceResponse } from '../../../src/gen/log/v1/log.ts'
 import { encodeRecord, keepRecord } from '../../../src/keyspace/record.ts'
 import { crc32 } from '../../../src/lib/crc.ts'
 import { produceLimits } from '../../../src/node/stream-batch.ts'
 import { decodeMessage } from '../../../src/peer/proto-io.ts'
 import {
   encodeBatchResponse,
+  encodeProduced,
   encodeRecordResponse,
   produceRequestType,
 } from '../../../src/wire/grpc/log-codec.ts'
@@ -25,6 +26,17 @@ const record = fc.record(
   plain,
 )
 const amount = fc.maxSafeNat()
+
+describe('an acknowledgement', () => {
+  it('has the bytes that the generated code gives it', () => {
+    fc.assert(
+      fc.property(amount, fc.nat(1024), fc.nat(10_000), (offset, partition, count) => {
+        const generated = ProduceResponse.encode({ offset: BigInt(offset), partition, count }).finish()
+        assert.deepEqual(encodeProduced({ offset, partition, count }), Buffer.from(generated))
+      }),
+    )
+  })
+})
 
 describe('records on the wire of log.v1', () => {
   it('leave as the contract says, by the generated code’s reading', () => {
