@@ -15,7 +15,7 @@ import {
   type ReportRequest,
   type UnfitAnswer,
 } from './meta-commands.ts'
-import { isOut, membersOf, metaGroup, type Register, type ShardRecord } from './meta-register.ts'
+import { groupNaming, isOut, membersOf, metaGroup, type Register, type ShardRecord } from './meta-register.ts'
 import { nextStep } from './next-step.ts'
 import type { Peers } from './ports.ts'
 import { planRebalance, type RebalancePlan, wishOf } from './rebalancer.ts'
@@ -194,7 +194,9 @@ export class Controller {
     }
     const held = new Map([...host.all()].map(({ id, group }) => [id, group]))
     for (const [id, group] of host.unread()) held.set(id, group)
-    for (const [id, { group }] of host.unfit()) {
+    for (const [id, unfit] of host.unfit()) {
+      // Rot may have taken the record of whose it is as well.
+      const group = unfit.group ?? groupNaming(register, id)
       if (group === null) continue
       held.set(id, group)
       this.reportUnfit(register, group, id)

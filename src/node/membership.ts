@@ -108,7 +108,9 @@ export class Membership {
 
   /** A member comes in without its replica of the meta shard: it is damaged, and the cluster gives it another. */
   private async anotherMetaReplica({ nodeId, metaReplica }: RegisteredNode): Promise<number> {
-    const isDamaged = [...this.host.unfit().values()].some(({ group }) => group === metaGroup)
+    const unfit = this.host.unfit()
+    // Rot may have taken the record of whose it is as well: then the id tells.
+    const isDamaged = unfit.has(metaReplica) || [...unfit.values()].some(({ group }) => group === metaGroup)
     // Its files could not be read at the start, and are tried again: nothing is lost.
     if (!isDamaged && this.host.knows(metaReplica)) return metaReplica
     // Not even a trace of it: the journal is lost, and with it votes and entries that others count on.

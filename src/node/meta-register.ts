@@ -137,6 +137,13 @@ export function isOut(register: Register, group: number, replica: number): boole
   return !named.some(member => member.replica === replica)
 }
 
+/** The group whose record names a replica, for one that has lost its own record of that; null: none that is known. */
+export function groupNaming(register: Register, replica: number): number | null {
+  if (replica >= register.nextReplica) return null
+  for (const group of register.shards.keys()) if (!isOut(register, group, replica)) return group
+  return null
+}
+
 export function membersOf(record: ShardRecord): readonly Member[] {
   return [...record.voters, ...record.learners]
 }

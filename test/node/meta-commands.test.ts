@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { fromUtf8 } from '../../src/lib/bytes.ts'
 import { RegisterReader } from '../../src/node/meta-commands.ts'
-import { isOut, metaGroup } from '../../src/node/meta-register.ts'
+import { groupNaming, isOut, metaGroup } from '../../src/node/meta-register.ts'
 import { foundRequest, joinRequest, MetaShard, settings } from './cluster-register.ts'
 
 const refusal = (code: string) => ({ name: 'RoundhouseError', code })
@@ -269,6 +269,9 @@ describe('a replica', () => {
     assert.equal(isOut(meta.register, 0, 2), false, 'the record names it')
     assert.equal(isOut(meta.register, 0, 11), false, 'the operation names it')
     assert.equal(isOut(meta.register, 1, 2), true, 'it is not of that group')
+    const { register } = meta
+    const groups = [1, 2, 11, register.nextReplica].map(replica => groupNaming(register, replica))
+    assert.deepEqual(groups, [metaGroup, 0, 0, null])
   })
 
   it('of an operation that was replaced is out only after the next close', () => {
