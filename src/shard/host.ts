@@ -296,12 +296,9 @@ export class Host {
     const id = recovery.replica
     let configuration: Configuration | null = null
     try {
-      const noted = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
-      // Rot may have taken the record of whose it is. Its checkpoint says that, too, and the verdict must be written: a start that
-      // finds the checkpoint, and no trace of the damage any more, would let it speak again.
-      configuration = noted ?? startOf(null, this.options.state.open(id).checkpointed)?.configuration ?? null
+      configuration = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
     } catch {
-      // It stays nameless; the id is what counts. Without checkpoint and configuration no start lets it speak.
+      // It stays nameless; the id is what counts.
     }
     const group = configuration?.group ?? null
     this.options.log.error('replica is quarantined', { group, replica: id, why })
