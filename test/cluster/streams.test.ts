@@ -130,7 +130,14 @@ class Pipe {
   /** Resolves when so many more are acknowledged. */
   async more(count: number): Promise<void> {
     const wanted = this.offsets.length + count
-    await eventually('more records are acknowledged', 20_000, () => this.offsets.length >= wanted)
+    let failure: ServiceError | null = null
+    void this.ended.then(error => {
+      failure = error
+    })
+    await eventually('more records are acknowledged', 20_000, () => {
+      if (failure !== null) throw failure
+      return this.offsets.length >= wanted
+    })
   }
 
   end(): Promise<ServiceError | null> {
