@@ -40,9 +40,9 @@ import type { Disk, File } from './ports.ts'
 const piecesMax = 1024
 /**
  * A commit of no more is copied into the page cache by the calling thread: that takes some microseconds, and a hop to a thread and
- * back a hundred, which whoever waits for the commit would wait, too. It does not wait for the device: none of the file's
- * pages is on its way there, because a file has one commit at a time. (Where the kernel makes it wait for all that, the
- * node is as one that is frozen, and its peers take over.)
+ * back a hundred, which whoever waits for the commit would wait, too. It does not wait for the device's writes: none of the file's
+ * pages is on its way there, because a file has one commit at a time. A page that the kernel has dropped meanwhile it reads again
+ * first. Waiting here is safe, only slow: nothing is promised before the sync, and to its peers the node is as one that is frozen.
  */
 const hereBytesMax = 64 * 1024
 
