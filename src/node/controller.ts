@@ -450,10 +450,15 @@ export class Controller {
         const reply = result.replies[0]
         resolve(JSON.parse(reply?.kind === 'value' ? toUtf8(reply.value) : '{}') as Answer)
       }
-      const operations = [{ command, args: [fromUtf8(JSON.stringify(request ?? null))] }]
-      refuseAbove(this.known, operations, metaCommands)
+      const args = [fromUtf8(JSON.stringify(request ?? null))]
       const deadline = this.options.clock.now() + metaTimeoutMs
-      replica.enqueueWrite({ operations, session: null, deadline, settle })
+      const known = metaCommands.get(command)
+      if (known?.access === 'read') replica.enqueueRead({ command: known, args, deadline, settle })
+      else {
+        const operations = [{ command, args }]
+        refuseAbove(this.known, operations, metaCommands)
+        replica.enqueueWrite({ operations, session: null, deadline, settle })
+      }
       this.options.host.touch(replica)
     })
   }

@@ -81,6 +81,7 @@ export function define<Request>(
   name: string,
   shape: Shape<Request>,
   run: (keyspace: Keyspace, request: Request) => Reply,
+  access: Command['access'] = 'write',
 ): Command {
   return {
     name,
@@ -88,7 +89,7 @@ export function define<Request>(
     usage: 'json',
     arity: { min: 1, max: 1 },
     keys: 'none',
-    access: 'write',
+    access,
     isInternal: true,
     run: (keyspace, args) => run(keyspace, parse(name, shape, args[0])),
   }

@@ -54,6 +54,10 @@ export interface DeleteStreamRequest {
   readonly id: number
 }
 
+export interface FindStreamRequest {
+  readonly name: string
+}
+
 /** What is absent stays as it is; null: kept for ever. */
 export interface ChangeStreamRequest extends DeleteStreamRequest {
   readonly retentionMs?: number | null
@@ -177,8 +181,21 @@ const change = define<ChangeStreamRequest>('META.STREAM.CHANGE', changeShape, (k
   return json(changed)
 })
 
+/** Answers the stream; of its name nothing but this may say that there is none, for any copy of the register may be old. */
+const find = define<FindStreamRequest>(
+  'META.STREAM.FIND',
+  { name: text },
+  (keyspace, { name }) => {
+    loadCluster(keyspace)
+    const known = loadStreams(keyspace).find(each => each.name === name)
+    if (known === undefined) throw new RoundhouseError('NO_SUCH_STREAM', { stream: name })
+    return json(known)
+  },
+  'read',
+)
+
 export function nextStreamOf(cluster: ClusterRow): number {
   return cluster.nextStream ?? 1
 }
 
-export const streamCommands: readonly Command[] = [create, remove, change]
+export const streamCommands: readonly Command[] = [create, remove, change, find]

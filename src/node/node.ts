@@ -254,7 +254,7 @@ export class Node implements Service, PeerService {
       hash64: options.hash64,
       router: this.router,
       register: () => this.controller.register,
-      change: (command, request) => this.retryBriefly(() => this.controller.execute(command, request)),
+      meta: (command, request) => this.retryBriefly(() => this.controller.execute(command, request)),
       candidates: shard => this.view.candidates(shard),
       leaderOf: shard => this.view.leaderOf(shard)?.nodeId ?? null,
       addressOf: node => this.addressOf(node),

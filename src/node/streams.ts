@@ -19,6 +19,7 @@ import {
   checkStreamName,
   type DeleteStreamRequest,
   defaultStream,
+  type FindStreamRequest,
 } from './meta-streams.ts'
 import {
   type Batch,
@@ -59,8 +60,8 @@ export interface StreamsOptions {
   readonly hash64: Hash64
   readonly router: Pick<Router, 'execute'>
   readonly register: () => Register | null
-  /** Runs a command of the meta shard. */
-  readonly change: <Answer>(command: string, request: unknown) => Promise<Answer>
+  /** Runs a command of the meta shard, waiting out an election. */
+  readonly meta: <Answer>(command: string, request: unknown) => Promise<Answer>
   readonly candidates: (shard: number) => readonly string[]
   readonly leaderOf: (shard: number) => string | null
   readonly addressOf: (node: string) => string | null
@@ -72,9 +73,8 @@ export interface StreamsOptions {
 
 /** Partitions of one stream that are asked at the same time. */
 const describedAtOnceMax = 32
-/** Names that are being looked up at the meta shard's leader. */
+/** Names that are being looked up in the meta shard. */
 const lookupsMax = 256
-const askMs = 2_000
 /** How long this node's own copy of the register may take to show what was just changed. */
 const shownMsMax = 1_000
 
@@ -160,7 +160,7 @@ export class Streams implements StreamService {
     const { name, partitions, retentionMs, retentionBytes, ifMissing } = wish
     const nonce = Math.floor(this.options.random.next() * 2 ** 48)
     const request: CreateStreamRequest = { name, partitions, retentionMs, retentionBytes, nonce, ifMissing }
-    const made = await this.options.change<StreamRecord>('META.STREAM.CREATE', request)
+    const made = await this.options.meta<StreamRecord>('META.STREAM.CREATE', request)
     if (made.id >= (this.options.register()?.nextStream ?? 0)) this.early.set(name, made)
     return made
   }
@@ -172,13 +172,13 @@ export class Streams implements StreamService {
     checkRetention(retention)
     const { id } = await this.stream(name)
     const request: ChangeStreamRequest = { name: named(name), id, ...retention }
-    return this.options.change('META.STREAM.CHANGE', request)
+    return this.options.meta('META.STREAM.CHANGE', request)
   }
 
   async delete(name: string): Promise<void> {
     checkStreamName(named(name))
     const { id, partitions } = this.known(named(name)) ?? (await this.lookUp(named(name)))
-    await this.options.change('META.STREAM.DELETE', { name: named(name), id } satisfies DeleteStreamRequest)
+    await this.options.meta('META.STREAM.DELETE', { name: named(name), id } satisfies DeleteStreamRequest)
     this.early.delete(named(name))
     const untilMs = this.options.clock.now() + shownMsMax
     while (this.options.register()?.streams.get(named(name))?.id === id && this.options.clock.now() < untilMs)
@@ -282,24 +282,16 @@ export class Streams implements StreamService {
     return settled
   }
 
-  /** The meta shard's leader knows of streams that this node's register does not show yet. */
+  /**
+   * By a linearizable read: a register that lacks a name, the meta leader's too until it has applied what is committed,
+   * proves nothing.
+   */
   private async lookUp(name: string): Promise<StreamRecord> {
-    const { host, nodeId, addressOf, peers } = this.options
-    const leader = host.group(metaGroup)?.leaderNode ?? null
-    const address = leader === null || leader === nodeId ? null : addressOf(leader)
-    if (address !== null) {
-      const answer = JSON.parse(await peers.ask(address, 'STREAM.FIND', JSON.stringify({ name }), askMs)) as {
-        stream: StreamRecord | null
-      }
-      if (answer.stream !== null) {
-        if (answer.stream.id >= (this.options.register()?.nextStream ?? 0))
-          this.early.set(name, answer.stream)
-        return answer.stream
-      }
-    }
-    const known = this.known(name)
-    if (known !== undefined) return known
-    throw new RoundhouseError('NO_SUCH_STREAM', { stream: name })
+    const found = await this.options.meta<StreamRecord>('META.STREAM.FIND', {
+      name,
+    } satisfies FindStreamRequest)
+    if (found.id >= (this.options.register()?.nextStream ?? 0)) this.early.set(name, found)
+    return found
   }
 
   // --- Records ------------------------------------------------------------------------------------------------------
@@ -421,10 +413,7 @@ export class Streams implements StreamService {
 
   /** What other nodes ask; null: nothing of streams. */
   answer(method: string, request: unknown): Promise<unknown> | null {
-    if (method === 'STREAM.WAIT') return this.tails.answer(readWaitRequest(request))
-    if (method !== 'STREAM.FIND') return null
-    const { name } = request as { name: unknown }
-    return Promise.resolve({ stream: typeof name === 'string' ? (this.known(name) ?? null) : null })
+    return method === 'STREAM.WAIT' ? this.tails.answer(readWaitRequest(request)) : null
   }
 
   /** Throws NO_SUCH_STREAM where the stream is gone, though another may have its name. */

@@ -202,7 +202,7 @@ const bodies: readonly (readonly [method: string, body: unknown])[] = [
   ['transfer', { group: 1, to: 'n2' }],
   ['snapshot-failed', { group: 1, receiver: 5 }],
   ['meta', { command: 'META.READ', request: 'nodes' }],
-  ['STREAM.FIND', { name: 'orders' }],
+  ['meta', { command: 'META.STREAM.FIND', request: { name: 'orders' } }],
   ['STREAM.WAIT', { shard: 0, id: 1, partition: 0, offset: 0, timeoutMs: 20 }],
   [
     'WATCH.READ',

@@ -111,6 +111,16 @@ describe('META.STREAM.CREATE', () => {
   })
 })
 
+describe('META.STREAM.FIND', () => {
+  it('answers what is under a name, or that there is nothing', () => {
+    const meta = founded()
+    const made = meta.create('orders')
+    assert.deepEqual(meta.run('META.STREAM.FIND', { name: 'orders' }), made)
+    assert.throws(() => meta.run('META.STREAM.FIND', { name: 'order' }), refusal('NO_SUCH_STREAM'))
+    assert.throws(() => meta.run('META.STREAM.FIND', { name: 7 }), refusal('INVALID_ARGUMENT'))
+  })
+})
+
 describe('META.STREAM.CHANGE', () => {
   it('changes what is named and leaves the rest', () => {
     const meta = founded()

@@ -38,9 +38,8 @@ class Bench {
   nextStream = 1
   readonly calls: string[] = []
   onCall: (call: Call, text: string) => CallResult | Promise<CallResult> = () => count(0)
-  onChange: (command: string, request: unknown) => Promise<unknown> = async () =>
+  onMeta: (command: string, request: unknown) => Promise<unknown> = async () =>
     assert.fail('not in this test')
-  onAsk: (name: string) => Promise<StreamRecord | null> = async () => null
   readonly node: Streams
 
   constructor() {
@@ -51,21 +50,15 @@ class Bench {
     }
     this.node = new Streams({
       nodeId: 'n1',
-      host: { group: () => ({ leaderNode: 'n2' }), all: () => [] },
-      peers: {
-        ask: async (_address: string, method: string, body: string) => {
-          assert.equal(method, 'STREAM.FIND')
-          return JSON.stringify({ stream: await this.onAsk((JSON.parse(body) as { name: string }).name) })
-        },
-      },
+      host: { all: () => [] },
+      peers: { ask: async () => assert.fail('not in this test') },
       clock: { now: () => 0, wall: () => 0, after: () => () => {} },
       log: silentLogger,
       random: new Prng(1),
       hash64,
       router: { execute },
       register: () => this.register,
-      change: <Answer>(command: string, request: unknown) =>
-        this.onChange(command, request) as Promise<Answer>,
+      meta: <Answer>(command: string, request: unknown) => this.onMeta(command, request) as Promise<Answer>,
       candidates: () => [],
       leaderOf: () => 'n2',
       addressOf: (node: string) => `${node}:1`,
@@ -131,7 +124,7 @@ describe('producing', () => {
     const bench = new Bench()
     const made = deferred<unknown>()
     const requests: unknown[] = []
-    bench.onChange = (command, request) => {
+    bench.onMeta = (command, request) => {
       requests.push(command, (request as { ifMissing: boolean }).ifMissing)
       return made.promise
     }
@@ -160,11 +153,19 @@ describe('producing', () => {
     )
   })
 
-  it('asks the meta shard’s leader for a name that is not known here, before it refuses it', async () => {
+  it('asks the meta shard for a name that is not known here, and takes no silence for a no', async () => {
     const bench = new Bench()
-    bench.onAsk = async name => (name === 's' ? stream('s', 1) : null)
+    bench.onMeta = async (command, request) => {
+      assert.equal(command, 'META.STREAM.FIND')
+      const { name } = request as { name: string }
+      if (name === 's') return stream('s', 1)
+      throw name === 'nobody'
+        ? new RoundhouseError('NO_SUCH_STREAM', { stream: name })
+        : new RoundhouseError('NO_META_LEADER', { waitedMs: 0 })
+    }
     assert.equal((await bench.produce()).partition, 0)
     await assert.rejects(bench.produce({ stream: 'nobody' }), code('NO_SUCH_STREAM'))
+    await assert.rejects(bench.produce({ stream: 'somebody' }), code('NO_META_LEADER'))
     await assert.rejects(bench.produce({ stream: 'a\nb' }), code('INVALID_ARGUMENT'))
   })
 
