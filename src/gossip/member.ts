@@ -44,6 +44,8 @@ export interface MemberDetails {
   readonly leads: readonly Leadership[]
   /** Absent: ok. */
   readonly disk?: DiskState
+  /** It is about to stop: nobody should let it lead. Absent: no. */
+  readonly isStopping?: boolean
 }
 
 export interface MemberRecord extends MemberDetails {
@@ -128,7 +130,8 @@ function compareDetails(a: MemberRecord, b: MemberRecord): number {
     a.load.freeBytes - b.load.freeBytes ||
     a.load.operationsPerSecond - b.load.operationsPerSecond ||
     compareLeads(a.leads, b.leads) ||
-    diskStates.indexOf(a.disk ?? 'ok') - diskStates.indexOf(b.disk ?? 'ok')
+    diskStates.indexOf(a.disk ?? 'ok') - diskStates.indexOf(b.disk ?? 'ok') ||
+    Number(a.isStopping ?? false) - Number(b.isStopping ?? false)
   )
 }
 

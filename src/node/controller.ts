@@ -44,6 +44,8 @@ export interface ControllerOptions {
   readonly isFull: (node: string) => boolean
   /** The node says that its disk is full, or hangs: what it led would stand still. */
   readonly isDiskSick: (node: string) => boolean
+  /** Says that it is about to stop. */
+  readonly isStopping: (node: string) => boolean
   /** How far a node's wall clock is off the median of all, ms. */
   readonly clockOffMs: (node: string) => number
   readonly leaderOf: (shard: number) => string | null
@@ -168,7 +170,7 @@ export class Controller {
   }
 
   private mayLead(node: string): boolean {
-    return !this.isClockOff(node) && !this.options.isDiskSick(node)
+    return !this.isClockOff(node) && !this.options.isDiskSick(node) && !this.options.isStopping(node)
   }
 
   private isClockOff(node: string): boolean {
@@ -393,14 +395,17 @@ export class Controller {
     this.options.host.touch(replica)
   }
 
-  /** Hands over all that this node leads, where somebody can take it. Says how many groups it still leads. */
+  /**
+   * Hands over all that this node leads, where somebody can take it. Says how many groups are not in other hands yet: it
+   * leads them, or callers wait for what it proposed while it did.
+   */
   handOver(): number {
-    let led = 0
+    let left = 0
     for (const replica of this.options.host.all()) {
-      if (!replica.isLeader) continue
       const { voters } = replica.configuration.confState
       if (voters.length < 2) continue
-      led++
+      if (replica.isLeader || replica.owesAnswers) left++
+      if (!replica.isLeader) continue
       const heir = voters.find(
         id =>
           id !== replica.id &&
@@ -411,7 +416,7 @@ export class Controller {
       replica.raft.transferLeader(heir)
       this.options.host.touch(replica)
     }
-    return led
+    return left
   }
 
   // --- The way to the meta shard ------------------------------------------------------------------------------------

@@ -196,6 +196,7 @@ export class Node implements Service, PeerService {
       isDown: node => this.isDown(node),
       isLost: node => this.isLost(node),
       isFull: node => this.isDiskFull(node),
+      isStopping: node => this.detector.view.member(node)?.isStopping === true,
       isDiskSick: node => ['full', 'hung'].includes(this.diskOf(node)),
       clockOffMs: node => this.wallClocks.offMs(node),
       movesMax: options.rebalanceMovesMax,
@@ -317,6 +318,8 @@ export class Node implements Service, PeerService {
     this.isReady = false
     this.streams.stop()
     this.watches.stop()
+    this.host.standDown()
+    this.sayGoodbye()
     // Alone or without followers there is nobody to hand over to, and nothing to wait for.
     while (this.controller.handOver() > 0 && clock.now() < startedMs + handOverMsMax) await this.pause(50)
     await this.host.checkpointAll(startedMs + stopMsMax)
@@ -438,6 +441,13 @@ export class Node implements Service, PeerService {
       },
       () => this.detector.noteCall(nodeId, false),
     )
+  }
+
+  /** To all at once: the next round of gossip would reach some of them when this node is gone. */
+  private sayGoodbye(): void {
+    this.noteChanges(this.detector.update({ isStopping: true }))
+    this.detector.view.beat()
+    for (const [nodeId, { peer }] of this.addresses) if (nodeId !== this.nodeId) this.greet(nodeId, peer)
   }
 
   private left(): void {

@@ -2,18 +2,17 @@
  * Gossip's member records as clusterpb.Node and back. Load and leaderships are hints and travel as JSON text:
  *
  *   {"load":[replicas, leaders, storedBytes, freeBytes, operationsPerSecond],"leads":[shard, term, shard, term, …],
- *    "disk":"full" where it is not ok}
+ *    "disk":"full" where it is not ok, "stops":true where it is about to}
  *
  * Broken hints cost only themselves. A record without a state (the predecessors' heartbeats) or with a broken one is left
  * out; whether the others are well formed and members is gossip's to judge.
  */
 import type { Node } from '../gen/clusterpb/cluster.ts'
 import {
-  type DiskState,
   diskStates,
   type Leadership,
-  type Load,
   leadsMax,
+  type MemberDetails,
   type MemberRecord,
   memberStates,
   noLoad,
@@ -23,7 +22,7 @@ import {
 const hintsCharsMax = 256 * 1024
 
 export function writeMember(record: MemberRecord): Node {
-  const { load, leads, state, disk = 'ok' } = record
+  const { load, leads, state, disk = 'ok', isStopping = false } = record
   return {
     nodeId: record.nodeId,
     nodeAddr: record.peerAddress,
@@ -39,6 +38,7 @@ export function writeMember(record: MemberRecord): Node {
       load: [load.replicas, load.leaders, load.storedBytes, load.freeBytes, load.operationsPerSecond],
       leads: leads.flatMap(({ shard, term }) => [shard, term]),
       ...(disk === 'ok' ? {} : { disk }),
+      ...(isStopping ? { stops: true } : {}),
     }),
   }
 }
@@ -68,7 +68,7 @@ export function readMembers(self: Node | undefined, peers: readonly Node[]): Mem
   return nodes.map(readMember).filter(record => record !== null)
 }
 
-function readHints(text: string): { load: Load; leads: readonly Leadership[]; disk?: DiskState } {
+function readHints(text: string): Pick<MemberDetails, 'load' | 'leads' | 'disk' | 'isStopping'> {
   const hints = text.length <= hintsCharsMax ? parse(text) : null
   const [replicas, leaders, storedBytes, freeBytes, operationsPerSecond] = numbers(hints?.load, 5, 5) ?? []
   const pairs = numbers(hints?.leads, 0, 2 * leadsMax) ?? []
@@ -85,10 +85,15 @@ function readHints(text: string): { load: Load; leads: readonly Leadership[]; di
           operationsPerSecond: operationsPerSecond!,
         }
   const disk = diskStates.find(each => each === hints?.disk && each !== 'ok')
-  return { load, leads, ...(disk === undefined ? {} : { disk }) }
+  return {
+    load,
+    leads,
+    ...(disk === undefined ? {} : { disk }),
+    ...(hints?.stops === true ? { isStopping: true } : {}),
+  }
 }
 
-function parse(text: string): { load?: unknown; leads?: unknown; disk?: unknown } | null {
+function parse(text: string): { load?: unknown; leads?: unknown; disk?: unknown; stops?: unknown } | null {
   if (text === '') return null
   try {
     const value: unknown = JSON.parse(text)

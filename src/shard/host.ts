@@ -142,6 +142,7 @@ export class Host {
   private readonly frames = new Map<string, { appends: PeerMessage[]; control: PeerMessage[] }>()
   private refusals: string[] = []
   private readonly campaigns = new Map<Replica, number>()
+  private isStandingDown = false
   readonly counters = {
     turns: 0,
     messagesIn: 0,
@@ -505,6 +506,14 @@ export class Host {
     this.wake()
   }
 
+  /**
+   * From now on nothing here stands for election, asked by its leader or not: this node is about to stop, and what it were
+   * given would have to change hands again. What it leads it goes on leading; a sole voter comes back if it must.
+   */
+  standDown(): void {
+    this.isStandingDown = true
+  }
+
   /** Checkpoints what is not yet, as far as time allows: what is left, the next start replays from the journal. */
   async checkpointAll(untilMs: number): Promise<void> {
     const { clock } = this.options
@@ -594,6 +603,7 @@ export class Host {
       const replica = this.replicas.get(message.to)
       // Not one of ours (any more): dropped. A replica is never made because a message arrived.
       if (replica === undefined || replica.halted !== null) continue
+      if (this.isStandingDown && message.kind === 'MsgTimeoutNow') continue
       if (isFull && this.brings(message, replica)) {
         this.counters.messagesWithoutRoom++
         continue
@@ -671,6 +681,8 @@ export class Host {
     this.ticks++
     this.heedDisk()
     const now = this.options.clock.now()
+    const campaignsNot = this.isDiskHung || this.isStandingDown
+    if (this.isStandingDown) this.campaigns.clear()
     for (const [replica, ticks] of this.campaigns) {
       if (ticks > 0) this.campaigns.set(replica, ticks - 1)
       else {
@@ -680,7 +692,7 @@ export class Host {
     }
     for (const replica of this.replicas.values()) {
       if (replica.halted !== null) continue
-      if (!this.isDiskHung || replica.isLeader) replica.raft.tick()
+      if (!campaignsNot || replica.isLeader) replica.raft.tick()
       if (replica.isSweeping) replica.sweep()
       if (replica.raft.hasReady()) this.dirty.add(replica)
       if (replica.waitsForDeadlines) replica.expire(now)

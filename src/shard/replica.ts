@@ -257,6 +257,11 @@ export class Replica {
     return this.proposed.size + this.asked.size + this.confirmed.length + this.awaitingClock.length > 0
   }
 
+  /** Whether somebody waits for what this replica was asked, also after another one took the lead. */
+  get owesAnswers(): boolean {
+    return this.hasQueued || this.waitsForDeadlines
+  }
+
   get hasQueued(): boolean {
     return this.queuedWrites.length > 0 || this.queuedReads.length > 0
   }

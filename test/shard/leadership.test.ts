@@ -166,6 +166,45 @@ describe('a leader that has been heard of by nobody', () => {
   })
 })
 
+describe('a node that stops', () => {
+  it('leaves no write it took undecided, and is given nothing back', async () => {
+    for (const seed of [3, 4, 5, 6]) {
+      const cluster = await three(seed)
+      const old = leaderOf(cluster)!
+      const id = replicaOf(old).id
+      const told = Array.from({ length: 4 }, (_, i) => put(old, `before${i}`))
+      let isGone = false
+      void old.stop().then(() => (isGone = true))
+      let offered = 0
+      for (let ms = 0; !isGone; ms += 10) {
+        assert.ok(ms < 10_000, 'it does not stop')
+        if (old.node !== null) told.push(put(old, `k${ms}`))
+        const next = cluster.machines.find(machine => machine !== old && replicaOf(machine).isLeader)
+        if (next !== undefined && offered++ % 5 === 0) {
+          assert.ok(!replicaOf(old).isLeader || replicaOf(old).raft.term < replicaOf(next).raft.term)
+          replicaOf(next).raft.transferLeader(id)
+          next.node!.host.touch(replicaOf(next))
+        }
+        await run(cluster, 10)
+      }
+      assert.ok(offered > 0, 'nobody took over')
+      await run(cluster, 100)
+      for (const each of told) {
+        assert.equal(each.length, 1)
+        assert.match(outcome(each[0]!) ?? '', /^(done|refused)$/)
+      }
+      const others = cluster.machines.filter(machine => machine !== old)
+      assert.ok(others.some(machine => replicaOf(machine).isLeader))
+      assert.ok(others.every(machine => machine.node!.detector.view.member(old.nodeId)?.isStopping === true))
+      old.start()
+      const isBack = () =>
+        others.every(machine => machine.node!.detector.view.member(old.nodeId)?.isStopping !== true)
+      assert.ok(await run(cluster, 20_000, isBack), 'it passes for stopping after its start')
+      assert.deepEqual(cluster.violations, [])
+    }
+  })
+})
+
 /** What a stale read of a key answers, or its refusal. */
 function stale(machine: SimMachine, key: string): string {
   const replica = machine.node?.host.group(0)
