@@ -206,8 +206,14 @@ export class Raft {
 
   private tickElection(): void {
     this.electionElapsed++
-    if (this.electionElapsed < this.electionTimeout || !this.isPromotable()) return
+    if (this.electionElapsed < this.electionTimeout) return
     this.electionElapsed = 0
+    if (!this.isPromotable()) {
+      // A learner can't call an election, but whom it has not heard for so long it takes for its leader no more: else it
+      // would send callers there for ever, when the group is led by somebody whom it does not know.
+      this.leader = none
+      return
+    }
     this.hup(this.config.preVote ? 'preElection' : 'election')
   }
 

@@ -823,6 +823,17 @@ describe('a configuration', () => {
     assert.deepEqual([roleOf(node), settle(node)], ['follower', []])
   })
 
+  it('takes a leader that a learner has not heard for an election timeout for gone', () => {
+    const node = testNode({ voters: [2, 3], learners: [1] }, plain)
+    node.raft.step(from(2, 'MsgHeartbeat', { term: 1 }))
+    tick(node, electionTick - 1)
+    assert.equal(node.raft.lead, 2)
+    tick(node, electionTick)
+    assert.deepEqual([node.raft.lead, roleOf(node)], [0, 'follower'])
+    node.raft.step(from(3, 'MsgHeartbeat', { term: 2 }))
+    assert.equal(node.raft.lead, 3)
+  })
+
   it('asks no learner for its vote (thesis §4.2.1)', () => {
     const node = testNode({ voters: [1, 2], learners: [3] }, plain)
     node.raft.campaign()
