@@ -297,9 +297,12 @@ export class Host {
     const id = recovery.replica
     let configuration: Configuration | null = null
     try {
-      configuration = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
+      const noted = recovery.configuration === null ? null : decodeConfiguration(recovery.configuration)
+      // Rot may have taken the record of whose it is. Its checkpoint says that, too, and the verdict must be written: a start that
+      // finds the checkpoint, and no trace of the damage any more, would let it speak again.
+      configuration = noted ?? startOf(null, this.options.state.open(id).checkpointed)?.configuration ?? null
     } catch {
-      // It stays nameless; the id is what counts.
+      // It stays nameless; the id is what counts. Without checkpoint and configuration no start lets it speak.
     }
     const group = configuration?.group ?? null
     this.options.log.error('replica is quarantined', { group, replica: id, why })

@@ -198,11 +198,44 @@ describe('a replica whose log has rotted', () => {
     assert.notEqual(lone.host.replica(8), undefined)
   })
 
+  /** The same where the record of whose replica 7 is rots as well; its checkpoint has it. */
+  async function nameless(): Promise<LoneHost> {
+    const lone = new LoneHost()
+    lone.open()
+    await lone.write({
+      ...{ replica: 8, hardState: hardState(1, 1, 8), configuration: configuration(9), reset: born },
+    })
+    const record = { configuration: configuration(), reset: born, entries: entries(1, 2, 11) }
+    const at = await frameOf(lone, () => lone.write({ replica: 7, hardState: hardState(5, 5, 9), ...record }))
+    await lone.write({ replica: 8, hardState: hardState(1, 1, 8), entries: entries(1, 2, 4) })
+    await lone.write({ replica: 7, hardState: hardState(5, 6, 9), entries: entries(5, 11, 12) })
+    const meta = { index: 5, term: 1, configuration: configuration() }
+    await lone.waitFor(lone.life.state.open(7).checkpoint(meta))
+    lone.kill()
+    lone.disk.flipBit(firstSegment, at + 40)
+    return lone
+  }
+
+  it('is known by its checkpoint, when the record of whose it is has rotted as well', async () => {
+    const lone = await nameless()
+    lone.start()
+    await lone.run(100)
+    assert.equal(lone.host.unfit().get(7)?.group, 3)
+    await staysOut(lone)
+  })
+
   it('stays quarantined when the journal has turned its segments over and knows of no damage', async () => {
     const lone = await rotten()
     lone.start()
     await lone.run(100)
+    await staysOut(lone)
+    const found = lone.life.recovered.find(({ replica }) => replica === 7)
+    assert.equal(found?.damaged, null, 'the journal itself still knows')
+  })
+
+  async function staysOut(lone: LoneHost): Promise<void> {
     const why = whyUnfit(lone)
+    assert.notEqual(why, null)
     for (let i = 0, from = 4; i < 4; i++, from += 150) {
       await lone.write({ replica: 8, entries: entries(1, from, from + 150) })
       lone.life.journal.compact(8, from + 100, 1)
@@ -212,9 +245,7 @@ describe('a replica whose log has rotted', () => {
       await lone.restart()
       assert.equal(whyUnfit(lone), why)
     }
-    const found = lone.life.recovered.find(({ replica }) => replica === 7)
-    assert.equal(found?.damaged, null, 'the journal itself still knows')
-  })
+  }
 
   it('says nothing: no vote, no answer to a heartbeat, no acknowledgement', async () => {
     const lone = await rotten()

@@ -257,6 +257,8 @@ export class Invariants {
         ledger.isLost = true
         continue
       }
+      // What it promised may be lost, and the damage that told so be written over: it is mute for good, see `sent`.
+      if (ledger.isQuarantineNoted) continue
       if (damage.length > 0) this.sightings.see('rotHarmless')
       if (hardState.term < ledger.durableTerm)
         this.violated(`replica ${replica} came back in term ${hardState.term} after ${ledger.durableTerm}`)
