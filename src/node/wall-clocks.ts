@@ -29,16 +29,15 @@ export class WallClocks {
   }
 
   /**
-   * The median of these nodes' clocks, of those that were heard; this node's own always counts. NaN while fewer than a
-   * majority of them are known: right after a start one's own clock would be the median.
+   * The median of all clocks that were heard, and this node's own. NaN while fewer than a majority of these nodes are among
+   * them: right after a start one's own clock would be the median. More nodes than those only help to tell who is wrong: of
+   * two clocks nobody can, and the earlier one counts, because time that is given to a key too long can still be taken back.
    */
   medianWallMs(nodes: readonly string[]): number {
-    const origins = [this.own]
-    for (const node of nodes) {
-      const origin = this.origins.get(node)
-      if (origin !== undefined) origins.push(origin)
-    }
-    return origins.length * 2 > nodes.length ? this.clock.now() + median(origins) : Number.NaN
+    const known = nodes.filter(node => node === this.nodeId || this.origins.has(node)).length
+    return known * 2 > nodes.length
+      ? this.clock.now() + median([this.own, ...this.origins.values()])
+      : Number.NaN
   }
 
   /** How far a node's clock is off the median of all; 0 while fewer than three are known: of two nobody can say which. */

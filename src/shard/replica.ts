@@ -54,7 +54,7 @@ export interface ReplicaOptions {
   readonly snapshotFor: (replica: Replica, to: number) => Snapshot | null
   /** The replica was halted; a lasting halt must be remembered over restarts. */
   readonly onHalt: (replica: Replica, why: string, isLasting: boolean) => void
-  /** The median of these nodes' wall clocks; NaN while this node knows less than a majority of them. */
+  /** The median of all wall clocks that were heard; NaN while those of less than a majority of these nodes are known. */
   readonly medianWallMs: (nodes: readonly string[]) => number
   /** The node says that its disk is nearly full; absent: no disk ever is. */
   readonly isNearlyFull?: (node: string) => boolean
@@ -513,7 +513,7 @@ export class Replica {
   }
 
   /**
-   * The stamp of an entry made now: this clock, but no more than half a second off the voters' median, so that one clock
+   * The stamp of an entry made now: this clock, but no more than half a second off the nodes' median, so that one clock
    * that runs ahead can't expire everybody's keys, and one that is behind can't take from the time a key is given: what it
    * stamps would be over too soon by the next leader's clock. And never before the last entry's. null: this node has just
    * started and has not heard the clocks of a majority yet; its own alone decides nothing.

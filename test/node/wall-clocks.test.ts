@@ -46,4 +46,20 @@ describe('the median of wall clocks', () => {
     pass(5_000)
     assert.equal(clocks.medianWallMs(['node2', 'node3']), time.wall + 100)
   })
+
+  it('is not known before a majority of those asked for was heard', () => {
+    const { time, clocks } = made()
+    clocks.hear('node4', time.wall)
+    assert.equal(clocks.medianWallMs(['node1', 'node2', 'node3']), Number.NaN)
+    clocks.hear('node2', time.wall)
+    assert.equal(clocks.medianWallMs(['node1', 'node2', 'node3']), time.wall)
+  })
+
+  it('is that of all who were heard, where of those asked for only two are there and one is years behind', () => {
+    const { time, clocks } = made()
+    const trueMs = time.wall
+    for (const node of ['node2', 'node4', 'node5']) clocks.hear(node, trueMs)
+    time.wall -= yearMs
+    assert.equal(clocks.medianWallMs(['node1', 'node2', 'node3']), trueMs)
+  })
 })

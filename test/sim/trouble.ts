@@ -4,10 +4,12 @@
  * entry are hurt than the protocol can mend.
  */
 import { type Release, thisRelease } from '../../src/commands/release.ts'
+import type { Bytes } from '../../src/lib/bytes.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import { metaGroup } from '../../src/node/meta-register.ts'
 import type { Node } from '../../src/node/node.ts'
 import type { Replica } from '../../src/shard/replica.ts'
+import { decodeHeader, type FrameHeader, frameAlignment, sealFlag } from '../../src/storage/frame.ts'
 import { goodNetwork } from './network.ts'
 import { releaseWithout } from './releases.ts'
 import type { SimCluster, SimMachine } from './sim-cluster.ts'
@@ -620,8 +622,15 @@ export class Trouble {
     this.victim = machine
     machine.isDamaged = true
     if (kind === 'rot') {
-      for (let i = 0; i <= where % 3; i++)
-        machine.disk.flipBit(path, Math.floor(written * ((amount + i * 0.37) % 1)), where % 8)
+      const seal = sealIn(bytes)
+      for (let i = 0; i <= where % 3; i++) {
+        const at = Math.floor(written * ((amount + i * 0.37) % 1))
+        const isInSeal = seal !== null && at >= seal && at < seal + frameAlignment
+        // The last frame and the seal behind it rot together no more than a frame rots that has no seal yet.
+        if (isInSeal && i > 0) continue
+        machine.disk.flipBit(path, at, where % 8)
+        if (isInSeal) break
+      }
     } else {
       // A sector lands where another one belongs.
       const from = Math.floor((written * amount) / 512) * 512
@@ -696,4 +705,14 @@ export class Trouble {
     }
     return isAny
   }
+}
+
+/** Where the seal is that ends what is in a file of the journal; null: nothing is sealed there. */
+function sealIn(bytes: Bytes): number | null {
+  let last: FrameHeader | null = null
+  for (let at = 0; at < bytes.byteLength; at += frameAlignment) {
+    const header = decodeHeader(bytes, at)
+    if (header !== null && header.sequence > (last?.sequence ?? 0)) last = header
+  }
+  return last !== null && (last.flags & sealFlag) !== 0 ? last.position : null
 }
