@@ -6,31 +6,40 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { parseCommandLine, usage } from '../command-line.ts'
 import { type ChaosResult, runChaos } from './campaign.ts'
 import { type FaultKind, faultKinds } from './nemesis.ts'
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: 'string', default: '2' },
-    nodes: { type: 'string', default: '5' },
-    seed: { type: 'string' },
-    shards: { type: 'string', default: '16' },
-    clients: { type: 'string', default: '16' },
-    rate: { type: 'string', default: '150' },
-    faults: { type: 'string', default: faultKinds.join(',') },
-    output: { type: 'string', short: 'o', default: 'text' },
-    keep: { type: 'boolean', default: false },
-    quiet: { type: 'boolean', default: false },
-  },
-})
+const help = `Usage: npm run chaos -- [options]
 
-function usage(what: string): never {
-  console.error(`${what}\nusage: npm run chaos -- [--minutes 2] [--nodes 5] [--seed N] [--shards 16] [--clients 16]
-  [--rate 150 operations a second] [--faults ${faultKinds.join(',')}]
-  [-o text|json] [--keep history and logs also of a run that passed] [--quiet]`)
-  process.exit(2)
-}
+Starts a cluster of real processes behind proxies, hurts it, and judges what clients saw. Ends with 0 when nothing is
+wrong; otherwise with 1, and history, script, logs and result are kept and named.
+
+  --minutes N              how long faults come (2)
+  --nodes N                (5)
+  --seed N                 of the plan and the calls; times are not the seed's (drawn)
+  --shards N               (16)
+  --clients N              (16)
+  --rate N                 operations a second, of all clients (150)
+  --faults KIND[,KIND]     of: ${faultKinds.slice(0, 10).join(' ')}
+                           ${faultKinds.slice(10).join(' ')} (all)
+  -o, --output text|json   what is printed at the end
+  --keep                   history and logs also of a run that passed
+  --quiet                  no line for each fault on standard error
+  -h, --help`
+
+const values = parseCommandLine(help, {
+  minutes: { type: 'string', default: '2' },
+  nodes: { type: 'string', default: '5' },
+  seed: { type: 'string' },
+  shards: { type: 'string', default: '16' },
+  clients: { type: 'string', default: '16' },
+  rate: { type: 'string', default: '150' },
+  faults: { type: 'string', default: faultKinds.join(',') },
+  output: { type: 'string', short: 'o', default: 'text' },
+  keep: { type: 'boolean', default: false },
+  quiet: { type: 'boolean', default: false },
+})
 
 function positive(name: 'minutes' | 'nodes' | 'shards' | 'clients' | 'rate', isInteger = true): number {
   const value = Number(values[name])

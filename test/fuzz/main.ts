@@ -2,12 +2,12 @@
  * `npm run fuzz -- --inputs 1000000`: bad input for every decoder, from one seed. Prints a line a family and closes with
  * `N inputs, F findings`; exits 1 where there is one. Each finding names what tries it again.
  */
-import { parseArgs } from 'node:util'
+import { parseCommandLine, usage } from '../command-line.ts'
 import { families } from './families.ts'
 import { type Family, type Figures, runFamily } from './family.ts'
 import { Heartbeat } from './watchdog.ts'
 
-const usage = `usage: npm run fuzz -- [--inputs N] [--seed S] [--family NAME]… [--only NUMBER]
+const help = `Usage: npm run fuzz -- [--inputs N] [--seed S] [--family NAME]… [--only NUMBER]
 
   --inputs N     over all families, in parts that fit what one input costs (default 100000)
   --seed S       everything is drawn from it (default: the time)
@@ -16,18 +16,14 @@ const usage = `usage: npm run fuzz -- [--inputs N] [--seed S] [--family NAME]…
   --list         the families
 
 A finding is an exception that is not the documented one, an input that takes more than its time, and memory that was taken
-or kept beyond a limit (test/fuzz/family.ts).
-`
+or kept beyond a limit (test/fuzz/family.ts).`
 
-const { values } = parseArgs({
-  options: {
-    inputs: { type: 'string', default: '100000' },
-    seed: { type: 'string' },
-    family: { type: 'string', multiple: true },
-    only: { type: 'string' },
-    list: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
+const values = parseCommandLine(help, {
+  inputs: { type: 'string', default: '100000' },
+  seed: { type: 'string' },
+  family: { type: 'string', multiple: true },
+  only: { type: 'string' },
+  list: { type: 'boolean', default: false },
 })
 
 const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1).padStart(7)
@@ -39,10 +35,6 @@ function line({ family, inputs, taken, refused, seconds, slowestMs, peakBytes, h
 }
 
 async function main(): Promise<number> {
-  if (values.help) {
-    process.stdout.write(usage)
-    return 0
-  }
   if (values.list) {
     for (const { name, refuses, awaits } of families)
       console.log(`${name.padEnd(18)} ${refuses}${awaits === undefined ? '' : `; KNOWN FAULT: ${awaits}`}`)
@@ -53,14 +45,10 @@ async function main(): Promise<number> {
     values.family === undefined ? each.awaits === undefined : values.family.includes(each.name),
   )
   const numbers = [values.inputs, values.seed ?? '0', values.only ?? '0'].map(Number)
-  if (unknown !== undefined || !numbers.every(each => Number.isSafeInteger(each) && each >= 0)) {
-    process.stderr.write(unknown === undefined ? usage : `no family is called ${unknown}: see --list\n`)
-    return 2
-  }
-  if (values.only !== undefined && chosen.length !== 1) {
-    process.stderr.write('--only needs one --family\n')
-    return 2
-  }
+  if (unknown !== undefined) usage(`no family is called ${unknown}: see --list`)
+  if (!numbers.every(each => Number.isSafeInteger(each) && each >= 0))
+    usage('--inputs, --seed, --only: accepted are whole numbers')
+  if (values.only !== undefined && chosen.length !== 1) usage('--only needs one --family')
   const seed = values.seed === undefined ? Date.now() % 2 ** 31 : Number(values.seed)
   console.log(`seed ${seed}`)
   console.log('family               inputs    taken  refused  µs/in   slow   peak+   held+   (ms, MiB)')

@@ -8,7 +8,7 @@ import { spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { parseCommandLine, usage } from '../command-line.ts'
 import { applyMutation } from './apply.ts'
 import { type Mutation, mutations } from './mutations.ts'
 
@@ -27,7 +27,7 @@ Puts each deliberate bug into a copy of the source and simulates until a seed fa
   --from K             the first seed (1)
   --control N          first run so many seeds without any bug (${defaultControl})
   -o, --output json    one JSON document in place of the table
-  --help
+  -h, --help
 
 Exit status: 0 all were caught, 1 one survived or the source fails by itself, 2 usage.`
 
@@ -46,38 +46,18 @@ interface Hunt {
   readonly failure: string | null
 }
 
-function usage(message: string): never {
-  console.error(`${message}\n\n${help}`)
-  process.exit(2)
-}
-
-function options() {
-  try {
-    return parseArgs({
-      options: {
-        only: { type: 'string' },
-        list: { type: 'boolean', default: false },
-        seeds: { type: 'string', default: String(defaultSeeds) },
-        from: { type: 'string', default: '1' },
-        control: { type: 'string', default: String(defaultControl) },
-        output: { type: 'string', short: 'o', default: 'table' },
-        help: { type: 'boolean', default: false },
-      },
-    }).values
-  } catch (error) {
-    return usage((error as Error).message)
-  }
-}
-
-const values = options()
+const values = parseCommandLine(help, {
+  only: { type: 'string' },
+  list: { type: 'boolean', default: false },
+  seeds: { type: 'string', default: String(defaultSeeds) },
+  from: { type: 'string', default: '1' },
+  control: { type: 'string', default: String(defaultControl) },
+  output: { type: 'string', short: 'o', default: 'table' },
+})
 const number = (name: 'seeds' | 'from' | 'control', least: number): number => {
   const value = Number(values[name])
   if (!Number.isSafeInteger(value) || value < least) usage(`--${name}: a whole number from ${least} up`)
   return value
-}
-if (values.help) {
-  console.log(help)
-  process.exit(0)
 }
 if (values.list) {
   for (const { name, file, why } of mutations) console.log(`${name} (${file})\n    ${why}`)

@@ -6,13 +6,13 @@
  */
 import { execFileSync, fork } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { parseArgs } from 'node:util'
 import type { Logger } from '../../src/lib/logger.ts'
+import { parseCommandLine, usage } from '../command-line.ts'
 import { type RunOptions, type RunResult, runSeed } from './campaign.ts'
 import { shrink } from './shrink.ts'
 import type { SimCluster } from './sim-cluster.ts'
 import { sometimes } from './sometimes.ts'
-import type { FaultKind } from './swarm.ts'
+import { type FaultKind, faultKinds } from './swarm.ts'
 
 /** Fewer seeds need not meet everything. */
 const seedsForAllSightings = 300
@@ -20,24 +20,57 @@ const seedsForAllSightings = 300
 const seldom: readonly string[] = ['changeOverwritten', 'jointFinishedByAnother', 'snapshotPullFailed']
 const seedsForSeldom = 1_000
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string' },
-    seeds: { type: 'string', default: '20' },
-    minutes: { type: 'string' },
-    from: { type: 'string', default: '1' },
-    faults: { type: 'string' },
-    only: { type: 'string' },
-    chaos: { type: 'string' },
-    verbose: { type: 'boolean', default: false },
-    brief: { type: 'boolean', default: false },
-    shrink: { type: 'boolean', default: true },
-    jobs: { type: 'string' },
-    /** Of a job: its seeds are those from its own one on, in steps. */
-    step: { type: 'string' },
-  },
-  allowNegative: true,
+const kindsALine = 6
+const kindLines = Array.from(
+  { length: Math.ceil(faultKinds.length / kindsALine) },
+  (_, i) => `                       ${faultKinds.slice(i * kindsALine, (i + 1) * kindsALine).join(' ')}`,
+).join('\n')
+const help = `Usage: npm run sim -- [options]
+
+Simulates whole clusters, one a seed: nodes, disks, network, clocks, clients and what goes wrong with them. Ends with 1
+when a seed breaks an invariant, or when a campaign of ${seedsForAllSightings} seeds or more never met one of the states that it must have met.
+
+  --seed N             this one
+  --seeds N            so many (20)
+  --from N             the first of them (1)
+  --minutes N          as many as fit, in place of --seeds
+  --jobs N             processes that share the seeds (one a processor)
+  --only KIND[,KIND]   no other faults than these:
+${kindLines}
+  --faults ID[,ID]     of one seed, these of its faults alone; none: without any
+  --chaos MS           how long faults begin, in place of what the seed draws
+  --verbose            everything that nodes log, by the clock of the simulation
+  --brief              only seeds that fail, and the sums
+  --no-shrink          do not look for the fewest faults that still fail
+  -h, --help`
+
+const values = parseCommandLine(help, {
+  seed: { type: 'string' },
+  seeds: { type: 'string', default: '20' },
+  minutes: { type: 'string' },
+  from: { type: 'string', default: '1' },
+  faults: { type: 'string' },
+  only: { type: 'string' },
+  chaos: { type: 'string' },
+  verbose: { type: 'boolean', default: false },
+  brief: { type: 'boolean', default: false },
+  shrink: { type: 'boolean', default: true },
+  jobs: { type: 'string' },
+  /** Of a job: its seeds are those from its own one on, in steps. */
+  step: { type: 'string' },
 })
+for (const name of ['seed', 'seeds', 'from', 'jobs', 'step', 'chaos', 'minutes'] as const) {
+  const given = values[name]
+  const least = name === 'jobs' || name === 'step' ? 1 : 0
+  if (
+    given === undefined ||
+    (Number(given) >= least && (name === 'minutes' || Number.isSafeInteger(Number(given))))
+  )
+    continue
+  usage(`--${name} ${given}: accepted are whole numbers from ${least} up`)
+}
+const stranger = values.only?.split(',').find(kind => !faultKinds.some(each => each === kind))
+if (stranger !== undefined) usage(`--only ${stranger}: accepted are ${faultKinds.join(', ')}`)
 
 const logs =
   (cluster: SimCluster) =>

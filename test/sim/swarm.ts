@@ -55,7 +55,8 @@ export const weatherKinds = [
   'rolling-upgrade',
 ] as const
 
-export type FaultKind = (typeof eventKinds)[number] | (typeof weatherKinds)[number]
+export const faultKinds = [...eventKinds, ...weatherKinds] as const
+export type FaultKind = (typeof faultKinds)[number]
 
 export interface Fault {
   /** Its place in the plan: what `--faults 3,8` names. */
