@@ -118,7 +118,15 @@ export class PartitionMirror {
     }
     const last = copy.end - 1
     if (last < copy.start || (source !== null && last < source.start)) return
-    const [theirs, ours] = await Promise.all([this.one(this.source, last), this.one(this.target, last)])
+    const theirs = await this.one(this.source, last).catch((error: unknown) => {
+      // A plain log does not say what it has: to try again would tell nobody, for ever.
+      if (isPlainLog && isRange(error))
+        throw this.refusal(
+          `the source does not have record ${last}, the last here: it let it go, or is another log`,
+        )
+      throw error
+    })
+    const ours = await this.one(this.target, last)
     const isSame =
       Buffer.compare(theirs.value, ours.value) === 0 &&
       (isPlainLog || (theirs.crc !== undefined && theirs.crc === ours.crc))

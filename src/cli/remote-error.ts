@@ -6,6 +6,9 @@ import { type ServiceError, status } from '@grpc/grpc-js'
 import { isErrorCode, RemoteError, RoundhouseError } from '../errors.ts'
 import { errorInfoOf } from '../lib/error-info.ts'
 
+/** What the logs that Roundhouse replaces answer for an offset that they do not have; gRPC knows no such status. */
+const plainLogOutOfRange: number = 404
+
 /** The error behind a failed call to `address`. `afterMs`: how long it had been given. */
 export function errorOf(
   failure: ServiceError,
@@ -24,6 +27,9 @@ export function errorOf(
         what: `node ${address}, which does not know this call`,
         accepted: 'the address of a Roundhouse node of this version',
       })
+    case status.OUT_OF_RANGE:
+    case plainLogOutOfRange:
+      return new RemoteError('OFFSET_OUT_OF_RANGE', failure.details)
     default:
       return new RoundhouseError('OUTCOME_UNKNOWN', {
         why: `the call to ${address} broke off (${status[failure.code]}: ${failure.details})`,

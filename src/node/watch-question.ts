@@ -38,13 +38,18 @@ export function readQuestion(given: unknown): WatchQuestion {
   return given as WatchQuestion
 }
 
-/** Values in base64; keys are texts with a char a byte already. */
+/**
+ * Keys and values in base64. Keys are texts with a char a byte, of which JSON would make up to six: an entry's changes go
+ * into one answer, and 4 MiB of them must fit into a message between nodes.
+ */
 export function writeAnswer({ changes, ...rest }: WatchAnswer): unknown {
   return {
     ...rest,
-    changes: changes.map(({ value, ...change }) =>
-      value === null ? change : { ...change, value: Buffer.from(value).toString('base64') },
-    ),
+    changes: changes.map(({ key, value, ...change }) => ({
+      ...change,
+      key: Buffer.from(key, 'latin1').toString('base64'),
+      ...(value === null ? {} : { value: Buffer.from(value).toString('base64') }),
+    })),
   }
 }
 
@@ -57,8 +62,9 @@ export function readAnswer(text: string): WatchAnswer | null {
     start: start as number,
     end: end as number,
     upTo: upTo as number,
-    changes: (changes as (Omit<Change, 'value'> & { value?: string })[]).map(({ value, ...change }) => ({
+    changes: (changes as (Omit<Change, 'value'> & { value?: string })[]).map(({ key, value, ...change }) => ({
       ...change,
+      key: Buffer.from(key, 'base64').toString('latin1'),
       value: value === undefined ? null : Buffer.from(value, 'base64'),
     })),
   }

@@ -156,10 +156,29 @@ describe('mirror', () => {
       plain.close()
     }
   })
+
+  it('ends with the reason where such a log no longer has the last record of the copy', async () => {
+    for (const code of [status.OUT_OF_RANGE, 404 as status]) {
+      const log: (string | undefined)[] = ['one', 'two']
+      const plain = await plainLogServer(log, code)
+      try {
+        assert.equal((await run('--once', plain.address)).exit, 0)
+        log[1] = undefined
+        const { exit, err } = await run('', plain.address)
+        assert.equal(exit, 1, err)
+        assert.match(err, /default\/0.*the source does not have record 1, the last here/)
+      } finally {
+        plain.close()
+      }
+    }
+  })
 })
 
 /** A log as the seeds have it: it polls at its end, forever, and knows of a record only value and offset. */
-async function plainLogServer(log: readonly string[]) {
+async function plainLogServer(
+  log: readonly (string | undefined)[],
+  outOfRange: status = status.OUT_OF_RANGE,
+) {
   const server = new Server()
   const { consume, consumeStream } = LogService
   const recordAt = (offset: number) => {
@@ -174,7 +193,7 @@ async function plainLogServer(log: readonly string[]) {
       done: sendUnaryData<ConsumeResponse>,
     ) => {
       const found = recordAt(Number(call.request.offset))
-      if (found === null) done({ code: status.OUT_OF_RANGE, details: 'offset out of range' })
+      if (found === null) done({ code: outOfRange, details: 'offset out of range' })
       else done(null, found)
     },
     consumeStream: (call: ServerWritableStream<ConsumeRequest, ConsumeResponse>) => {
