@@ -396,22 +396,22 @@ export class Controller {
   }
 
   /**
-   * Hands over all that this node leads, where somebody can take it. Says how many groups are not in other hands yet: it
-   * leads them, or callers wait for what it proposed while it did.
+   * Hands over all that this node leads, where somebody can take it. Says how many groups are worth waiting for: somebody
+   * could take them yet, or callers wait for what was proposed here.
    */
   handOver(): number {
+    const { isDown } = this.options
     let left = 0
     for (const replica of this.options.host.all()) {
       const { voters } = replica.configuration.confState
       if (voters.length < 2) continue
-      if (replica.isLeader || replica.owesAnswers) left++
-      if (!replica.isLeader) continue
-      const heir = voters.find(
-        id =>
-          id !== replica.id &&
-          replica.isCaughtUp(id, lagEntriesMax) &&
-          this.mayLead(replica.nodeOf(id) ?? ''),
-      )
+      const others = replica.isLeader ? voters.filter(id => id !== replica.id) : []
+      const able = others.filter(id => {
+        const node = replica.nodeOf(id) ?? ''
+        return this.mayLead(node) && !isDown(node)
+      })
+      if (able.length > 0 || replica.owesAnswers) left++
+      const heir = able.find(id => replica.isCaughtUp(id, lagEntriesMax))
       if (heir === undefined) continue
       replica.raft.transferLeader(heir)
       this.options.host.touch(replica)
