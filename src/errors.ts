@@ -31,7 +31,10 @@ const definitions = {
     'invalid',
     f => `ERR wrong number of arguments for '${f.command.toLowerCase()}' command: usage ${f.usage}`,
   ),
-  SYNTAX: define<{ detail: string }>('invalid', f => `ERR syntax error: ${f.detail}`),
+  /** `words`: those that Redis has for this mistake alone. */
+  SYNTAX: define<{ detail: string } | { words: string }>('invalid', f =>
+    'words' in f ? `ERR ${f.words}` : `ERR syntax error: ${f.detail}`,
+  ),
   WRONG_TYPE: define<{ actual: string; wanted: string }>(
     'precondition',
     f =>
@@ -89,9 +92,9 @@ const definitions = {
     'precondition',
     f => `ERR condition not met: command ${f.operation}, ${f.command}; none was applied`,
   ),
-  OVERFLOW: define<{ what: string }>(
+  OVERFLOW: define<{ what: string; words?: string }>(
     'precondition',
-    f => `ERR increment or decrement would overflow: ${f.what}`,
+    f => `ERR ${f.words ?? 'increment or decrement would overflow'}: ${f.what}`,
   ),
   INVALID_EXPIRE: define<{ command: string; what: string }>(
     'invalid',
@@ -112,7 +115,7 @@ const definitions = {
   ),
   REPLY_TOO_LARGE: define<{ max: number; hint: string }>(
     'exhausted',
-    f => `ERR reply too large: it would pass ${f.max} bytes; ${f.hint}`,
+    f => `ERR reply too large: ${f.hint} (a reply has at most ${f.max} bytes)`,
   ),
   NOT_LEADER: define<{ shard: number; leader: string | null; address: string | null }>(
     'unavailable',

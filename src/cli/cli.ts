@@ -254,5 +254,7 @@ function positionalMistakes(expected: readonly Positional[], given: readonly str
 
 function meantBy(option: string, specs: Readonly<Record<string, OptionSpec>>): string {
   const known = Object.entries(specs).find(([, spec]) => spec.elsewhere?.includes(option) === true)
-  return known === undefined ? suggest(option, Object.keys(specs), '--') : `: did you mean --${known[0]}?`
+  return known === undefined
+    ? suggest(option, [...Object.keys(specs), 'help'], '--')
+    : `: did you mean --${known[0]}?`
 }

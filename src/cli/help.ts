@@ -214,8 +214,9 @@ export function suggest(word: string, known: readonly string[], prefix = ''): st
   return meant === null ? '' : `: did you mean ${prefix}${byLower.get(meant) ?? meant}?`
 }
 
+/** Of a terminal that does not know its width (0) it is what terminals have had for ever. */
 export function pageColumns(columns: number): number {
-  return Math.max(columnsMin, Math.min(columns, columnsMax))
+  return Math.max(columnsMin, Math.min(columns === 0 ? 80 : columns, columnsMax))
 }
 
 function label({ name, kind, choices }: Positional): string {

@@ -12,7 +12,8 @@ export const decrby: Command = {
   access: 'write',
   check(args) {
     // Its negation is no 64-bit integer; Redis refuses it whatever it would be taken from.
-    if (parseAmount(args[1]!) === int64Min) throw new RoundhouseError('OVERFLOW', { what: `-(${int64Min})` })
+    if (parseAmount(args[1]!) === int64Min)
+      throw new RoundhouseError('OVERFLOW', { what: `-(${int64Min})`, words: 'decrement would overflow' })
   },
   run: (keyspace, [key, amount]) => increment(keyspace, key!, -parseAmount(amount!)),
 }

@@ -4,6 +4,7 @@ import { assert } from '../lib/assert.ts'
 import { type Bytes, quote, toLatin1 } from '../lib/bytes.ts'
 import type { Command } from './command.ts'
 import { integerBytes, parseAmount, parseSafeInteger } from './integer.ts'
+import { refuseOptions } from './refusals.ts'
 import { count } from './replies.ts'
 
 /** Time in arguments: people give seconds or milliseconds from now, entries carry milliseconds since 1970. */
@@ -63,14 +64,13 @@ function parseConditions(args: readonly Bytes[]): Set<Condition> {
   const found = new Set<Condition>()
   for (const arg of args.slice(2)) {
     const condition = conditions.find(name => name === toLatin1(arg).toUpperCase())
-    if (condition === undefined)
-      throw new RoundhouseError('SYNTAX', { detail: `unsupported option ${quote(arg)}` })
+    if (condition === undefined) refuseOptions(`Unsupported option ${quote(arg)}`)
     found.add(condition)
   }
   if (found.has('NX') && found.size > 1)
-    throw new RoundhouseError('SYNTAX', { detail: 'NX and XX, GT or LT at the same time are not compatible' })
+    refuseOptions('NX and XX, GT or LT options at the same time are not compatible')
   if (found.has('GT') && found.has('LT'))
-    throw new RoundhouseError('SYNTAX', { detail: 'GT and LT at the same time are not compatible' })
+    refuseOptions('GT and LT options at the same time are not compatible')
   return found
 }
 

@@ -49,3 +49,8 @@ export function refuseCursor(text: Bytes): never {
 export function refuseSyntax(detail: string): never {
   throw new RoundhouseError('SYNTAX', { detail })
 }
+
+/** Where Redis names the very mistake: its words, which clients may look for. */
+export function refuseOptions(words: string): never {
+  throw new RoundhouseError('SYNTAX', { words })
+}

@@ -2,7 +2,7 @@ import type { AddRule } from '../keyspace/sorted-sets.ts'
 import { type Bytes, toLatin1 } from '../lib/bytes.ts'
 import type { Command } from './command.ts'
 import { checkFields } from './fields.ts'
-import { refuseNotANumber, refuseSyntax } from './refusals.ts'
+import { refuseNotANumber, refuseOptions, refuseSyntax } from './refusals.ts'
 import { count, nil, valueOrNil } from './replies.ts'
 import { readScore, scoreBytes } from './score.ts'
 
@@ -38,14 +38,14 @@ function parse(args: readonly Bytes[]) {
   const rest = args.slice(at)
   if (rest.length === 0 || rest.length % 2 !== 0) refuseSyntax('scores and members come in pairs')
   if (options.has('NX') && options.has('XX'))
-    refuseSyntax('XX and NX options at the same time are not compatible')
+    refuseOptions('XX and NX options at the same time are not compatible')
   if (
     (options.has('GT') && options.has('LT')) ||
     (options.has('NX') && (options.has('GT') || options.has('LT')))
   )
-    refuseSyntax('GT, LT, and/or NX options at the same time are not compatible')
+    refuseOptions('GT, LT, and/or NX options at the same time are not compatible')
   if (options.has('INCR') && rest.length > 2)
-    refuseSyntax('INCR option supports a single increment-element pair')
+    refuseOptions('INCR option supports a single increment-element pair')
   const pairs: [score: number, member: Bytes][] = []
   for (let i = 0; i < rest.length; i += 2) pairs.push([readScore(rest[i]!), rest[i + 1]!])
   checkFields(

@@ -3,7 +3,7 @@ import type { Keyspace } from '../keyspace/keyspace.ts'
 import { type Bytes, fromLatin1, toLatin1 } from '../lib/bytes.ts'
 import type { Command, ListItem } from './command.ts'
 import { parseIndex } from './lists.ts'
-import { refuseMemberBound, refuseScoreBound, refuseSyntax } from './refusals.ts'
+import { refuseMemberBound, refuseOptions, refuseScoreBound, refuseSyntax } from './refusals.ts'
 import { parseScore, scoreBytes } from './score.ts'
 
 /**
@@ -57,8 +57,9 @@ function parse(args: readonly Bytes[]) {
     else refuseSyntax(`${option.slice(0, 32)} does not fit here`)
   }
   if (limit !== null && by === null)
-    refuseSyntax('LIMIT is only supported in combination with either BYSCORE or BYLEX')
-  if (withScores && by === 'BYLEX') refuseSyntax('WITHSCORES not supported in combination with BYLEX')
+    refuseOptions('syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX')
+  if (withScores && by === 'BYLEX')
+    refuseOptions('syntax error, WITHSCORES not supported in combination with BYLEX')
   // Reversed, the first bound is the higher one; ranks count from the other end instead.
   const [low, high] = isReversed && by !== null ? [args[2]!, args[1]!] : [args[1]!, args[2]!]
   const range =

@@ -158,7 +158,14 @@ describe('EXPIREAT and PEXPIREAT', () => {
       () => shard.call('EXPIREAT', 'a', '9223372036854775807'),
       /invalid expire time in 'expireat' command/,
     )
-    assert.throws(() => shard.call('PEXPIREAT', 'a', '1', 'NX', 'XX'), refusal('SYNTAX'))
+    assert.throws(() => shard.call('PEXPIREAT', 'a', '1', 'NX', 'XX'), {
+      code: 'SYNTAX',
+      message: 'ERR NX and XX, GT or LT options at the same time are not compatible',
+    })
+    assert.throws(() => shard.call('EXPIRE', 'a', '1', 'GT', 'LT'), {
+      message: 'ERR GT and LT options at the same time are not compatible',
+    })
+    assert.throws(() => shard.call('EXPIRE', 'a', '1', 'NY'), { message: 'ERR Unsupported option "NY"' })
     assert.throws(() => shard.call('PEXPIREAT', 'a'), refusal('WRONG_ARITY'))
   })
 })

@@ -64,13 +64,16 @@ describe('ZADD', () => {
   it('refuses what Redis refuses, before it is an entry', () => {
     const shard = new Shard()
     const add = (...args: string[]) => shard.call('ZADD', 'z', ...args)
-    assert.throws(() => add('NX', 'XX', '1', 'a'), /XX and NX options at the same time are not compatible/)
+    assert.throws(() => add('NX', 'XX', '1', 'a'), {
+      message: 'ERR XX and NX options at the same time are not compatible',
+    })
     for (const pair of ['GT LT', 'NX GT', 'NX LT'])
-      assert.throws(() => add(...pair.split(' '), '1', 'a'), /GT, LT, and\/or NX options at the same time/)
-    assert.throws(
-      () => add('INCR', '1', 'a', '2', 'b'),
-      /INCR option supports a single increment-element pair/,
-    )
+      assert.throws(() => add(...pair.split(' '), '1', 'a'), {
+        message: 'ERR GT, LT, and/or NX options at the same time are not compatible',
+      })
+    assert.throws(() => add('INCR', '1', 'a', '2', 'b'), {
+      message: 'ERR INCR option supports a single increment-element pair',
+    })
     assert.throws(() => add('1', 'a', '2'), refusal('SYNTAX'))
     assert.throws(() => add('NX', 'CH'), refusal('SYNTAX'))
     for (const score of ['', 'x', 'nan', '1 ', ' 1', '1e999', '0x10', '1e-999', '--1', '1e'])
@@ -199,14 +202,14 @@ describe('ZRANGE', () => {
 
   it('refuses what Redis refuses', () => {
     const shard = abcde()
-    const refused = (text: RegExp, ...args: string[]) =>
+    const refused = (text: RegExp | { message: string }, ...args: string[]) =>
       assert.throws(() => shard.call('ZRANGE', 'z', ...args), text, args.join(' '))
     refused(/value is not an integer/, 'a', '1')
     refused(/^RoundhouseError: ERR min or max is not a float/, 'a', '1', 'BYSCORE')
     refused(/^RoundhouseError: ERR min or max is not a float/, '(', '1', 'BYSCORE')
     refused(/^RoundhouseError: ERR min or max not valid string range item/, 'a', '[b', 'BYLEX')
     refused(
-      /syntax error.*LIMIT is only supported in combination with either BYSCORE or BYLEX/,
+      { message: 'ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX' },
       '0',
       '1',
       'LIMIT',
@@ -214,7 +217,7 @@ describe('ZRANGE', () => {
       '1',
     )
     refused(
-      /syntax error.*WITHSCORES not supported in combination with BYLEX/,
+      { message: 'ERR syntax error, WITHSCORES not supported in combination with BYLEX' },
       '-',
       '+',
       'BYLEX',

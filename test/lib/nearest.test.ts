@@ -11,6 +11,13 @@ describe('the nearest word', () => {
     assert.equal(nearest('something', known), null)
   })
 
+  it('has one slip in three letters at most, and letters that changed places are one', () => {
+    const known = ['zone', 'file', 'help', 'seed']
+    assert.equal(nearest('hlep', known), 'help')
+    assert.equal(nearest('nope', known), null)
+    assert.equal(nearest('peer', known), null)
+  })
+
   it('shares something with the word', () => {
     assert.equal(nearest('ab', ['xy']), null)
     assert.equal(nearest('a', ['b']), null)
