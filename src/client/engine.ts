@@ -91,6 +91,7 @@ export class Engine {
   private readonly guests = new Set<Guest>()
   private queue: Call[] = []
   private queueHead = 0
+  private isAdmitting = false
   private inFlight = 0
   private bytes = 0
   /** Ordered calls under way, by place: a read behind one of them must not overtake it. */
@@ -307,17 +308,24 @@ export class Engine {
     call.line = line
   }
 
+  /** What is settled on the way would come back here: the loop goes on with it, at any depth of the queue. */
   private admitMore(): void {
-    while (this.waiting > 0 && !this.isDestroyed) {
-      const call = this.queue[this.queueHead]!
-      const isLate = !call.isSettled && call.deadlineMs - performance.now() < attemptMsMin
-      if (isLate) this.outOfPatience(call)
-      else if (!call.isSettled && !this.admit(call)) return
-      this.queueHead++
-      if (this.queueHead === this.queue.length || this.queueHead >= 1024) {
-        this.queue.splice(0, this.queueHead)
-        this.queueHead = 0
+    if (this.isAdmitting) return
+    this.isAdmitting = true
+    try {
+      while (this.waiting > 0 && !this.isDestroyed) {
+        const call = this.queue[this.queueHead]!
+        const isLate = !call.isSettled && call.deadlineMs - performance.now() < attemptMsMin
+        if (isLate) this.outOfPatience(call)
+        else if (!call.isSettled && !this.admit(call)) return
+        this.queueHead++
+        if (this.queueHead === this.queue.length || this.queueHead >= 1024) {
+          this.queue.splice(0, this.queueHead)
+          this.queueHead = 0
+        }
       }
+    } finally {
+      this.isAdmitting = false
     }
   }
 

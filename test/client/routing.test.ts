@@ -434,6 +434,35 @@ describe('the limits of a client', () => {
     assert.match(errors[3]!.message, /waited \d+ ms for its turn/)
   })
 
+  it('let very many calls run out of time together, and go on serving', async () => {
+    const gate = deferred<CallResult>()
+    nodes[0]!.onExecute = () => gate.promise
+    const client = await connected({ maxInFlight: 2, maxQueued: 20_000, timeout: 300 })
+    const errors = await Promise.all(
+      Array.from({ length: 15_000 }, (_, turn) => errorOf(client.set(`k${turn}`, 'v'))),
+    )
+    assert.ok(errors.every(error => error.code === 'DEADLINE'))
+    gate.resolve(done)
+    assert.equal(await client.with({ timeout: 10_000 }).set('k', 'v'), true)
+  })
+
+  it('forget none that waits behind one whose time is over', async () => {
+    const gate = deferred<CallResult>()
+    nodes[0]!.onExecute = () => gate.promise
+    const client = await connected({ maxInFlight: 1, timeout: 300 })
+    const patient = client.with({ timeout: 10_000 })
+    const late = [errorOf(client.set('a', 'v')), errorOf(client.set('b', 'v'))]
+    const others = ['c', 'd', 'e'].map(key => patient.set(key, 'v'))
+    await eventually('the first is sent', 2_000, () => nodes[0]!.calls.length === 1)
+    // Nothing of the client runs before the time of both is over: the second is met at the head of those that wait.
+    const until = performance.now() + 400
+    while (performance.now() < until);
+    await Promise.all(late)
+    gate.resolve(done)
+    assert.deepEqual(await Promise.all(others), [true, true, true])
+    assert.equal(await patient.set('f', 'v'), true)
+  })
+
   it('may allow nobody to wait', async () => {
     nodes[0]!.onExecute = async () => done
     const client = await connected({ maxInFlight: 1, maxQueued: 0 })

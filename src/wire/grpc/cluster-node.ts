@@ -295,6 +295,8 @@ class UnaryCall implements Call {
   get signal(): AbortSignal {
     if (this.controller === null) {
       const controller = new AbortController()
+      // Each part of a call that is scattered over shards listens.
+      setMaxListeners(0, controller.signal)
       this.controller = controller
       if (this.arrival.isCancelled) controller.abort()
       else this.arrival.onCancelled(() => this.isAnswered || controller.abort())

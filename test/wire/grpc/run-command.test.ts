@@ -55,6 +55,20 @@ describe('RunCommand', () => {
     assert.deepEqual([call.read, call.forward, call.hops, call.session], ['linearizable', true, 0, null])
   })
 
+  it('warns nobody of a call that is asked of many shards, each of which listens for its end', async () => {
+    const warnings: Error[] = []
+    const onWarning = (warning: Error) => warnings.push(warning)
+    process.on('warning', onWarning)
+    h.service.onExecute = async ({ signal }) => {
+      for (let shard = 0; shard < 64; shard++) signal!.addEventListener('abort', () => {}, { once: true })
+      return nothing
+    }
+    await run({ command: 'DBSIZE' })
+    await new Promise(resolve => setImmediate(resolve))
+    process.off('warning', onWarning)
+    assert.deepEqual(warnings, [])
+  })
+
   it('prefers key_bytes to key, byte for byte', async () => {
     await run({ command: 'GET', key: 'text', keyBytes: Buffer.from([0xff, 0x00, 0xfe]) })
     assert.deepEqual([...h.service.calls.at(-1)!.args[0]!], [0xff, 0x00, 0xfe])
