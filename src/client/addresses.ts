@@ -5,6 +5,7 @@ const portMax = 65_535
 /** host:port each, in order, none twice; IPv6 hosts in brackets. Throws TypeError. */
 export function parseAddresses(input: string | readonly string[]): string[] {
   const items = [input].flat().flatMap(text => String(text).split(','))
+  if (items.length === 0) throw new TypeError('no address of a node is given')
   const found = items.map(item => parseAddress(item.trim()))
   return [...new Set(found)]
 }

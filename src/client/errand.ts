@@ -5,6 +5,7 @@
  */
 import type { CallOptions, ClientUnaryCall, Metadata as MetadataType, ServiceError } from '@grpc/grpc-js'
 import { Metadata } from '@grpc/grpc-js'
+import { Aborts } from './aborts.ts'
 import { aborted, cutOff, givenUp, type Tried } from './call.ts'
 import type { Engine } from './engine.ts'
 import { brokenOff, type Failure, statusFailure, unreachable } from './failure.ts'
@@ -90,6 +91,9 @@ export interface AskFacts {
   readonly signal: AbortSignal | null
 }
 
+/** Of all clients: a signal may be given to several. */
+const aborts = new Aborts()
+
 /** One call of one caller. Rejects with CallError. */
 export async function ask<Answer>(
   engine: Engine,
@@ -106,8 +110,7 @@ export async function ask<Answer>(
   }
   const refusal = engine.enter(guest, { name, bytes, signal })
   if (refusal !== null) throw refusal
-  const onAbort = () => end.abort()
-  signal?.addEventListener('abort', onAbort, { once: true })
+  const unlisten = signal === null ? null : aborts.listen(signal, () => end.abort())
   try {
     const outcome = await deliver(engine, {
       ...{ name, key: key ?? null, access, isRepeatable, signal: end.signal },
@@ -123,7 +126,7 @@ export async function ask<Answer>(
     if (signal?.aborted && !isRefused) throw aborted(name, signal, ending)
     throw givenUp(tried)
   } finally {
-    signal?.removeEventListener('abort', onAbort)
+    unlisten?.()
     engine.leave(guest, bytes)
   }
 }

@@ -98,5 +98,6 @@ describe('addresses', () => {
   it('that are none are refused by name', () => {
     for (const text of ['', 'a:0', 'a:70000', 'http://a:1', 'a b', '::1', 'a:1,,b:2'])
       assert.throws(() => parseAddresses(text), { name: 'TypeError', message: /is no address of a node/ })
+    assert.throws(() => parseAddresses([]), { name: 'TypeError', message: /no address of a node is given/ })
   })
 })

@@ -204,6 +204,17 @@ describe('streams of the client', () => {
     await assert.rejects(call, { name: 'AbortError' })
   })
 
+  it('take one signal for any number of calls, and nobody is warned of listeners', async () => {
+    const warnings: Error[] = []
+    const onWarning = (warning: Error) => warnings.push(warning)
+    process.on('warning', onWarning)
+    const { streams } = client.with({ signal: new AbortController().signal })
+    await Promise.all(Array.from({ length: 20 }, () => streams.list()))
+    await new Promise(resolve => setImmediate(resolve))
+    process.off('warning', onWarning)
+    assert.deepEqual(warnings, [])
+  })
+
   it('hold the node back, not the memory, when the consumer is slow', async () => {
     await client.streams.create('slow')
     const value = Buffer.alloc(64 * 1024, 1)
