@@ -1,3 +1,4 @@
+import { formatDuration } from '../config/forms.ts'
 import type { VerifyResponse } from '../gen/roundhouse/v1/admin.ts'
 import { fetchStatus } from './calls.ts'
 import { colorsFor } from './colors.ts'
@@ -7,20 +8,26 @@ import { Progress } from './progress.ts'
 import { exitCodes, UsageError, type Verb } from './shell.ts'
 
 const metaShard = 4096
+/** Of a shard: a node waits half a minute for a replica that is late. */
+const timeout = formatDuration(60_000)
 
 export const verifyVerb: Verb = {
   path: ['verify'],
   summary: 'Compare the replicas of all shards, or of some; one that differs is quarantined and rebuilt',
   positionals: [{ name: 'shard', kind: 'many', describe: 'Numbers, or meta; all of them as without' }],
-  options: { ...outputOption, ...connectionOptions },
+  options: {
+    ...outputOption,
+    ...connectionOptions,
+    timeout: { kind: 'text', describe: 'How long to try each shard', fallback: timeout },
+  },
   examples: [
     ['verify', 'one shard after another, with a bar'],
     ['verify 17 meta -o json', 'the digests of two of them'],
   ],
-  notes: `The shards go on serving meanwhile. Ends with 0 when all replicas are equal, with 1 when some differ, with 75 when
-some did not answer. Every shard is verified once a day by itself (--verify-interval).`,
+  notes: `The shards go on serving meanwhile. Ends with 0 when all replicas are equal, with 1 when some differ, with 75 when some did not answer. Every shard is verified once a day by itself (--verify-interval).`,
   async run(input, shell) {
-    const nodes = Nodes.from(input, shell)
+    const options = { ...input.options, timeout: input.options.timeout ?? timeout }
+    const nodes = Nodes.from({ ...input, options }, shell)
     const isJson = input.options.output === 'json'
     const progress = new Progress(shell.stdout, 'verify', 'shards')
     try {
@@ -73,6 +80,7 @@ function textOf(found: readonly VerifyResponse[], shell: Parameters<Verb['run']>
   return `${equal}\n${table(colorsFor(shell.stdout, shell.env), head, lines)}\n
 odd: differs from the majority, quarantined and rebuilt from the others
 disputed: there is no majority; nothing was done, see docs/operations.md
+silent: its node does not answer; waiting: it was too late; both are left out
 `
 }
 

@@ -228,6 +228,7 @@ export class Node implements Service, PeerService {
       log,
       intervalMs: options.verifyIntervalMs,
       addressOf: node => this.addressOf(node),
+      isDown: node => this.isDown(node),
       leaderOf: group => this.view.leaderOf(group)?.nodeId ?? null,
     })
     this.view = new ClusterView(this.host, this.controller, this.detector, clock)

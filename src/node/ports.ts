@@ -369,9 +369,10 @@ export interface ReplicaDigest {
   readonly replica: number
   /**
    * equal to the others · odd: differs from the majority, it was quarantined · disputed: there is no majority · waiting: it
-   * did not answer in time · passed: it went past the entry without looking · unknown, quarantined: it has nothing to say
+   * did not get there in time · silent: its node does not answer · passed: it went past the entry without looking · unknown,
+   * quarantined: it has nothing to say
    */
-  readonly state: 'equal' | 'odd' | 'disputed' | 'waiting' | 'passed' | 'unknown' | 'quarantined'
+  readonly state: 'equal' | 'odd' | 'disputed' | 'waiting' | 'silent' | 'passed' | 'unknown' | 'quarantined'
   readonly digest: RowsDigest | null
 }
 

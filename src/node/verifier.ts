@@ -23,6 +23,8 @@ export interface VerifierOptions {
   /** Between two verifications of a shard by itself, ms; 0: never. */
   readonly intervalMs: number
   readonly addressOf: (node: string) => string | null
+  /** Of no use to ask: it is held for dead. */
+  readonly isDown: (node: string) => boolean
   readonly leaderOf: (group: number) => string | null
 }
 
@@ -38,11 +40,15 @@ export type DigestAnswer =
   | { readonly state: 'waiting' }
   /** It went past the entry without a digest (a snapshot, a restart), has no such replica, or keeps it mute. */
   | { readonly state: 'passed' | 'unknown' | 'quarantined' }
+  /** Nobody is there to be asked. */
+  | { readonly state: 'silent' }
 
 const askTimeoutMs = 2_000
 const pollMs = 100
 /** A replica that is this late is left out. */
 const patienceMs = 30_000
+/** So is one whose node answers nothing for so long. */
+const silenceMs = 3_000
 /** How often a node looks whether one of the shards that it leads is due. */
 export const dueLookMs = 10_000
 
@@ -129,20 +135,24 @@ export class Verifier {
   }
 
   private async digestOf(node: string, request: DigestRequest, untilMs: number): Promise<DigestAnswer> {
-    const { nodeId, peers, clock, addressOf } = this.options
+    const { nodeId, peers, clock, addressOf, isDown } = this.options
+    let heardMs = clock.now()
     for (;;) {
-      let answer: DigestAnswer = { state: 'waiting' }
+      let answer: DigestAnswer = { state: 'silent' }
       if (node === nodeId) answer = this.digestAt(request)
       else {
         const address = addressOf(node)
         const body = JSON.stringify(request)
-        if (address !== null)
-          answer = await peers.ask(address, 'digest', body, askTimeoutMs).then(
-            text => JSON.parse(text) as DigestAnswer,
-            () => ({ state: 'waiting' }) as const,
-          )
+        if (address === null || isDown(node)) return answer
+        answer = await peers.ask(address, 'digest', body, askTimeoutMs).then(
+          text => JSON.parse(text) as DigestAnswer,
+          () => answer,
+        )
       }
-      if (answer.state !== 'waiting' || clock.now() >= untilMs) return answer
+      const now = clock.now()
+      if (answer.state !== 'silent') heardMs = now
+      const isOver = answer.state === 'silent' ? now - heardMs >= silenceMs : answer.state !== 'waiting'
+      if (isOver || now >= untilMs) return answer
       await new Promise<void>(resolve => void clock.after(pollMs, resolve))
     }
   }

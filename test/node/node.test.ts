@@ -583,6 +583,25 @@ describe('the replicas of a shard', () => {
     assert.equal((await verified(made, odd, 0)).verdict, 'equal')
   })
 
+  it('are compared without those whose node is gone, which is said at once', async () => {
+    const made = await cluster(41, 3)
+    await until(made, 'settled', () => made.isSettled(3))
+    const [asked, , gone] = made.machines
+    gone!.crash()
+    // Before it is held for dead, and after.
+    for (const waitMs of [1_000, 20_000]) {
+      await run(made, waitMs)
+      const sinceMs = made.world.nowMs
+      const { verdict, replicas } = await verified(made, asked!, 0)
+      assert.equal(verdict, 'incomplete')
+      assert.deepEqual(
+        replicas.filter(each => each.state !== 'equal').map(each => [each.node, each.state]),
+        [[gone!.nodeId, 'silent']],
+      )
+      assert.ok(made.world.nowMs - sinceMs < 10_000)
+    }
+  })
+
   it('are compared by themselves, one shard after another', async () => {
     const made = new SimCluster(39, { shardCount: 4, verifyIntervalMs: 60_000 })
     assert.ok(await made.boot(3), JSON.stringify(made.describe()))

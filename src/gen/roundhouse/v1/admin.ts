@@ -137,7 +137,7 @@ export interface VerifyResponse {
 export interface ReplicaDigest {
   nodeId: string;
   replica: bigint;
-  /** equal | odd | disputed | waiting | passed | unknown | quarantined */
+  /** equal | odd | disputed | waiting | silent (its node does not answer) | passed | unknown | quarantined */
   state: string;
   rows: bigint;
   /** 16 hex digits; empty: it gave none. */
