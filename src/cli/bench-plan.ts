@@ -15,6 +15,8 @@ const callKinds: readonly CallKind[] = ['unary', 'pipelined']
 const routes: readonly Route[] = ['leader', 'any']
 /** As `bench:` and seven digits. */
 const keyBytesMin = 16
+/** What nodes take. */
+const valueBytesMax = 2 ** 20
 const partitionsMax = 1024
 const msetKeysMax = 1_000
 /** What a record has beside its value, at most. */
@@ -108,7 +110,7 @@ export function planOf({ positionals, options }: Input): BenchPlan {
   )
   const chosen: readonly WorkloadName[] =
     positionals.length === 0 ? ['set', 'get'] : workloads.filter(each => positionals.includes(each))
-  const valueBytes = integer('value-bytes', textOf('value-bytes'), 0, 8 * 2 ** 20, parseSize)
+  const valueBytes = integer('value-bytes', textOf('value-bytes'), 0, valueBytesMax, parseSize)
   const batchMax = chosen.every(isOfStreams) ? produceLimits.recordsMax : msetKeysMax
   const batch = options.batch === undefined ? null : integer('batch', String(options.batch), 1, batchMax)
   const records = batch ?? 1

@@ -298,13 +298,14 @@ describe("the bench's plan", () => {
       'in-flight': '0',
       keys: 'many',
       'key-bytes': '8',
+      'value-bytes': '1048577',
       duration: '1',
       rate: '-1',
     }
     assert.throws(
       () => plan(wrong),
       (error: Error) =>
-        ['--calls', '--in-flight', '--keys', '--key-bytes', '--duration', '--rate'].every(each =>
+        ['--calls', '--in-flight', '--keys', '--key-bytes', '--value-bytes', '--duration', '--rate'].every(each =>
           error.message.includes(each),
         ),
     )
