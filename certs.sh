@@ -14,7 +14,7 @@ Without names: the nodes node1 node2 node3 node4, the clients root and nobody, t
   NAME                  a node; its certificate is good for the host names NAME, localhost and 127.0.0.1
   NAME=HOST[,HOST...]   a node, and more host names or addresses by which others dial it
   client:NAME           a client; NAME is the user that access rules speak of
-  admin:NAME            a client that may use roundhouse.v1.Admin (status, leave, rebalance)
+  admin:NAME            a client that may use roundhouse.v1.Admin (status, leave, replace, verify …)
 
   --dir DIR             where to write [certs]
   --days N              for how long certificates are good [365]; the CA is good for ten years

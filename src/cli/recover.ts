@@ -73,7 +73,7 @@ Never start a lost node again with its old directory: it does not know that it w
         const unknown = [...names].filter(name => !survivors.known.includes(name))
         if (unknown.length > 0)
           throw new UsageError([
-            `--lost: ${unknown.join(', ')} is not known here; accepted: ${survivors.known.join(', ')}`,
+            `--lost: ${unknown.join(', ')} is not known here; accepted: ${survivors.known.join(', ') || 'none, this node stands alone already'}`,
           ])
         const forced = survivors.groups.filter(group => group.kind === 'forced')
         if (!isJson) shell.stdout.write(describe(survivors, shell))
