@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import xxhash from 'xxhash-wasm'
 import type { RunningNode, StartNode } from './cli/serve.ts'
 import { commands } from './commands/table.ts'
-import { joinAddress, splitAddress } from './config/forms.ts'
+import { splitAddress } from './config/forms.ts'
 import type { Settings } from './config/table.ts'
 import { tlsFilesOf } from './config.ts'
 import { RemoteError, RoundhouseError } from './errors.ts'
@@ -20,6 +20,7 @@ import { tlsTrouble } from './lib/tls-trouble.ts'
 import { FileDisk } from './log/file-disk.ts'
 import type { ClusterSettings } from './node/meta-register.ts'
 import { Node } from './node/node.ts'
+import { ClusterName } from './peer/cluster-name.ts'
 import { type NodeCredentials, nodeCredentials } from './peer/tls.ts'
 import { GrpcPeers } from './peer/transport.ts'
 import { type DataDirectory, openDataDirectory } from './storage/data-directory.ts'
@@ -112,7 +113,11 @@ async function bind(
     nodeId: directory.identity.nodeId,
     storeId: directory.identity.storeId,
   })
-  const tls = await openTls(settings, log, opened)
+  const clusterName =
+    settings.clusterDns === ''
+      ? null
+      : new ClusterName(settings.clusterDns, host => lookup(host, { all: true }))
+  const tls = await openTls(settings, log, opened, clusterName)
   let node: Node | null = null
   const peers = new GrpcPeers({
     identity,
@@ -133,7 +138,7 @@ async function bind(
     clientAddress: settings.advertiseClientAddr,
     zone: settings.zone,
     seeds: settings.seed,
-    ...(settings.clusterDns === '' ? {} : { discoverSeeds: () => addressesBehind(settings.clusterDns) }),
+    ...(clusterName === null ? {} : { discoverSeeds: () => clusterName.addresses() }),
     isBootstrap: settings.bootstrap,
     cluster: {
       shardCount: settings.shardCount,
@@ -235,6 +240,7 @@ async function openTls(
   settings: Settings,
   log: Logger,
   opened: (() => Promise<void> | void)[],
+  clusterName: ClusterName | null,
 ): Promise<NodeCredentials | null> {
   const files = tlsFilesOf(settings)
   if (files === null) return null
@@ -248,7 +254,7 @@ async function openTls(
     mistakes => new RoundhouseError('CONFIG', { mistakes: mistakes.map(each => `TLS: ${each}`) }),
   )
   opened.push(() => watch.close())
-  const tls = nodeCredentials(watch)
+  const tls = nodeCredentials(watch, host => clusterName?.nameOf(host) ?? null)
   const [own] = watch.current.server.chain
   if (!tls.areCallersChecked) {
     log.warn('TLS without a CA asks nobody who he is: whoever reaches the port may read and write everything')
@@ -271,12 +277,6 @@ async function openTls(
 }
 
 /** Every address behind `name:port` now. The system's resolver is asked: it knows search domains and the hosts file. */
-async function addressesBehind(nameAndPort: string): Promise<string[]> {
-  const { host, port } = splitAddress(nameAndPort)!
-  const found = await lookup(host, { all: true })
-  return found.map(({ address }) => joinAddress(address, port!))
-}
-
 /** What a person gave, of the settings that the cluster has as a whole. */
 function expectedOf({ given, ...settings }: Settings): Partial<ClusterSettings> {
   const { shardCount, replicationFactor, vNodeCount } = settings

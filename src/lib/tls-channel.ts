@@ -10,12 +10,22 @@ import type { Certificates } from './certificates.ts'
 type Material = Pick<Certificates, 'chainPem' | 'keyPem' | 'caPem'>
 type Target = Parameters<ChannelCredentials['_createSecureConnector']>[0]
 
-/** For `tls.connect` to a host; its certificate must be for that host. */
-export function tlsOptions(host: string, { chainPem, keyPem, caPem }: Material): ConnectionOptions {
+/** For `tls.connect` to a host; its certificate must be for that host, or for the name that led there. */
+export function tlsOptions(
+  host: string,
+  { chainPem, keyPem, caPem }: Material,
+  name: string | null = null,
+): ConnectionOptions {
+  const told = isIP(host) === 0 ? host : name
   return {
     host,
-    ...(isIP(host) === 0 ? { servername: host } : {}),
-    checkServerIdentity: (_name, certificate) => checkServerIdentity(host, certificate),
+    ...(told !== null && isIP(told) === 0 ? { servername: told } : {}),
+    checkServerIdentity: (_name, certificate) => {
+      const wrong = checkServerIdentity(host, certificate)
+      return wrong === undefined || name === null || checkServerIdentity(name, certificate) !== undefined
+        ? wrong
+        : undefined
+    },
     minVersion: 'TLSv1.2',
     ALPNProtocols: ['h2'],
     ...(caPem === null ? {} : { ca: caPem }),
@@ -26,10 +36,12 @@ export function tlsOptions(host: string, { chainPem, keyPem, caPem }: Material):
 
 export class TlsChannelCredentials extends ChannelCredentials {
   private readonly current: () => Material
+  private readonly nameOf: (host: string) => string | null
 
-  constructor(current: () => Material) {
+  constructor(current: () => Material, nameOf: (host: string) => string | null = () => null) {
     super()
     this.current = current
+    this.nameOf = nameOf
   }
 
   // The names are grpc-js's.
@@ -49,7 +61,7 @@ export class TlsChannelCredentials extends ChannelCredentials {
   ): experimental.SecureConnector {
     const host = experimental.splitHostPort(target.path)?.host ?? target.path
     return {
-      connect: socket => secure(socket, tlsOptions(host, this.current())),
+      connect: socket => secure(socket, tlsOptions(host, this.current(), this.nameOf(host))),
       waitForReady: () => Promise.resolve(),
       getCallCredentials: () => callCredentials,
       destroy: () => {},

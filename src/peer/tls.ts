@@ -23,7 +23,11 @@ export interface NodeCredentials {
   readonly areCallersChecked: boolean
 }
 
-export function nodeCredentials(watch: CertificateWatch<NodeCertificates>): NodeCredentials {
+/** `nameOf`: by which other name the certificate of a host that is dialled may be good. */
+export function nodeCredentials(
+  watch: CertificateWatch<NodeCertificates>,
+  nameOf: (host: string) => string | null = () => null,
+): NodeCredentials {
   const server = new Provider(watch)
   const areCallersChecked = watch.current.server.caPem !== null
   return {
@@ -32,7 +36,7 @@ export function nodeCredentials(watch: CertificateWatch<NodeCertificates>): Node
       areCallersChecked ? server : null,
       false,
     ),
-    channel: new TlsChannelCredentials(() => watch.current.peer),
+    channel: new TlsChannelCredentials(() => watch.current.peer, nameOf),
     certificates: () => watch.current.peer,
     areCallersChecked,
   }
