@@ -16,7 +16,7 @@ export const filesNote = `Settings come from, the first that has one wins:
   5. defaults
 A key in a file is the flag's name with _ or -, such as message_timeout; in .env it is the variable.
 Durations are 250ms, 10s, 1h30m; sizes 64KiB, 512MiB, 2GiB; lists have commas, or are lists.
-An empty value is none. Unknown keys are refused; in .env they may be other programs'.
+An empty value is none. Unknown keys are refused; those in the working directory's .env may be other programs'.
 
   node_id: n1                      # n1.yaml
   host: 127.0.0.1
