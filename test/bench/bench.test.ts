@@ -305,8 +305,8 @@ describe("the bench's plan", () => {
     assert.throws(
       () => plan(wrong),
       (error: Error) =>
-        ['--calls', '--in-flight', '--keys', '--key-bytes', '--value-bytes', '--duration', '--rate'].every(each =>
-          error.message.includes(each),
+        ['--calls', '--in-flight', '--keys', '--key-bytes', '--value-bytes', '--duration', '--rate'].every(
+          each => error.message.includes(each),
         ),
     )
   })
