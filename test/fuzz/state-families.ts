@@ -242,6 +242,7 @@ const peerQuestions: Family = {
               'NO_META_LEADER',
             ] as const),
             ...(['SETTINGS_DIFFER', 'STORE_MISMATCH', 'NOT_MEMBER', 'WRONG_CLUSTER'] as const),
+            'NO_SUCH_STREAM' as const,
           ],
           node!.ask(from, method, body),
         ).finally(() => {
