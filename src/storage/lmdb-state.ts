@@ -123,8 +123,8 @@ class LmdbBase implements StateBase {
       ...(options.streamSegmentBytes === undefined ? {} : { segmentBytesMax: options.streamSegmentBytes }),
     }
     const onFatal = (why: string) => this.fail(why)
-    this.writer = new StateWorker(path, replicasMax, onFatal)
-    this.bulk = new StateWorker(path, replicasMax, onFatal)
+    this.writer = new StateWorker(path, replicasMax, false, onFatal)
+    this.bulk = new StateWorker(path, replicasMax, true, onFatal)
     this.root = openEnvironment(path, replicasMax)
     this.directory = openRows(this.root, directoryName)
     const leftovers = this.openAll()
@@ -439,6 +439,7 @@ class LmdbBase implements StateBase {
 
   async close(): Promise<void> {
     this.isClosing = true
+    this.bulk.hasten()
     await this.swept
     for (const replica of [...this.busy.keys()]) await this.quiet(replica)
     await Promise.all([...this.chores])

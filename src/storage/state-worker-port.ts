@@ -54,6 +54,9 @@ export type WorkerReply =
 export class StateWorker {
   private readonly path: string
   private readonly replicasMax: number
+  /** Its work is no hurry: it steps back for others (rests.ts), until the store is closed. */
+  private readonly isBulk: boolean
+  private readonly hurry = new Int32Array(new SharedArrayBuffer(4))
   private readonly onFatal: (why: string) => Error
   private worker: Worker | null = null
   private closed = false
@@ -61,9 +64,10 @@ export class StateWorker {
   private readonly waiting = new Map<number, Deferred<unknown>>()
 
   /** `onFatal` marks the state as failed and gives the error that everybody gets from now on. */
-  constructor(path: string, replicasMax: number, onFatal: (why: string) => Error) {
+  constructor(path: string, replicasMax: number, isBulk: boolean, onFatal: (why: string) => Error) {
     this.path = path
     this.replicasMax = replicasMax
+    this.isBulk = isBulk
     this.onFatal = onFatal
   }
 
@@ -77,7 +81,14 @@ export class StateWorker {
     return answer.promise as Promise<T>
   }
 
+  /** From now on nobody has time to wait for it to rest. */
+  hasten(): void {
+    Atomics.store(this.hurry, 0, 1)
+    Atomics.notify(this.hurry, 0)
+  }
+
   async close(): Promise<void> {
+    this.hasten()
     if (this.worker === null) return
     const worker = this.worker
     const exited = new Promise(resolve => worker.once('exit', resolve))
@@ -89,7 +100,8 @@ export class StateWorker {
   }
 
   private start(): Worker {
-    const worker = startThread({ path: this.path, replicasMax: this.replicasMax })
+    const { path, replicasMax, isBulk, hurry } = this
+    const worker = startThread({ path, replicasMax, isBulk, hurry })
     worker.unref()
     worker.on('message', (reply: WorkerReply) => this.settle(reply))
     worker.on('error', error => this.died(error.message))
@@ -118,11 +130,18 @@ export class StateWorker {
   }
 }
 
+export interface WorkerData {
+  readonly path: string
+  readonly replicasMax: number
+  readonly isBulk: boolean
+  readonly hurry: Int32Array
+}
+
 /**
  * Compiled, the entry is .js and runs as it is. From source it is .ts, and on Node 20 a worker inherits no loader: a line
  * of script registers tsx in it first.
  */
-function startThread(workerData: { readonly path: string; readonly replicasMax: number }): Worker {
+function startThread(workerData: WorkerData): Worker {
   const extension = extname(import.meta.url)
   const entry = new URL(`./state-worker${extension}`, import.meta.url)
   if (extension === '.js') return new Worker(entry, { workerData, execArgv: [] })

@@ -40,6 +40,7 @@ import {
   rowsName,
 } from './lmdb-env.ts'
 import { openLogs, recordPartPlace } from './record-logs.ts'
+import { Rests, stepBack } from './rests.ts'
 import { RowDigest, rowChecksum, unpackRows } from './row-codec.ts'
 import {
   isRowsPart,
@@ -48,7 +49,7 @@ import {
   readPartTotals,
   SnapshotWriter,
 } from './snapshot-format.ts'
-import type { StagedFile, WorkerReply, WorkerRequest } from './state-worker-port.ts'
+import type { StagedFile, WorkerData, WorkerReply, WorkerRequest } from './state-worker-port.ts'
 
 /**
  * The thread that does what must not run on the main one: every write transaction of the state with its sync, copying a
@@ -64,8 +65,10 @@ const readBytes = 1024 * 1024
 class Writer {
   private readonly root: Root
   private readonly directory: Rows
+  private readonly rests: Rests
 
-  constructor(path: string, replicasMax: number) {
+  constructor(path: string, replicasMax: number, rests: Rests) {
+    this.rests = rests
     this.root = openEnvironment(path, replicasMax)
     this.directory = openRows(this.root, directoryName)
   }
@@ -164,7 +167,7 @@ class Writer {
     partBytes: number,
   ): { record: CheckpointRecord; parts: SnapshotPart[] } {
     mkdirSync(directory, { recursive: true })
-    const sink = new FileSink(directory)
+    const sink = new FileSink(directory, this.rests)
     try {
       let writer: SnapshotWriter | undefined
       const record = readCheckpoint(this.root, this.directory, replica, totals => {
@@ -208,7 +211,9 @@ class Writer {
         for (const block of readPartBlocks(file.name, read)) {
           blocks.push(block)
           bytes += block.byteLength
-          if (bytes >= installBytes) load()
+          if (bytes < installBytes) continue
+          load()
+          this.rests.rest()
         }
       })
     }
@@ -240,7 +245,7 @@ function link(directory: string, files: readonly StagedFile[]): void {
 }
 
 /** The checksum of a file's first `bytes` bytes. */
-function sum(path: string, bytes: number): number {
+function sum(path: string, bytes: number, rests: Rests): number {
   let crc = 0
   withFile(path, read => {
     for (let at = 0; at < bytes; ) {
@@ -249,6 +254,7 @@ function sum(path: string, bytes: number): number {
         throw new RoundhouseError('CORRUPT', { where: path, what: `it ends before ${bytes} bytes` })
       crc = crc32(chunk, crc)
       at += chunk.byteLength
+      rests.rest()
     }
   })
   return crc
@@ -287,13 +293,15 @@ function placeRecords(
 /** Files of a snapshot being written. They are gone at the next start anyway: not synced. */
 class FileSink {
   private readonly directory: string
+  private readonly rests: Rests
   private readonly parts: { name: string; bytes: number; crc: number }[] = []
   private file: number | null = null
   private pending: Uint8Array[] = []
   private pendingBytes = 0
 
-  constructor(directory: string) {
+  constructor(directory: string, rests: Rests) {
     this.directory = directory
+    this.rests = rests
   }
 
   begin(name: string): void {
@@ -306,7 +314,9 @@ class FileSink {
     // The writer reuses its block: keep a copy until there is enough for a write.
     this.pending.push(new Uint8Array(bytes))
     this.pendingBytes += bytes.byteLength
-    if (this.pendingBytes >= 1024 * 1024) this.flush()
+    if (this.pendingBytes < 1024 * 1024) return
+    this.flush()
+    this.rests.rest()
   }
 
   private flush(): void {
@@ -359,7 +369,7 @@ function withFile(path: string, use: (read: PartReader) => void): void {
 }
 
 /** Which of the received parts is not what the manifest says, if any; the good ones are synced, names and all. */
-function verify(files: readonly (StagedFile & SnapshotPart)[]): string | null {
+function verify(files: readonly (StagedFile & SnapshotPart)[], rests: Rests): string | null {
   for (const part of files) {
     let crc = 0
     let length = 0
@@ -369,6 +379,7 @@ function verify(files: readonly (StagedFile & SnapshotPart)[]): string | null {
         if (bytes.byteLength === 0) break
         crc = crc32(bytes, crc)
         length += bytes.byteLength
+        rests.rest()
       }
     })
     if (length !== part.bytes || crc !== part.crc) return part.name
@@ -388,7 +399,8 @@ function syncFile(path: string, mode: string, sync: (file: number) => void): voi
   }
 }
 
-async function perform(writer: Writer, request: WorkerRequest): Promise<unknown> {
+async function perform(writer: Writer, request: WorkerRequest, rests: Rests): Promise<unknown> {
+  rests.begin()
   switch (request.kind) {
     case 'commit':
       return writer.commit(request.replica, request.meta, request.rows)
@@ -406,9 +418,9 @@ async function perform(writer: Writer, request: WorkerRequest): Promise<unknown>
     case 'link':
       return link(request.directory, request.files)
     case 'sum':
-      return sum(request.path, request.bytes)
+      return sum(request.path, request.bytes, rests)
     case 'verify':
-      return verify(request.files)
+      return verify(request.files, rests)
     case 'install':
       return writer.install(request)
     case 'close':
@@ -442,20 +454,22 @@ const shortWriteText = /Input\/output error/
 const fullBytes = 1024 * 1024
 
 function freeBytes(): number {
-  const { bavail, bsize } = statfsSync((workerData as { path: string }).path)
+  const { bavail, bsize } = statfsSync((workerData as WorkerData).path)
   return bavail * bsize
 }
 
 if (parentPort !== null) {
   const port = parentPort
-  const { path, replicasMax } = workerData as { path: string; replicasMax: number }
-  const writer = new Writer(path, replicasMax)
+  const { path, replicasMax, isBulk, hurry } = workerData as WorkerData
+  const rests = new Rests(hurry)
+  if (isBulk) stepBack()
+  const writer = new Writer(path, replicasMax, rests)
   let last: Promise<void> = Promise.resolve()
   port.on('message', ({ id, request }: { id: number; request: WorkerRequest }) => {
     last = last.then(async () => {
       let reply: WorkerReply
       try {
-        reply = { id, result: await perform(writer, request) }
+        reply = { id, result: await perform(writer, request, rests) }
       } catch (error) {
         const text = error instanceof Error ? error.message : String(error)
         const facts = isError(error, 'CORRUPT') ? error.facts : null
@@ -466,6 +480,7 @@ if (parentPort !== null) {
       }
       port.postMessage(reply)
       if (request.kind === 'close') port.close()
+      else if (isBulk) rests.rest()
     })
   })
 }
