@@ -109,6 +109,8 @@ export type NodeEnd = { readonly kind: 'left' } | { readonly kind: 'failed'; rea
 
 const lookIntervalMs = 50
 const askTimeoutMs = 3_000
+/** The longest that a chunk of a snapshot waits because the journal is slow. */
+const chunkPauseMsMax = 100
 /** Of a clean stop: for handing over, and for that and the last checkpoints together. */
 const handOverMsMax = 2_000
 const stopMsMax = 3_500
@@ -538,7 +540,10 @@ export class Node implements Service, PeerService {
     return this.greeting()
   }
 
+  /** As late as a write to the journal would be answered now: who pulls asks the more rarely (shard/pull-pace.ts). */
   async readChunk({ snapshot, part, position, length }: Transfer): Promise<Bytes> {
+    const { syncMs } = this.host
+    if (syncMs > 0) await this.pause(Math.min(syncMs, chunkPauseMsMax))
     return this.host.snapshotter.read(snapshot, part, position, length)
   }
 

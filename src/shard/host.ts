@@ -59,7 +59,7 @@ export interface HostOptions {
   readonly tableOf: (group: number) => CommandTable
   readonly medianWallMs: (nodes: readonly string[]) => number
   readonly fetch: SnapshotFetch
-  /** How fast snapshots are pulled, all together. */
+  /** How fast snapshots are pulled at most, all together. */
   readonly fetchBytesPerSecond: number
   /** Tells the node that offered a snapshot that its receiver could not get it. */
   readonly reportFailure: (node: string, group: number, receiver: number) => void
@@ -95,6 +95,8 @@ export const hostLimits: HostLimits = {
 const applyBudgetMs = 10
 /** A journal write that takes longer is worth a line. */
 const slowSyncMs = 500
+/** Within this time of its begin a journal write says what the next one would take. */
+const freshSyncMs = 1_000
 /** After a checkpoint or an install that found no room, ms until the next try. */
 const noSpaceRetryMs = 1_000
 /** Between two tries to read the files of a replica that a start could not read. */
@@ -128,6 +130,9 @@ export class Host {
   private completions: (() => void)[] = []
   private batch = new JournalBatch()
   private isWriting = false
+  /** Of the journal write under way, or the last one, on the monotonic clock; how long the last one took. */
+  private writeBeganMs = 0
+  private lastWriteMs = 0
   /** The batch that is on its way to the disk. */
   private writing: JournalBatch | null = null
   private isTickDue = false
@@ -159,6 +164,7 @@ export class Host {
     this.snapshotter = new Snapshotter(
       {
         ...options,
+        syncMs: () => this.syncMs,
         touch: replica => this.touch(replica),
         find: id => this.replicas.get(id),
       },
@@ -648,6 +654,13 @@ export class Host {
     return this.isWriting && this.writingTicks >= this.hungTicks
   }
 
+  /** What journal writes take now, ms: how long the last one took, or how long the next has been taking. 0: none was of late. */
+  get syncMs(): number {
+    const sinceMs = this.options.clock.now() - this.writeBeganMs
+    if (this.isWriting) return Math.max(sinceMs, this.lastWriteMs)
+    return sinceMs < freshSyncMs ? this.lastWriteMs : 0
+  }
+
   /** Half, so that others lead before followers of a leader that had died would even have noticed. */
   private get hungTicks(): number {
     return Math.ceil(this.options.raft.electionTicks / 2)
@@ -850,9 +863,8 @@ export class Host {
     this.extra = []
     this.writing = batch
     this.beginWrite()
-    const startedMs = this.options.clock.now()
     this.options.journal.write(batch.recordsInOrder(), error => {
-      const ms = Math.round(this.options.clock.now() - startedMs)
+      const ms = Math.round(this.options.clock.now() - this.writeBeganMs)
       if (ms >= slowSyncMs) this.options.log.warn('slow sync', { ms, replicas: batch.size })
       this.written(error, () => {
         for (const done of extra) done(error)
@@ -864,9 +876,11 @@ export class Host {
   private beginWrite(): void {
     this.isWriting = true
     this.writingTicks = 0
+    this.writeBeganMs = this.options.clock.now()
   }
 
   private written(error: Error | null, then: () => void): void {
+    this.lastWriteMs = this.options.clock.now() - this.writeBeganMs
     this.complete(() => {
       if (this.isDiskHung && error === null)
         this.options.log.warn('the disk is back', { ticks: this.writingTicks })

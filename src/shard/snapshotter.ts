@@ -5,6 +5,7 @@ import type { Logger } from '../lib/logger.ts'
 import type { Message, Snapshot as RaftSnapshot } from '../raft/types.ts'
 import { decodeConfiguration } from './configuration.ts'
 import type { Journal, Room, Snapshot, SnapshotManifest, StagedSnapshot } from './ports.ts'
+import { PullPace } from './pull-pace.ts'
 import type { Replica } from './replica.ts'
 
 /**
@@ -32,8 +33,10 @@ interface SnapshotterOptions {
   readonly clock: Clock
   readonly log: Logger
   readonly fetch: SnapshotFetch
-  /** How fast snapshots are pulled, all together. */
+  /** How fast snapshots are pulled at most, all together. */
   readonly fetchBytesPerSecond: number
+  /** What the journal's writes take now. */
+  readonly syncMs: () => number
   /** Tells the node that offered a snapshot that its receiver could not get it. */
   readonly reportFailure: (node: string, group: number, receiver: number) => void
   readonly touch: (replica: Replica) => void
@@ -101,13 +104,13 @@ export class Snapshotter {
   private readonly taking = new Map<number, Pin>()
   private nextPinLookMs = 0
   private readonly incoming = new Map<number, Incoming>()
-  /** When the next chunk may be asked for, on the monotonic clock: the bandwidth limit of all pulls. */
-  private nextFetchAtMs = 0
+  private readonly pace: PullPace
   readonly counters = { sent: 0, received: 0, bytesSent: 0, bytesReceived: 0 }
 
   constructor(options: SnapshotterOptions, complete: (work: () => void) => void) {
     this.options = options
     this.complete = complete
+    this.pace = new PullPace(options.clock, options.fetchBytesPerSecond)
   }
 
   // --- Sender -------------------------------------------------------------------------------------------------------
@@ -378,7 +381,8 @@ export class Snapshotter {
     let failures = 0
     for (let next = staged.next(); next !== null && !incoming.isCancelled; next = staged.next()) {
       try {
-        await this.turnToFetch(next.length)
+        await this.pace.turn(next.length)
+        const askedMs = this.options.clock.now()
         const bytes = await this.options.fetch(node, {
           shard: replica.group,
           snapshot: staged.manifest.id,
@@ -387,21 +391,13 @@ export class Snapshotter {
         if (incoming.isCancelled) return
         staged.write(next.part, next.position, bytes)
         this.counters.bytesReceived += bytes.byteLength
+        this.pace.note(Math.max(this.options.clock.now() - askedMs, this.options.syncMs()))
         failures = 0
       } catch (error) {
         if (++failures >= fetchAttemptsMax || isGoneAtSender(error)) throw error
         await new Promise<void>(resolve => this.options.clock.after(fetchPauseMs, resolve))
       }
     }
-  }
-
-  /** Resolves when `bytes` may be asked for under the bandwidth limit. */
-  private async turnToFetch(bytes: number): Promise<void> {
-    const { clock, fetchBytesPerSecond } = this.options
-    const nowMs = clock.now()
-    const atMs = Math.max(nowMs, this.nextFetchAtMs)
-    this.nextFetchAtMs = atMs + (bytes * 1000) / fetchBytesPerSecond
-    if (atMs > nowMs) await new Promise<void>(resolve => void clock.after(atMs - nowMs, resolve))
   }
 
   /** Makes the staged rows the replica's. `done` runs in the loop. */

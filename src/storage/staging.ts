@@ -1,8 +1,8 @@
 import { assert } from '../lib/assert.ts'
 import type { SnapshotManifest } from '../shard/ports.ts'
 
-/** Most bytes that a receiver asks for at once. */
-export const chunkBytesMax = 1024 * 1024
+/** Most bytes that a receiver asks for at once. Both main threads stand still while they copy one: a millisecond or two. */
+export const chunkBytesMax = 512 * 1024
 
 /** How far a receiver is: bytes per part, in the manifest's order. Parts are filled one after the other, from their start. */
 export class StagingProgress {

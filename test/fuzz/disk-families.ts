@@ -325,6 +325,7 @@ const snapshotOffers: Family = {
             log: silentLogger,
             fetch: () => new Promise(() => {}),
             fetchBytesPerSecond: 1e9,
+            syncMs: () => 0,
             reportFailure: () => {},
             touch: () => {},
             find: () => undefined,

@@ -30,6 +30,7 @@ class Bench {
       log: silentLogger,
       fetch: () => Promise.reject(new Error('nobody pulls here')),
       fetchBytesPerSecond: 1,
+      syncMs: () => 0,
       reportFailure: () => {},
       touch: () => {},
       find: () => this.replica,
