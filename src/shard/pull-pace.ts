@@ -8,13 +8,16 @@ import type { Clock } from '../lib/clock.ts'
  * limit is hardly felt, on a busy one pulls take a bounded share of it, and the busier it gets the rarer they are.
  *
  * No quiet value has to be known, and nothing is learned that could be wrong later. A rest is bounded, and with it the
- * least speed: a chunk each `gapMsMax`, 2 MiB/s. So every move ends.
+ * least speed: a whole chunk each `gapMsMax`, 2 MiB/s. So every move ends. A smaller chunk rests in proportion: a thousand shards
+ * with nothing in them are not a move worth pacing.
  *
  * Refused: halving and raising a rate by the syncs' time against a quiet value (AIMD). What is quiet changes with the load, and
  * a load that came with the move itself (a new node's first entries) would hold it at the floor for ever.
  */
 export const restFactor = 3
 export const gapMsMax = 250
+/** What a whole rest is for. */
+export const wholeChunkBytes = 512 * 1024
 
 export class PullPace {
   private readonly clock: Clock
@@ -33,8 +36,8 @@ export class PullPace {
   async turn(bytes: number): Promise<void> {
     const nowMs = this.clock.now()
     const atMs = Math.max(nowMs, this.nextAtMs)
-    const restMs = Math.min(gapMsMax, (1 + restFactor) * this.chunkMs)
-    this.nextAtMs = atMs + Math.max((bytes * 1000) / this.bytesPerSecond, restMs)
+    const gapMs = Math.min(gapMsMax, (1 + restFactor) * this.chunkMs) * Math.min(1, bytes / wholeChunkBytes)
+    this.nextAtMs = atMs + Math.max((bytes * 1000) / this.bytesPerSecond, gapMs)
     if (atMs > nowMs) await new Promise<void>(resolve => void this.clock.after(atMs - nowMs, resolve))
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { gapMsMax, PullPace, restFactor } from '../../src/shard/pull-pace.ts'
+import { gapMsMax, PullPace, restFactor, wholeChunkBytes } from '../../src/shard/pull-pace.ts'
 
 const mebibyte = 1024 * 1024
 
@@ -56,6 +56,12 @@ describe('the pace of pulls', () => {
     const puller = new Puller(1024 * mebibyte)
     await puller.pull(20, gapMsMax - 1)
     assert.equal(puller.gapMs, gapMsMax)
+  })
+
+  it('rests less after less', async () => {
+    const puller = new Puller(1024 * mebibyte)
+    await puller.pull(40, 10, wholeChunkBytes / 2)
+    assert.ok(Math.abs(puller.gapMs - ((1 + restFactor) * 10) / 2) < 0.1, `${puller.gapMs}`)
   })
 
   it('is at its full speed again some chunks after they are quick again', async () => {
