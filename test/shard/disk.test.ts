@@ -56,6 +56,24 @@ async function written(cluster: SimCluster, key: string): Promise<void> {
   }
 }
 
+describe('what a journal write takes', () => {
+  it('is told while one is under way, and is nothing where none was of late', async () => {
+    const cluster = await three(1)
+    await written(cluster, 'before')
+    await run(cluster, 5_000)
+    const leader = leaderOf(cluster)!
+    const { host } = leader.node!
+    assert.equal(host.syncMs, 0)
+    leader.disk.stall()
+    put(leader, 'key')
+    await run(cluster, 300)
+    assert.ok(host.syncMs > 250 && host.syncMs <= 300, `${host.syncMs} ms`)
+    leader.disk.unstall()
+    await run(cluster, 5_000)
+    assert.equal(host.syncMs, 0)
+  })
+})
+
 describe('a leader whose disk hangs', () => {
   it('hands over within the election timeout, disturbs nobody, and follows once the disk is back', async () => {
     for (const seed of [1, 2, 3]) {
