@@ -91,12 +91,6 @@ export const queuedMax = 50_000
 export const sendersMax = 64
 /** Entries applied between two looks at the clock. */
 const entriesBetweenLooks = 64
-/**
- * Callers answered before the loop goes round. Who is answered asks again: were all answered at once, they would all wait
- * for the next sync together, and leader and followers work in turn. In parts one part's entries are written while the next
- * is answered.
- */
-const answersATurnMax = 32
 
 /** All groups of a node together may keep so much proposed and not committed. */
 export const nodeUncommittedBytesMax = 256 * 1024 * 1024
@@ -608,13 +602,9 @@ export class Replica {
       for (const response of batch.responses) this.raft.step(response)
   }
 
-  /**
-   * Applies committed entries until `untilMs`, or until `answersATurnMax` callers are answered; true when none is left. Raft
-   * hears of each batch when it is through.
-   */
+  /** Applies committed entries until `untilMs`; true when none is left. Raft hears of each batch when it is through. */
   applyCommitted(untilMs: number): boolean {
     let applied = 0
-    const waited = this.proposed.size
     if (this.markedAt !== null) return true
     for (let batch = this.applyQueue[0]; batch !== undefined; batch = this.applyQueue[0]) {
       while (batch.next < batch.entries.length) {
@@ -622,7 +612,6 @@ export class Replica {
         this.applyEntry(batch.entries[batch.next]!)
         batch.next++
         if (this.halted !== null || this.markedAt !== null) return true
-        if (waited - this.proposed.size >= answersATurnMax) return false
       }
       this.applyQueue.shift()
       for (const response of batch.responses) this.raft.step(response)

@@ -166,31 +166,6 @@ describe('a leader that has been heard of by nobody', () => {
   })
 })
 
-describe('callers who come together', () => {
-  it('are answered in parts, so that the first ask again while the last are answered', async () => {
-    const cluster = await three(8)
-    const leader = leaderOf(cluster)!
-    const { host } = leader.node!
-    const byTurn = new Map<number, number>()
-    const told: Settled[] = []
-    for (let i = 0; i < 100; i++)
-      replicaOf(leader).enqueueWrite({
-        operations: [{ command: 'SET', args: [fromUtf8(`k${i}`), fromUtf8('v')] }],
-        session: null,
-        deadline: leader.clock.now() + 5_000,
-        settle: result => {
-          told.push(result)
-          byTurn.set(host.counters.turns, (byTurn.get(host.counters.turns) ?? 0) + 1)
-        },
-      })
-    host.touch(replicaOf(leader))
-    await run(cluster, 1_000)
-    assert.deepEqual(told.map(outcome), Array(100).fill('done'))
-    assert.ok(Math.max(...byTurn.values()) <= 32, JSON.stringify([...byTurn.values()]))
-    assert.ok(byTurn.size <= 10, `${byTurn.size} turns`)
-  })
-})
-
 describe('a node that stops', () => {
   it('leaves no write it took undecided, and is given nothing back', async () => {
     for (const seed of [3, 4, 5, 6]) {
