@@ -116,7 +116,8 @@ async function bind(
   const clusterName =
     settings.clusterDns === ''
       ? null
-      : new ClusterName(settings.clusterDns, host => lookup(host, { all: true }))
+      : // The system's resolver is asked: it knows search domains and the hosts file.
+        new ClusterName(settings.clusterDns, host => lookup(host, { all: true }))
   const tls = await openTls(settings, log, opened, clusterName)
   let node: Node | null = null
   const peers = new GrpcPeers({
@@ -276,7 +277,6 @@ async function openTls(
   return tls
 }
 
-/** Every address behind `name:port` now. The system's resolver is asked: it knows search domains and the hosts file. */
 /** What a person gave, of the settings that the cluster has as a whole. */
 function expectedOf({ given, ...settings }: Settings): Partial<ClusterSettings> {
   const { shardCount, replicationFactor, vNodeCount } = settings
