@@ -20,6 +20,7 @@ import {
 } from '../../gen/log/v1/log.ts'
 import { fromUtf8, toUtf8 } from '../../lib/bytes.ts'
 import { CallOrder } from '../../node/call-order.ts'
+import { defaultStream } from '../../node/meta-streams.ts'
 import { type Batch, plainCall, type Session, type StreamService } from '../../node/ports.ts'
 import { callLimits } from '../../peer/call-codec.ts'
 import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
@@ -85,15 +86,18 @@ export class LogHandlers {
       consume: this.unary<ConsumeRequest>((message, call) => this.consume(message, call)),
       consumeStream: (call: ConsumeStream) => void this.consumeStream(call),
       produceStream: (stream: ProduceStream) => this.produceStream(stream),
-      getServers: this.unary<GetServersRequest>(({ stream, partition }) =>
-        encodeMessage(GetServersResponse, {
+      getServers: this.unary<GetServersRequest>(async ({ stream, partition }) => {
+        // To ask who would lead `default` does not make it.
+        const isDefault = (stream === '' || stream === defaultStream) && partition === 0
+        if (!isDefault) await this.streams.find(stream, partition)
+        return encodeMessage(GetServersResponse, {
           servers: this.streams.servers(stream, partition).map(({ nodeId, clientAddress, isLeader }) => ({
             id: nodeId,
             rpcAddr: clientAddress,
             isLeader,
           })),
-        }),
-      ),
+        })
+      }),
     }
   }
 

@@ -307,6 +307,19 @@ describe('log.v1.Log', () => {
     assert.equal((await take(follow({ partition: 1, from: From.EARLIEST }), 1))[0]?.record?.offset, 2n)
   })
 
+  it('says so of the servers of what is not there, and makes no `default` to tell its own', async () => {
+    const servers = (stream: string, partition = 0) =>
+      promised<{ servers: unknown[] }>(done => client.getServers({ stream, partition }, done))
+    const unknown = await refused(servers('nobody'))
+    assert.equal(errorInfoOf(unknown.metadata)?.reason, 'NO_SUCH_STREAM')
+    const partition = await refused(servers('orders', 99))
+    assert.equal(errorInfoOf(partition.metadata)?.reason, 'NO_SUCH_PARTITION')
+    const names = () => h.service.streams.list().map(({ name }) => name)
+    assert.equal(names().includes('default'), false)
+    assert.equal((await servers('')).servers.length, 2)
+    assert.equal(names().includes('default'), false)
+  })
+
   it('names what is not there', async () => {
     const unknown = await refused(consume({ stream: 'nobody' }))
     assert.equal(errorInfoOf(unknown.metadata)?.reason, 'NO_SUCH_STREAM')
