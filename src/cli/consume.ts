@@ -11,7 +11,7 @@ import { printJson, printValue } from './print.ts'
 import { recordJson } from './record-text.ts'
 import { errorOf } from './remote-error.ts'
 import { type Input, type Shell, UsageError, type Verb } from './shell.ts'
-import { daysToo, integerOf, partitionsOf, withNodes } from './streams.ts'
+import { daysToo, integerOf, partitionsOf, streamOf, withNodes } from './streams.ts'
 
 /** Calls that one consume may have open. */
 const partitionsAtOnceMax = 512
@@ -92,9 +92,19 @@ export function startOf(text: string, nowMs: number): Start {
     return { kind: 'offset', offset: BigInt(text) }
   const age = daysToo(text)
   if (age !== undefined) return { kind: 'time', ms: Math.max(0, nowMs - age) }
-  const ms = /^\d{4}-\d{2}-\d{2}([T ].*)?$/.test(text) ? Date.parse(text.replace(' ', 'T')) : Number.NaN
+  const ms = timeOf(text)
   if (!Number.isNaN(ms) && ms >= 0) return { kind: 'time', ms }
   throw new UsageError([`--from: ${JSON.stringify(text)} is not ${fromAccepted}`])
+}
+
+const timePattern =
+  /^(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:\d{2})?))?$/
+
+/** Local time where it does not say which: Date.parse takes a day alone for UTC's, and 31 June for 1 July. */
+function timeOf(text: string): number {
+  const [, year, month, day, time = '00:00'] = timePattern.exec(text) ?? []
+  const isDay = new Date(Date.UTC(Number(year), Number(month) - 1, Number(day))).getUTCDate() === Number(day)
+  return isDay ? Date.parse(`${year}-${month}-${day}T${time}`) : Number.NaN
 }
 
 /** Who is told to end has so long to say what it read and that it leaves. */
@@ -112,7 +122,7 @@ async function consumeInGroup(input: Input, shell: Shell, readers: Nodes): Promi
   shell.signal.addEventListener('abort', onAbort, { once: true })
   const nodes = Nodes.from(input, { ...shell, signal: late.signal })
   const wish = {
-    stream: input.positionals[0]!,
+    stream: streamOf(input),
     group: String(group),
     start: startOf(String(from ?? 'earliest'), Date.now()),
     strategy: String(assign ?? 'sticky'),
@@ -147,7 +157,7 @@ class Consuming {
     this.input = input
     this.shell = shell
     this.nodes = nodes
-    this.stream = input.positionals[0]!
+    this.stream = streamOf(input)
     this.isFollowing = follow === true
     this.start = startOf(String(from ?? (this.isFollowing ? 'latest' : 'earliest')), Date.now())
     this.max =

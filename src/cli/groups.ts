@@ -8,7 +8,7 @@ import { colorsFor } from './colors.ts'
 import { connectionOptions, type Nodes, outputOption } from './connection.ts'
 import { printJson, table } from './print.ts'
 import { type Input, type Shell, UsageError, type Verb } from './shell.ts'
-import { integerOf, withNodes } from './streams.ts'
+import { integerOf, streamOf, withNodes } from './streams.ts'
 
 export const groupsVerb: Verb = {
   path: ['stream', 'groups'],
@@ -36,7 +36,7 @@ export const groupsVerb: Verb = {
     'LAG is how many records were not committed yet. A group without members keeps its offsets for 30 days.',
   run: (input, shell) =>
     withNodes(input, shell, async nodes => {
-      const name = input.positionals[0]!
+      const name = streamOf(input)
       const described = await nodes.call('read', (call, { streams }) =>
         call(streams.describe.bind(streams), { name }),
       )

@@ -24,7 +24,7 @@ import { Progress } from './progress.ts'
 import { type GivenRecord, headersOf, recordOfJson } from './record-text.ts'
 import { errorOf } from './remote-error.ts'
 import { type Input, type Shell, UsageError, type Verb } from './shell.ts'
-import { integerOf, partitionsOf, withNodes } from './streams.ts'
+import { integerOf, partitionsOf, streamOf, withNodes } from './streams.ts'
 
 const limits = {
   recordsMax: 1_000,
@@ -119,7 +119,7 @@ class Producing {
     this.input = input
     this.shell = shell
     this.nodes = nodes
-    this.stream = input.positionals[0]!
+    this.stream = streamOf(input)
     const { partition } = input.options
     this.only = partition === undefined ? undefined : integerOf(partition, '--partition', 0, 1023)
     this.sharedLeft = nodes.timeoutMs <= sharedTimeoutMsMax ? limits.sharedBatchesMax : 0
@@ -132,28 +132,37 @@ class Producing {
     const partitions = (await partitionsOf(this.nodes, this.stream)) ?? 1
     if (partitions === 1) this.only = 0
     const { h64 } = await xxhash()
-    let line = 0
-    // Ctrl-C ends the input; what was read is settled.
+    const { signal } = this.shell
+    // Ctrl-C ends the input; what was read is settled, but for a line that was cut.
     const stop = () => (source as { destroy?: () => void }).destroy?.()
-    this.shell.signal.addEventListener('abort', stop, { once: true })
+    signal.addEventListener('abort', stop, { once: true })
+    let line = 0
+    let mistake: UsageError | null = null
     try {
-      for await (const lines of linesOf(untilEnd(source, this.shell.signal))) {
-        for (const bytes of lines) {
-          line++
-          const record = given(bytes, line)
-          const place =
-            this.only ??
-            (record.key === undefined ? -1 : partitionOfKey(text => h64(text), record.key, partitions))
-          this.add(record, place, bytes.byteLength + 1)
-          if (this.hasFull(place)) await this.flush(place)
+      try {
+        for await (const lines of linesOf(untilEnd(source, signal), () => signal.aborted)) {
+          for (const bytes of lines) {
+            line++
+            const record = given(bytes, line)
+            const place =
+              this.only ??
+              (record.key === undefined ? -1 : partitionOfKey(text => h64(text), record.key, partitions))
+            this.add(record, place, bytes.byteLength + 1)
+            if (this.hasFull(place)) await this.flush(place)
+          }
+          // Whoever types or follows something wants it to leave at once.
+          for (const place of [...this.filling.keys()]) await this.flush(place)
         }
-        // Whoever types or follows something wants it to leave at once.
-        for (const place of [...this.filling.keys()]) await this.flush(place)
+      } catch (error) {
+        if (!(error instanceof UsageError)) throw error
+        mistake = error
       }
+      // Also before a line that is no record: so it is certain where to go on.
       for (const place of [...this.filling.keys()]) await this.flush(place)
       await this.settled(0)
+      if (mistake !== null) throw mistake
     } finally {
-      this.shell.signal.removeEventListener('abort', stop)
+      signal.removeEventListener('abort', stop)
       this.progress.stop()
       this.link?.close()
     }
@@ -440,8 +449,11 @@ async function* untilEnd(source: AsyncIterable<Buffer>, signal: AbortSignal): As
   }
 }
 
-/** Lines as they come, without their ends; the last need not have one. */
-export async function* linesOf(source: AsyncIterable<Buffer | string>): AsyncGenerator<Buffer[]> {
+/** Lines as they come, without their ends; the last need not have one, unless the source was cut. Throws UsageError. */
+export async function* linesOf(
+  source: AsyncIterable<Buffer | string>,
+  isCut: () => boolean = () => false,
+): AsyncGenerator<Buffer[]> {
   let rest: Buffer[] = []
   let restBytes = 0
   let number = 1
@@ -462,11 +474,11 @@ export async function* linesOf(source: AsyncIterable<Buffer | string>): AsyncGen
       rest.push(bytes.subarray(from))
       restBytes += bytes.length - from
     }
+    if (lines.length > 0) yield lines
     if (restBytes > produceLimits.recordBytesMax * 2)
       throw new UsageError([
         `line ${number} is longer than ${produceLimits.recordBytesMax * 2} bytes: no record may be`,
       ])
-    if (lines.length > 0) yield lines
   }
-  if (restBytes > 0) yield [Buffer.concat(rest)]
+  if (restBytes > 0 && !isCut()) yield [Buffer.concat(rest)]
 }

@@ -51,12 +51,13 @@ const create: Verb = {
     withNodes(input, shell, async nodes => {
       const { partitions = '1', 'if-missing': ifMissing } = input.options
       const request = {
-        name: input.positionals[0]!,
+        name: streamOf(input),
         partitions: integerOf(partitions, '--partitions', 1, 1024),
         ...retentionOf(input, undefined),
         ifMissing: ifMissing === true,
       }
-      const { stream } = await nodes.call('write', (call, { streams }) =>
+      // A second try would find what the first one made, and call it another's.
+      const { stream } = await nodes.call(request.ifMissing ? 'write' : 'once', (call, { streams }) =>
         call(streams.create.bind(streams), request),
       )
       if (stream === undefined) throw new Error(`${nodes.address} answered without a stream`)
@@ -99,7 +100,7 @@ const describe: Verb = {
   run: (input, shell) =>
     withNodes(input, shell, async nodes => {
       const { stream, partitions } = await nodes.call('read', (call, { streams }) =>
-        call(streams.describe.bind(streams), { name: input.positionals[0]! }),
+        call(streams.describe.bind(streams), { name: streamOf(input) }),
       )
       if (stream === undefined) throw new Error(`${nodes.address} answered without a stream`)
       if (input.options.output === 'json') {
@@ -137,7 +138,7 @@ const change: Verb = {
       const retention = retentionOf(input, 0n)
       if (Object.keys(retention).length === 0)
         throw new UsageError(['--retention or --retention-bytes must be given'])
-      const request = { name: input.positionals[0]!, ...retention }
+      const request = { name: streamOf(input), ...retention }
       const { stream } = await nodes.call('write', (call, { streams }) =>
         call(streams.change.bind(streams), request),
       )
@@ -157,12 +158,13 @@ const remove: Verb = {
   options: { ...outputOption, ...connectionOptions },
   run: (input, shell) =>
     withNodes(input, shell, async nodes => {
-      await nodes.call('write', (call, { streams }) =>
-        call(streams.delete.bind(streams), { name: input.positionals[0]! }),
+      // A second try would not find what the first one deleted.
+      await nodes.call('once', (call, { streams }) =>
+        call(streams.delete.bind(streams), { name: streamOf(input) }),
       )
       if (input.options.output === 'json')
-        printJson(shell.stdout, { outcome: 'applied', name: input.positionals[0] })
-      else shell.stdout.write(`${input.positionals[0]} is gone\n`)
+        printJson(shell.stdout, { outcome: 'applied', name: streamOf(input) })
+      else shell.stdout.write(`${streamOf(input)} is gone\n`)
     }),
 }
 
@@ -184,7 +186,7 @@ const truncate: Verb = {
       const { before, partition = '0' } = input.options
       if (before === undefined) throw new UsageError(['--before is missing: the first offset that stays'])
       const request = {
-        name: input.positionals[0]!,
+        name: streamOf(input),
         partition: integerOf(partition, '--partition', 0, 1023),
         beforeOffset: BigInt(integerOf(before, '--before', 0, Number.MAX_SAFE_INTEGER)),
       }
@@ -197,7 +199,7 @@ const truncate: Verb = {
           partition: request.partition,
           start: Number(startOffset),
         })
-      else shell.stdout.write(`${input.positionals[0]}/${request.partition} begins at ${startOffset}\n`)
+      else shell.stdout.write(`${streamOf(input)}/${request.partition} begins at ${startOffset}\n`)
     }),
 }
 
@@ -217,6 +219,12 @@ export async function withNodes(
   } finally {
     nodes.close()
   }
+}
+
+/** The name that was given; an empty one is most likely a variable that is not set. Throws UsageError. */
+export function streamOf({ positionals: [name = ''] }: Input): string {
+  if (name === '') throw new UsageError(['stream is empty: 1 to 255 bytes are accepted'])
+  return name
 }
 
 /** How many partitions a stream has; null: there is none of that name. */

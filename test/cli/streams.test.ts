@@ -10,6 +10,7 @@ import { getServersVerb } from '../../src/cli/get-servers.ts'
 import { linesOf, produceVerb } from '../../src/cli/produce.ts'
 import { daysToo, streamVerbs } from '../../src/cli/streams.ts'
 import { RoundhouseError } from '../../src/errors.ts'
+import { FakeStreams } from '../wire/grpc/fake-streams.ts'
 import { type Harness, startServer, until } from '../wire/grpc/harness.ts'
 import { fakeShell } from './fake-cluster.ts'
 
@@ -114,11 +115,96 @@ describe('streams in the shell', () => {
       ['{"key":"k"}', /line 2: it has no value/],
       ['{"value":7}', /line 2: its value is no bytes/],
       ['{"value":"","type":-1}', /line 2: its type/],
+      ['{"value":{"base64":"no base64!"}}', /line 2: its value is no bytes/],
+      ['{"value":"","headers":["a"]}', /line 2: its headers are no object/],
     ] as const) {
       const { exit, err } = await run('produce orders --json --partition 1', `{"value":"ok"}\n${line}\n`)
       assert.equal(exit, 2, line)
       assert.match(err, text)
     }
+  })
+
+  it('may be no text in JSON but as base64', async () => {
+    const input = Readable.from([Buffer.from([...Buffer.from('{"value":"'), 0xff, ...Buffer.from('"}\n')])])
+    const { exit, err } = await run('produce orders --json --partition 1', input)
+    assert.deepEqual([exit, /line 1: it is not UTF-8/.test(err)], [2, true])
+  })
+
+  it('keep headers whose names come twice, or are odd, in JSON', async () => {
+    await run('stream create headed')
+    const headers = ['{"h":["1","2"],"__proto__":"3","b":[{"base64":"/w=="}]}', '{"h":"1"}']
+    await run('produce headed --json', headers.map(each => `{"value":"","headers":${each}}\n`).join(''))
+    const { out } = await run('consume headed -o json')
+    const found = out.split('\n').map(line => /"headers":(.*)\}$/.exec(line)?.[1])
+    assert.deepEqual(found.slice(0, 2), [
+      headers[0]!.replace('[{"base64":"/w=="}]', '{"base64":"/w=="}'),
+      headers[1],
+    ])
+  })
+
+  it('are all there before a line that is none, and no part of it', async () => {
+    await run('stream create mistaken')
+    const [short, long] = [
+      Array.from({ length: 2_500 }, (_, i) => `{"value":"${i}"}\n`).join(''),
+      'x'.repeat(2_200_000),
+    ]
+    for (const [line, partition] of [
+      [`${short}{"value":7}\n{"value":"behind"}\n`, 'line 2501: its value is no bytes'],
+      [`${short}${long}`, 'line 2501 is longer than 2097152 bytes'],
+    ] as const) {
+      const { exit, err } = await run('produce mistaken --json', line)
+      assert.equal(exit, 2)
+      assert.ok(err.startsWith(`2500 records were acknowledged before that\nerror: ${partition}`), err)
+    }
+    const { out } = await run('consume mistaken')
+    assert.equal(out, Array.from({ length: 5_000 }, (_, i) => `${i % 2_500}\n`).join(''))
+  })
+
+  it('are whole where Ctrl-C cuts the input', async () => {
+    await run('stream create cut')
+    const shell = fakeShell({ ROUNDHOUSE_NODE: h.address }, false, new Readable({ read() {} }))
+    const input = shell.stdin.stream as Readable
+    const running = runCli(['produce', 'cut'], shell, verbs)
+    input.push('whole\nhal')
+    await until('the first is there', () => h.service.streams.batches.at(-1)?.stream === 'cut')
+    shell.controller.abort()
+    assert.equal(await running, 0)
+    assert.equal(shell.stdout.text(), '1 record in cut/0, offset 0\n')
+    assert.equal((await run('consume cut')).out, 'whole\n')
+  })
+
+  it('are made and deleted once: what nobody answered is unknown, not refused', async () => {
+    const { streams } = h.service
+    const { create, delete: remove } = FakeStreams.prototype
+    streams.create = async wish => {
+      await create.call(streams, wish)
+      throw new RoundhouseError('OUTCOME_UNKNOWN', { why: 'of the test' })
+    }
+    streams.delete = async name => {
+      await remove.call(streams, name)
+      throw new RoundhouseError('OUTCOME_UNKNOWN', { why: 'of the test' })
+    }
+    try {
+      for (const line of ['stream create once', 'stream delete once']) {
+        const { exit, out } = await run(`${line} -o json --timeout 1s`)
+        assert.deepEqual([exit, JSON.parse(out).outcome], [75, 'unknown'], line)
+      }
+    } finally {
+      Object.assign(streams, { create, delete: remove })
+    }
+  })
+
+  it('have a name: an empty one is not that of `default`', async () => {
+    await run('produce default', 'kept\n')
+    for (const line of [
+      ...['stream delete', 'stream truncate --before 1', 'stream describe', 'stream change --retention 7d'],
+      ...['produce', 'consume'],
+    ]) {
+      const shell = fakeShell({ ROUNDHOUSE_NODE: h.address }, false, Readable.from([Buffer.from('x\n')]))
+      assert.equal(await runCli([...line.split(' '), ''], shell, verbs), 2, line)
+      assert.match(shell.stderr.text(), /stream is empty/)
+    }
+    assert.equal((await run('consume default')).out, 'kept\n')
   })
 
   it('take key and headers for all records', async () => {
@@ -297,8 +383,26 @@ describe('--from', () => {
     assert.deepEqual(startOf('2026-11-20T10:00:00Z', nowMs), { kind: 'time', ms: nowMs - 7_200_000 })
     assert.deepEqual(startOf('2026-11-20 10:00:00Z', nowMs), { kind: 'time', ms: nowMs - 7_200_000 })
     assert.deepEqual(startOf('2h', nowMs), { kind: 'time', ms: nowMs - 7_200_000 })
-    for (const wrong of ['', '-1', '1.5', 'soon', '2026-13-40T00:00'])
-      assert.throws(() => startOf(wrong, nowMs))
+    for (const wrong of ['', '-1', '1.5', 'soon', '2026-13-40T00:00', '2026-06-31', '2026-11-20T10:00 or so'])
+      assert.throws(() => startOf(wrong, nowMs), wrong)
+  })
+
+  it('is local time where it does not say which, a day alone too', () => {
+    const before = process.env.TZ
+    try {
+      process.env.TZ = 'Asia/Tokyo'
+      for (const [text, utc] of [
+        ['2026-11-20', '2026-11-19T15:00:00Z'],
+        ['2026-11-20T10:00', '2026-11-20T01:00:00Z'],
+        ['2026-11-20 10:00:07.25', '2026-11-20T01:00:07.250Z'],
+        ['2026-11-20T10:00Z', '2026-11-20T10:00:00Z'],
+        ['2026-11-20T10:00-02:00', '2026-11-20T12:00:00Z'],
+      ] as const)
+        assert.deepEqual(startOf(text, 0), { kind: 'time', ms: Date.parse(utc) }, text)
+    } finally {
+      if (before === undefined) delete process.env.TZ
+      else process.env.TZ = before
+    }
   })
 })
 
