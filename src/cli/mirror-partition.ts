@@ -2,6 +2,7 @@ import type { ServiceError } from '@grpc/grpc-js'
 import { isError, RemoteError, RoundhouseError } from '../errors.ts'
 import { ConsumeRequest as ConsumeRequestType, type ConsumeResponse, type Record } from '../gen/log/v1/log.ts'
 import type { Nodes } from './connection.ts'
+import { gathered } from './gathered.ts'
 import { isPassing } from './group-consumer.ts'
 import { errorOf } from './remote-error.ts'
 import { pause } from './shell.ts'
@@ -35,8 +36,11 @@ export interface PartitionProgress {
   skipped: number
 }
 
-/** Of one append; Streams.Copy takes no more. */
+/** Of one append; Streams.Copy takes no more than 5,000 and 7 MiB. */
 const recordsMax = 5_000
+const appendBytesMax = 4 * 2 ** 20
+/** What may have come while an append is under way; then the source waits. */
+const gatheredBytesMax = 2 * 2 ** 20
 /** Of one answer of the source. */
 const readBytes = 1024 * 1024
 /** After what may pass. */
@@ -182,15 +186,18 @@ export class PartitionMirror {
       isQuiet = true
       cancel()
     }
-    const quiet = once && isPlainLog ? setTimeout(end, quietMs) : null
+    const isEndless = once && isPlainLog
+    let quiet = isEndless ? setTimeout(end, quietMs) : undefined
     try {
-      for await (const { record, records, endOffset } of call as AsyncIterable<ConsumeResponse>) {
-        quiet?.refresh()
-        const came = record === undefined ? records : [record]
-        progress.end = Math.max(progress.end, Number(endOffset), progress.next + came.length)
-        for (let at = 0; at < came.length; at += recordsMax)
-          await this.append(came.slice(at, at + recordsMax))
+      for await (const responses of gathered(call, bytesOfResponse, gatheredBytesMax)) {
+        // It is the source that may fall silent, not the copy.
+        clearTimeout(quiet)
+        const came = responses.flatMap(({ record, records }) => (record === undefined ? records : [record]))
+        const told = responses.map(({ endOffset }) => Number(endOffset))
+        progress.end = Math.max(progress.end, ...told, progress.next + came.length)
+        for (const some of inAppends(came)) await this.append(some)
         if (this.signal.aborted) return true
+        if (isEndless) quiet = setTimeout(end, quietMs)
       }
       return once
     } catch (error) {
@@ -200,7 +207,7 @@ export class PartitionMirror {
         ? errorOf(error as ServiceError, address, this.source.timeoutMs)
         : error
     } finally {
-      if (quiet !== null) clearTimeout(quiet)
+      clearTimeout(quiet)
       this.signal.removeEventListener('abort', cancel)
       cancel()
     }
@@ -227,4 +234,30 @@ export class PartitionMirror {
 
 function isRange(error: unknown): boolean {
   return error instanceof RemoteError && error.code === 'OFFSET_OUT_OF_RANGE'
+}
+
+/** Of memory and of the wire, about. */
+function bytesOf({ value, key, headers }: Record): number {
+  const ofHeaders = headers.reduce((sum, each) => sum + 16 + each.name.length + each.value.byteLength, 0)
+  return 64 + value.byteLength + (key?.byteLength ?? 0) + ofHeaders
+}
+
+function bytesOfResponse({ record, records }: ConsumeResponse): number {
+  return (record === undefined ? records : [record]).reduce((sum, each) => sum + bytesOf(each), 0)
+}
+
+/** In their order, as many together as one append takes. */
+function* inAppends(records: readonly Record[]): Generator<readonly Record[]> {
+  let from = 0
+  let bytes = 0
+  for (const [i, record] of records.entries()) {
+    const more = bytesOf(record)
+    if (i > from && (i - from >= recordsMax || bytes + more > appendBytesMax)) {
+      yield records.slice(from, i)
+      from = i
+      bytes = 0
+    }
+    bytes += more
+  }
+  if (from < records.length) yield records.slice(from)
 }

@@ -13,6 +13,7 @@ import { mirrorVerb } from '../../src/cli/mirror.ts'
 import { type ConsumeRequest, ConsumeResponse, LogService } from '../../src/gen/log/v1/log.ts'
 import { decodeKept } from '../../src/keyspace/record.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { FakeStreams } from '../wire/grpc/fake-streams.ts'
 import { type Harness, startServer, until } from '../wire/grpc/harness.ts'
 import { fakeShell } from './fake-cluster.ts'
 
@@ -152,6 +153,27 @@ describe('mirror', () => {
       log.push('four')
       await run('--once', plain.address)
       assert.deepEqual(await values(here, 'default'), log)
+    } finally {
+      plain.close()
+    }
+  })
+
+  it('appends together what such a log sent one by one meanwhile, and waits for it, however long that takes', async () => {
+    const log = Array.from({ length: 500 }, (_, i) => `r${i}`)
+    const plain = await plainLogServer(log)
+    const { streams } = here.service
+    const { copy } = FakeStreams.prototype
+    let calls = 0
+    streams.copy = async (...wish) => {
+      // Longer than the silence by which the end of such a log is told.
+      if (++calls === 1) await new Promise(resolve => setTimeout(resolve, 1_200))
+      return copy.apply(streams, wish)
+    }
+    try {
+      const { exit, out, err } = await run('--once --streams default', plain.address)
+      assert.deepEqual([exit, out], [0, '500 records copied, 1 streams, 1 partitions\n'], err)
+      assert.deepEqual(await values(here, 'default'), log)
+      assert.ok(calls <= 10, `${calls} appends`)
     } finally {
       plain.close()
     }
