@@ -76,7 +76,7 @@ export const consumeVerb: Verb = {
     withNodes(input, shell, nodes =>
       input.options.group === undefined
         ? new Consuming(input, shell, nodes).all()
-        : consumeInGroup(input, shell, nodes),
+        : consumeInGroup(input, shell),
     ),
 }
 
@@ -110,7 +110,7 @@ function timeOf(text: string): number {
 /** Who is told to end has so long to say what it read and that it leaves. */
 const leavingMsMax = 5_000
 
-async function consumeInGroup(input: Input, shell: Shell, readers: Nodes): Promise<void> {
+async function consumeInGroup(input: Input, shell: Shell): Promise<void> {
   const { group, assign, from, follow, max, output, partition } = input.options
   if (partition !== undefined)
     throw new UsageError(['--partition and --group are given: the group says who reads which partition'])
@@ -131,7 +131,7 @@ async function consumeInGroup(input: Input, shell: Shell, readers: Nodes): Promi
     max: max === undefined ? Number.POSITIVE_INFINITY : integerOf(max, '--max', 1, Number.MAX_SAFE_INTEGER),
   }
   try {
-    await new GroupConsumer(wish, shell, nodes, readers).run()
+    await new GroupConsumer(wish, shell, nodes, () => Nodes.from(input, shell)).run()
   } finally {
     shell.signal.removeEventListener('abort', onAbort)
     clearTimeout(timer)

@@ -24,6 +24,8 @@ const heartbeatMs = 1_000
 /** Who has nothing to read looks so often before it ends, for others may have to give it up first. */
 const emptyRoundsMax = 5
 const retryMs = 200
+/** Of a connection, which carries 1,000 at most; more would wait behind them, for ever. */
+const followedMax = 500
 
 export interface GroupWish {
   readonly stream: string
@@ -55,7 +57,8 @@ export class GroupConsumer {
   private readonly shell: Shell
   /** For commands, one at a time; and for records, whose calls stay open. */
   private readonly nodes: Nodes
-  private readonly readers: Nodes
+  private readonly readers: Nodes[] = []
+  private readonly newReaders: () => Nodes
   private readonly member = `${hostname()}-${process.pid}-${randomBytes(4).toString('hex')}`
   private readonly session = new Session()
   private readonly readings = new Map<number, Reading>()
@@ -67,11 +70,11 @@ export class GroupConsumer {
   private connecting: Promise<unknown> = Promise.resolve()
   private stirred = new AbortController()
 
-  constructor(wish: GroupWish, shell: Shell, nodes: Nodes, readers: Nodes) {
+  constructor(wish: GroupWish, shell: Shell, nodes: Nodes, newReaders: () => Nodes) {
     this.wish = wish
     this.shell = shell
     this.nodes = nodes
-    this.readers = readers
+    this.newReaders = newReaders
   }
 
   async run(): Promise<void> {
@@ -92,6 +95,7 @@ export class GroupConsumer {
       }
     } finally {
       await this.leave()
+      for (const readers of this.readers) readers.close()
     }
     if (this.failure !== null) throw this.failure
   }
@@ -234,7 +238,7 @@ export class GroupConsumer {
     const { signal } = reading.stop
     while (!signal.aborted) {
       try {
-        await this.stream(await this.connection(), partition, reading)
+        await this.stream(await this.connection(partition), partition, reading)
         if (signal.aborted) return
         reading.isAtEnd = true
         this.stirred.abort()
@@ -255,8 +259,11 @@ export class GroupConsumer {
   }
 
   /** One is made at a time: whoever comes meanwhile takes the same. */
-  private connection(): Promise<Connection> {
-    const next = this.connecting.then(() => this.readers.call('read', async (_, connection) => connection))
+  private connection(partition: number): Promise<Connection> {
+    const place = Math.floor(partition / followedMax)
+    while (this.readers.length <= place) this.readers.push(this.newReaders())
+    const readers = this.readers[place]!
+    const next = this.connecting.then(() => readers.call('read', async (_, connection) => connection))
     this.connecting = next.catch(() => {})
     return next
   }

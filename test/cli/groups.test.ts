@@ -120,6 +120,19 @@ describe('consumer groups in the shell', () => {
     assert.equal((await groupsOf('stream groups orders --group pair'))[0].lag, 0)
   })
 
+  it('follow more partitions than one connection has calls', async () => {
+    await run('stream create wide --partitions 1024')
+    const reader = begin('consume wide --group wide --follow --from earliest')
+    try {
+      await until('all are followed', () => h.service.streams.waiting === 1_024)
+      await run('produce wide --partition 1023', 'last\n')
+      await until('it came', () => reader.shell.stdout.text() === 'last\n')
+    } finally {
+      reader.shell.controller.abort()
+      assert.equal(await reader.exit, 0, reader.shell.stderr.text())
+    }
+  })
+
   it('are reset, and refuse it while somebody reads', async () => {
     const [reset] = await groupsOf('stream groups orders --group billing --reset earliest')
     assert.equal(reset.lag, 9)
