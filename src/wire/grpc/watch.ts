@@ -5,6 +5,7 @@
  * with the cursor where its library gives out what came before a status. grpc-js drops what nobody took yet: such a client
  * has the cursor of the status, or that of a watch begun anew.
  */
+import { setMaxListeners } from 'node:events'
 import type { ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js'
 import { isError, RoundhouseError } from '../../errors.ts'
 import {
@@ -68,6 +69,8 @@ export class WatchHandlers {
 
   private async watch(stream: Stream): Promise<void> {
     const abort = new AbortController()
+    // A watch of all shards asks each leader.
+    setMaxListeners(0, abort.signal)
     let watch: OpenWatch | null = null
     const over = () => {
       this.ends.delete(end)

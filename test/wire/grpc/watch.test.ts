@@ -64,6 +64,22 @@ describe('roundhouse.v1.Watch', () => {
     await isOpen(0)
   })
 
+  it('may ask of all shards at once without a warning of listeners', async () => {
+    const call = open()
+    call.on('error', () => {})
+    await isOpen(1)
+    const warnings: string[] = []
+    const note = (warning: Error) => void warnings.push(warning.name)
+    process.on('warning', note)
+    const { signal } = h.service.watches.wishes.at(-1)!
+    for (let shard = 0; shard < 64; shard++) signal!.addEventListener('abort', () => {})
+    await new Promise(resolve => setImmediate(resolve))
+    process.off('warning', note)
+    assert.deepEqual(warnings, [])
+    setImmediate(() => call.cancel())
+    await isOpen(0)
+  })
+
   it('closes the watch of a client that goes', async () => {
     const call = open()
     call.on('error', () => {})
