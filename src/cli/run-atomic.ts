@@ -2,6 +2,7 @@
  * `run --atomic FILE`: a file of commands as one entry. A line a command, words as in a shell; PRODUCE appends a record to
  * a partition of a stream: the one that is named, else the one that `produce` would put the key into.
  */
+import { isUtf8 } from 'node:buffer'
 import { readFileSync } from 'node:fs'
 import xxhash from 'xxhash-wasm'
 import { isErrorCode, RemoteError } from '../errors.ts'
@@ -42,13 +43,15 @@ export type Line =
 
 /** Throws UsageError, which names the line. */
 export function readLines(path: string): Line[] {
-  let text: string
+  let bytes: Buffer
   try {
-    text = readFileSync(path === '-' ? 0 : path, 'utf8')
+    bytes = readFileSync(path === '-' ? 0 : path)
   } catch (error) {
     throw new UsageError([`--atomic ${path}: ${systemReason(error)}`])
   }
-  return parseLines(text, path)
+  // What is read as U+FFFD would be written so.
+  if (!isUtf8(bytes)) throw new UsageError([`--atomic ${path}: it is not UTF-8`])
+  return parseLines(bytes.toString(), path)
 }
 
 /** `path` is for what is said of mistakes. Throws UsageError. */

@@ -6,7 +6,7 @@ import { after, before, beforeEach, describe, it } from 'node:test'
 import xxhash from 'xxhash-wasm'
 import { runCli } from '../../src/cli/cli.ts'
 import { runVerb } from '../../src/cli/run.ts'
-import { parseLines } from '../../src/cli/run-atomic.ts'
+import { parseLines, readLines } from '../../src/cli/run-atomic.ts'
 import { UsageError } from '../../src/cli/shell.ts'
 import { atomicReply, operationsOf } from '../../src/commands/atomic.ts'
 import { RoundhouseError } from '../../src/errors.ts'
@@ -104,6 +104,14 @@ describe('run --atomic', () => {
     }
     const { code, err } = await run('SET {u}a 1')
     assert.deepEqual([code, /unknown/i.test(err), h.service.calls.length], [75, true, 2])
+  })
+
+  it('takes no file that is not UTF-8, which it would write otherwise than it stands there', () => {
+    const path = join(directory, 'latin1.txt')
+    writeFileSync(path, Buffer.from('SET a \u00e9\n', 'latin1'))
+    assert.throws(() => readLines(path), /latin1\.txt: it is not UTF-8/)
+    writeFileSync(path, 'SET a \u00e9\n')
+    assert.equal(readLines(path).length, 1)
   })
 
   it('names the line that is none', () => {
