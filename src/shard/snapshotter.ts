@@ -59,6 +59,8 @@ interface Offer {
 interface Pin {
   readonly index: number
   readonly sinceMs: number
+  /** When somebody last read of the copy; until it is made, when that began. */
+  usedAtMs: number
   isLifted: boolean
 }
 
@@ -79,7 +81,7 @@ interface Incoming {
 
 /** A copy that nobody asked for this long is given up, and the follower is probed again. */
 const idleMsMax = 5_000
-/** The longest that the journal behind a copy is kept, and one that nobody asks for is offered again. */
+/** The longest that the journal behind a copy is kept while nobody reads it, and one that nobody asks for is offered again. */
 const ageMsMax = 600_000
 /** The most that is kept of it, a replica. */
 export const pinnedBytesMax = 1024 * 1024 * 1024
@@ -171,7 +173,8 @@ export class Snapshotter {
     if (![...receivers].some(to => namesReplica(meta.configuration, to))) return
     if (replica.raft.firstIndex > meta.index + 1) return
     this.wanted.delete(replica)
-    const pin: Pin = { index: meta.index, sinceMs: this.options.clock.now(), isLifted: false }
+    const beganMs = this.options.clock.now()
+    const pin: Pin = { index: meta.index, sinceMs: beganMs, usedAtMs: beganMs, isLifted: false }
     this.taking.set(replica.id, pin)
     replica.state.takeSnapshot().then(
       snapshot =>
@@ -217,6 +220,8 @@ export class Snapshotter {
       const outgoing = each.find(({ snapshot }) => snapshot.manifest.id === id)
       if (outgoing === undefined) continue
       outgoing.usedAtMs = this.options.clock.now()
+      // However slow the pull is, it gets on: the journal behind it is kept, up to `pinnedBytesMax`.
+      outgoing.pin.usedAtMs = outgoing.usedAtMs
       const bytes = outgoing.snapshot.read(part, position, length)
       this.counters.bytesSent += bytes.byteLength
       return bytes
@@ -246,7 +251,7 @@ export class Snapshotter {
       for (const pin of this.pinsOf(replica)) {
         if (pin.isLifted) continue
         const bytes = journal.bytesAfter(replica, pin.index)
-        const isTooMuch = bytes > pinnedBytesMax || now - pin.sinceMs > ageMsMax
+        const isTooMuch = bytes > pinnedBytesMax || now - pin.usedAtMs > ageMsMax
         if (!isTooMuch && room?.isNearlyFull(nodeId) !== true) continue
         pin.isLifted = true
         log.warn('the journal behind a snapshot is kept no longer', {
@@ -382,6 +387,7 @@ export class Snapshotter {
     for (let next = staged.next(); next !== null && !incoming.isCancelled; next = staged.next()) {
       try {
         await this.pace.turn(next.length)
+        if (incoming.isCancelled) return
         const askedMs = this.options.clock.now()
         const bytes = await this.options.fetch(node, {
           shard: replica.group,

@@ -290,6 +290,9 @@ function placeRecords(
   for (const directory of [...directories, '']) disk.syncDirectory(directory)
 }
 
+/** Of one copy, all together: while its transaction is open, the pages that checkpoints free are not used again. */
+const copyRestsMsMax = 5_000
+
 /** Files of a snapshot being written. They are gone at the next start anyway: not synced. */
 class FileSink {
   private readonly directory: string
@@ -298,6 +301,7 @@ class FileSink {
   private file: number | null = null
   private pending: Uint8Array[] = []
   private pendingBytes = 0
+  private restedMs = 0
 
   constructor(directory: string, rests: Rests) {
     this.directory = directory
@@ -316,7 +320,7 @@ class FileSink {
     this.pendingBytes += bytes.byteLength
     if (this.pendingBytes < 1024 * 1024) return
     this.flush()
-    this.rests.rest()
+    if (this.restedMs < copyRestsMsMax) this.restedMs += this.rests.rest()
   }
 
   private flush(): void {

@@ -130,6 +130,21 @@ describe('the journal behind a snapshot that is being made', () => {
       assert.equal(bench.pinned, null)
     })
 
+  it('is kept for as long as a slow pull gets on', async () => {
+    const bench = new Bench()
+    bench.ask()
+    bench.copies[0]!.finish()
+    await soon()
+    assert.equal(bench.ask(), true)
+    for (let ms = 0; ms < 30 * minutes; ms += 3_000) {
+      bench.tick(3_000)
+      bench.snapshotter.read('0', 'rows', 0, 1)
+    }
+    assert.equal(bench.pinned, 10)
+    bench.tick(6_000)
+    assert.deepEqual([bench.pinned, bench.copies[0]!.isReleased], [null, true])
+  })
+
   it('may be gone when it is made: then it goes, and another is taken', async () => {
     const bench = new Bench()
     bench.ask()
