@@ -38,6 +38,9 @@ import { createServer } from './wire/grpc/server.ts'
 
 /** What a stopping server grants calls that are under way, ms. */
 const graceMs = 1_000
+/** Between two looks at what is behind the name of the cluster; a start does not wait longer for the first than this. */
+const clusterNameLookMs = 10_000
+const firstLookMsMax = 2_000
 
 export const startNode: StartNode = async (settings, log) => {
   const directory = await openDataDirectory({
@@ -118,6 +121,7 @@ async function bind(
       ? null
       : // The system's resolver is asked: it knows search domains and the hosts file.
         new ClusterName(settings.clusterDns, host => lookup(host, { all: true }))
+  if (clusterName !== null) opened.push(await keepLooking(clusterName, log))
   const tls = await openTls(settings, log, opened, clusterName)
   let node: Node | null = null
   const peers = new GrpcPeers({
@@ -275,6 +279,18 @@ async function openTls(
     callers: tls.areCallersChecked ? `with a certificate of ${files.server.ca}` : 'anyone',
   })
   return tls
+}
+
+/** Addresses behind the name come and go while the node runs: those of the last look may prove themselves by it. */
+async function keepLooking(name: ClusterName, log: Logger): Promise<() => void> {
+  const look = () =>
+    name.addresses().then(
+      () => {},
+      (error: Error) => log.debug('the name of the cluster is not known', { error: error.message }),
+    )
+  const timer = setInterval(() => void look(), clusterNameLookMs).unref()
+  await Promise.race([look(), new Promise<void>(resolve => void systemClock.after(firstLookMsMax, resolve))])
+  return () => clearInterval(timer)
 }
 
 /** What a person gave, of the settings that the cluster has as a whole. */

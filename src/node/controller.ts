@@ -1,4 +1,4 @@
-import { isError, RemoteError, RoundhouseError } from '../errors.ts'
+import { RemoteError, RoundhouseError } from '../errors.ts'
 import { fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
@@ -252,7 +252,7 @@ export class Controller {
       case 'wait':
         return
       case 'transfer': {
-        const heir = step.to.find(isCaughtUp)
+        const heir = step.to.find(id => isCaughtUp(id) && this.mayLead(replica.nodeOf(id) ?? ''))
         if (heir !== undefined) replica.raft.transferLeader(heir)
         break
       }
@@ -432,20 +432,22 @@ export class Controller {
         try {
           return JSON.parse(await peers.ask(address, 'meta', body, metaTimeoutMs)) as Answer
         } catch (error) {
-          if (!isError(error, 'NO_META_LEADER')) throw error
+          if (!mayAskAnother(error)) throw error
         }
       }
     }
     throw new RoundhouseError('NO_META_LEADER', { waitedMs: 0 })
   }
 
-  /** Where the meta shard may be led: the leader that this node's replica follows, or, without one, all members. */
+  /**
+   * Where the meta shard may be led: the leader that this node's replica follows, or, without one, all members. A node that came
+   * back elsewhere hears no leader, which looks for it where it was: it must be able to say where it is now.
+   */
   private metaAddresses(replica: Replica | undefined): string[] {
     const { nodeId, addressOf } = this.options
     const leader = replica?.leaderNode ?? null
-    const isBlind = replica === undefined || replica.halted !== null
-    const others = isBlind ? this.options.members().filter(node => node !== nodeId) : []
-    return (leader === null ? others : [leader]).map(addressOf).filter(address => address !== null)
+    const asked = leader === null ? this.options.members().filter(node => node !== nodeId) : [leader]
+    return asked.map(addressOf).filter(address => address !== null)
   }
 
   private executeHere<Answer>(replica: Replica, command: string, request: unknown): Promise<Answer> {
@@ -473,6 +475,11 @@ function asItIs({ group, configuration }: Replica): Omit<CloseRequest, 'operatio
   const { confState, index, members } = configuration
   const named = (ids: readonly number[]) => members.filter(member => ids.includes(member.replica))
   return { group, voters: named(confState.voters), learners: named(confState.learners), index }
+}
+
+/** Nothing was done where it was asked: another member may lead the meta shard. */
+function mayAskAnother(error: unknown): boolean {
+  return (error instanceof RoundhouseError || error instanceof RemoteError) && error.kind === 'unavailable'
 }
 
 /** Errors after which another try, perhaps at another node, makes sense. */

@@ -439,7 +439,8 @@ export class Node implements Service, PeerService {
   private greet(nodeId: string, address: string): void {
     this.options.peers.heartbeat(address, this.greeting(), this.options.heartbeatIntervalMs * 2).then(
       answer => {
-        this.detector.noteCall(nodeId, true)
+        // Another node may be there now.
+        this.detector.noteCall(nodeId, answer.view[0]?.nodeId === nodeId)
         this.hear(answer)
       },
       () => this.detector.noteCall(nodeId, false),

@@ -1,4 +1,4 @@
-import { RoundhouseError } from '../../src/errors.ts'
+import { RemoteError, RoundhouseError } from '../../src/errors.ts'
 import type { Bytes } from '../../src/lib/bytes.ts'
 import type {
   Call,
@@ -78,6 +78,10 @@ export class SimNetwork {
 
   attach(endpoint: Endpoint): void {
     this.endpoints.set(endpoint.address, endpoint)
+  }
+
+  detach(endpoint: Endpoint): void {
+    this.endpoints.delete(endpoint.address)
   }
 
   at(address: string): Endpoint | undefined {
@@ -266,7 +270,7 @@ class SimPeers implements Peers {
           .then(() => run(service))
           .then(
             value => answer(() => resolve(value)),
-            (error: Error) => answer(() => reject(error)),
+            (error: Error) => answer(() => reject(overTheWire(error))),
           )
       }
       target.soon(network.delay(self.address, address), arrive)
@@ -296,4 +300,15 @@ class SimPeers implements Peers {
   }
 
   async close(): Promise<void> {}
+}
+
+/** As a peer hears it: code and text travel, facts do not. */
+function overTheWire(error: Error): Error {
+  if (!(error instanceof RoundhouseError)) return error
+  return new RemoteError(error.code, error.message, leaderOf(error))
+}
+
+function leaderOf({ facts }: RoundhouseError): string | null {
+  const { address } = facts as { readonly address?: unknown }
+  return typeof address === 'string' ? address : null
 }

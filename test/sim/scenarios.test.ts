@@ -126,6 +126,51 @@ describe('a simulated cluster', () => {
     assert.deepEqual([...cluster.violations, ...cluster.invariants!.violations], [])
   })
 
+  it('finds a node again that comes back at another address, as a voter of the meta shard or not', async () => {
+    for (const isLearner of [false, true]) {
+      const cluster = new SimCluster(5, { shardCount: 2, isWatched: true })
+      const { world, machines } = cluster
+      assert.ok(await cluster.boot(6))
+      const replicaOf = ({ node }: SimMachine) => node!.host.group(metaGroup)!
+      const learns = (machine: SimMachine) => {
+        const { configuration, id } = replicaOf(machine)
+        return configuration.confState.learners.includes(id)
+      }
+      const mover = machines.find(each => learns(each) === isLearner && !replicaOf(each).isLeader)!
+      mover.crash()
+      await world.run(world.nowMs + 8_000)
+      mover.moveTo(`${mover.nodeId}:2`)
+      void mover.start()
+      const isKnown = () =>
+        machines.every(
+          ({ node }) => node?.addressOf(mover.nodeId) === mover.address || node?.nodeId === mover.nodeId,
+        )
+      assert.ok(
+        await world.run(world.nowMs + 30_000, isKnown),
+        `isLearner ${isLearner}: it is looked for where it was`,
+      )
+      assert.ok(await world.run(world.nowMs + 60_000, () => cluster.isSettled(6)), 'not settled')
+      assert.deepEqual([...cluster.violations, ...cluster.invariants!.violations], [])
+    }
+  })
+
+  it('takes a node for dead though another one answers where it was', async () => {
+    const cluster = new SimCluster(5, { shardCount: 1 })
+    const { world } = cluster
+    assert.ok(await cluster.boot(3))
+    const [first, second, gone] = cluster.machines
+    const { address } = gone!
+    gone!.crash()
+    second!.crash()
+    second!.moveTo(address)
+    void second!.start()
+    const isDead = () => first!.node!.detector.view.member(gone!.nodeId)?.state === 'dead'
+    assert.ok(
+      await world.run(world.nowMs + 60_000, isDead),
+      first!.node!.detector.view.member(gone!.nodeId)?.state,
+    )
+  })
+
   it('comes together again when one was away while another joined and took the lead', async () => {
     const cluster = new SimCluster(654, { isWatched: true })
     const { world } = cluster

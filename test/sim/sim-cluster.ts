@@ -77,7 +77,7 @@ export type StartOptions = Partial<Pick<NodeOptions, 'isBootstrap' | 'seeds' | '
 /** One machine: what survives a crash (disk, platter, identity), and the process that runs on it, if one does. */
 export class SimMachine {
   readonly nodeId: string
-  readonly address: string
+  private place: string
   disk: SimDisk
   readonly endpoint: Endpoint
   /** When the journal was last handed something, and when the process ended. */
@@ -117,13 +117,15 @@ export class SimMachine {
     const { world, network } = cluster
     this.cluster = cluster
     this.nodeId = nodeId
-    this.address = `${nodeId}:1`
+    this.place = `${nodeId}:1`
     this.storeId = `store-${nodeId}`
     this.clock = new ProcessClock(world)
     this.disk = this.newDisk()
     const machine = this
     this.endpoint = {
-      address: this.address,
+      get address() {
+        return machine.place
+      },
       identity: (): Identity => ({ clusterId: machine.clusterId ?? '', nodeId, storeId: machine.storeId }),
       get service() {
         return machine.node
@@ -283,6 +285,18 @@ export class SimMachine {
     this.cluster.invariants?.crashed(this.nodeId)
     this.stopProcess()
     this.powerCycle()
+  }
+
+  get address(): string {
+    return this.place
+  }
+
+  /** While no process runs: the next one is reached there, and nobody where it was. */
+  moveTo(address: string): void {
+    assert(this.node === null, `${this.nodeId}: a process runs`)
+    this.cluster.network.detach(this.endpoint)
+    this.place = address
+    this.cluster.network.attach(this.endpoint)
   }
 
   /** Power off and on while no process runs. */
