@@ -15,8 +15,11 @@ import { Progress } from './progress.ts'
 import { exitCodes, type Input, pause, type Shell, UsageError, type Verb } from './shell.ts'
 import { readTls } from './tls.ts'
 
-/** Copied at the same time; more streams and partitions are refused, with the flag that chooses among them. */
-const partitionsMax = 1_024
+/**
+ * Copied at the same time; more are refused, with the flag that chooses among them. All are followed over one connection, on
+ * which a node takes 1,000 calls at once.
+ */
+const partitionsMax = 500
 /** Streams that are made at the source while the mirror runs are found so soon. */
 const lookMs = 5_000
 const progressMs = 500

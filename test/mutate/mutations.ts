@@ -395,6 +395,21 @@ export const mutations: readonly Mutation[] = [
       'if (isTick) { const me = this as { lastTickMs?: number }; const nowMs = this.options.clock.now(); for (let n = Math.max(1, Math.round((nowMs - (me.lastTickMs ?? nowMs)) / 50)); n > 0; n--) this.tickAll(); me.lastTickMs = nowMs }',
   },
   {
+    name: 'offset-left-out',
+    why: 'The end of a partition is one more than it has records: offsets are dense no more.',
+    file: 'src/keyspace/partitions.ts',
+    find: '      end: found.end + records.length,',
+    replace: '      end: found.end + records.length + 1,',
+  },
+  {
+    name: 'append-answered-with-its-end',
+    why: 'A producer is told the offset after its records in place of the first: another record is there.',
+    file: 'src/commands/stream-append.ts',
+    find: 'run: (keyspace, args) => count(keyspace.partitions.append(partitionOf(args), args[0]!, args.slice(3))),',
+    replace:
+      'run: (keyspace, args) => count(keyspace.partitions.append(partitionOf(args), args[0]!, args.slice(3)) + args.length - 3),',
+  },
+  {
     name: 'records-unsynced',
     why: 'A checkpoint is durable before the records that its rows name are.',
     file: 'src/storage/record-logs.ts',
