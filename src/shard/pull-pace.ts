@@ -8,14 +8,15 @@ import type { Clock } from '../lib/clock.ts'
  * limit is hardly felt, on a busy one pulls take a bounded share of it, and the busier it gets the rarer they are.
  *
  * No quiet value has to be known, and nothing is learned that could be wrong later. A rest is bounded, and with it the
- * least speed: a whole chunk each `gapMsMax`, 2 MiB/s. So every move ends. A smaller chunk rests in proportion: a thousand shards
+ * least speed: a whole chunk each `gapMsMax`, 3.3 MiB/s. So every move ends, and of 16 pulls in line each
+ * asks again long before its sender gives the copy up. A smaller chunk rests in proportion: a thousand shards
  * with nothing in them are not a move worth pacing.
  *
  * Refused: halving and raising a rate by the syncs' time against a quiet value (AIMD). What is quiet changes with the load, and
  * a load that came with the move itself (a new node's first entries) would hold it at the floor for ever.
  */
 export const restFactor = 3
-export const gapMsMax = 250
+export const gapMsMax = 150
 /** What a whole rest is for. */
 export const wholeChunkBytes = 512 * 1024
 
