@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import xxhash from 'xxhash-wasm'
 import type { RunningNode, StartNode } from './cli/serve.ts'
 import { commands } from './commands/table.ts'
-import { splitAddress } from './config/forms.ts'
+import { joinAddress, splitAddress } from './config/forms.ts'
 import type { Settings } from './config/table.ts'
 import { tlsFilesOf } from './config.ts'
 import { RemoteError, RoundhouseError } from './errors.ts'
@@ -116,12 +116,12 @@ async function bind(
     nodeId: directory.identity.nodeId,
     storeId: directory.identity.storeId,
   })
+  const dns = splitAddress(settings.clusterDns)
+  // The system's resolver is asked: it knows search domains and the hosts file.
   const clusterName =
-    settings.clusterDns === ''
-      ? null
-      : // The system's resolver is asked: it knows search domains and the hosts file.
-        new ClusterName(settings.clusterDns, host => lookup(host, { all: true }))
-  if (clusterName !== null) opened.push(await keepLooking(clusterName, log))
+    dns === undefined ? null : new ClusterName(dns.host, name => lookup(name, { all: true }))
+  const addressesBehind = async (name: ClusterName) =>
+    (await name.look()).map(address => joinAddress(address, dns?.port ?? settings.port))
   const tls = await openTls(settings, log, opened, clusterName)
   let node: Node | null = null
   const peers = new GrpcPeers({
@@ -143,7 +143,7 @@ async function bind(
     clientAddress: settings.advertiseClientAddr,
     zone: settings.zone,
     seeds: settings.seed,
-    ...(clusterName === null ? {} : { discoverSeeds: () => clusterName.addresses() }),
+    ...(clusterName === null ? {} : { discoverSeeds: () => addressesBehind(clusterName) }),
     isBootstrap: settings.bootstrap,
     cluster: {
       shardCount: settings.shardCount,
@@ -259,6 +259,7 @@ async function openTls(
     mistakes => new RoundhouseError('CONFIG', { mistakes: mistakes.map(each => `TLS: ${each}`) }),
   )
   opened.push(() => watch.close())
+  if (clusterName !== null) opened.push(await keepLooking(clusterName, log))
   const tls = nodeCredentials(watch, host => clusterName?.nameOf(host) ?? null)
   const [own] = watch.current.server.chain
   if (!tls.areCallersChecked) {
@@ -284,7 +285,7 @@ async function openTls(
 /** Addresses behind the name come and go while the node runs: those of the last look may prove themselves by it. */
 async function keepLooking(name: ClusterName, log: Logger): Promise<() => void> {
   const look = () =>
-    name.addresses().then(
+    name.look().then(
       () => {},
       (error: Error) => log.debug('the name of the cluster is not known', { error: error.message }),
     )

@@ -15,7 +15,7 @@ const callKinds: readonly CallKind[] = ['unary', 'pipelined']
 const routes: readonly Route[] = ['leader', 'any']
 /** As `bench:` and seven digits. */
 const keyBytesMin = 16
-/** What nodes take. */
+/** What nodes take: of keyspace/limits.ts. */
 const valueBytesMax = 2 ** 20
 const partitionsMax = 1024
 const msetKeysMax = 1_000

@@ -297,7 +297,7 @@ export class Node implements Service, PeerService {
       await this.membership.enter()
     this.controller.refresh()
     // Whoever leads soon has to know the others' clocks by then.
-    for (const [nodeId, { peer }] of this.addresses) if (nodeId !== this.nodeId) this.greet(nodeId, peer)
+    this.greetAll()
     for (let waited = 0; !this.isStopping && !this.isMember(); waited++) {
       await this.pause(20)
       if (waited % 150 === 149 && this.controller.register === null) await this.membership.enterAgain()
@@ -447,11 +447,15 @@ export class Node implements Service, PeerService {
     )
   }
 
+  private greetAll(): void {
+    for (const [nodeId, { peer }] of this.addresses) if (nodeId !== this.nodeId) this.greet(nodeId, peer)
+  }
+
   /** To all at once: the next round of gossip would reach some of them when this node is gone. */
   private sayGoodbye(): void {
     this.noteChanges(this.detector.update({ isStopping: true }))
     this.detector.view.beat()
-    for (const [nodeId, { peer }] of this.addresses) if (nodeId !== this.nodeId) this.greet(nodeId, peer)
+    this.greetAll()
   }
 
   private left(): void {

@@ -160,9 +160,7 @@ export class Streams implements StreamService {
     const { name, partitions, retentionMs, retentionBytes, ifMissing } = wish
     const nonce = Math.floor(this.options.random.next() * 2 ** 48)
     const request: CreateStreamRequest = { name, partitions, retentionMs, retentionBytes, nonce, ifMissing }
-    const made = await this.options.meta<StreamRecord>('META.STREAM.CREATE', request)
-    if (made.id >= (this.options.register()?.nextStream ?? 0)) this.early.set(name, made)
-    return made
+    return this.noteEarly(await this.options.meta<StreamRecord>('META.STREAM.CREATE', request))
   }
 
   async change(
@@ -287,11 +285,13 @@ export class Streams implements StreamService {
    * proves nothing.
    */
   private async lookUp(name: string): Promise<StreamRecord> {
-    const found = await this.options.meta<StreamRecord>('META.STREAM.FIND', {
-      name,
-    } satisfies FindStreamRequest)
-    if (found.id >= (this.options.register()?.nextStream ?? 0)) this.early.set(name, found)
-    return found
+    const request: FindStreamRequest = { name }
+    return this.noteEarly(await this.options.meta<StreamRecord>('META.STREAM.FIND', request))
+  }
+
+  private noteEarly(stream: StreamRecord): StreamRecord {
+    if (stream.id >= (this.options.register()?.nextStream ?? 0)) this.early.set(stream.name, stream)
+    return stream
   }
 
   // --- Records ------------------------------------------------------------------------------------------------------

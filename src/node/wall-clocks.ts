@@ -31,7 +31,8 @@ export class WallClocks {
   /**
    * The median of all clocks that were heard, and this node's own. NaN while fewer than a majority of these nodes are among
    * them: right after a start one's own clock would be the median. More nodes than those only help to tell who is wrong: of
-   * two clocks nobody can, and the earlier one counts, because time that is given to a key too long can still be taken back.
+   * two clocks nobody can, and the earlier one counts. One that is behind costs what is given a time meanwhile part of it; a log
+   * clock that went ahead never comes back, and everything that had a time would be over at once.
    */
   medianWallMs(nodes: readonly string[]): number {
     const known = nodes.filter(node => node === this.nodeId || this.origins.has(node)).length

@@ -517,7 +517,7 @@ export class Host {
 
   /**
    * From now on nothing here stands for election, asked by its leader or not: this node is about to stop, and what it were
-   * given would have to change hands again. What it leads it goes on leading; a sole voter comes back if it must.
+   * given would have to change hands again. What it leads it goes on leading, as the only voter of a group to its end.
    */
   standDown(): void {
     this.isStandingDown = true

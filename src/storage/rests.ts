@@ -27,7 +27,7 @@ export class Rests {
     this.sinceMs = this.now()
   }
 
-  /** A piece of work is done. Hold no lock here. Answers for how long it rests if nobody hastens, ms. */
+  /** A piece of work is done. Hold no lock here that others wait for. Answers for how long it rests if nobody hastens, ms. */
   rest(): number {
     const ms = Math.min(restMsMax, (this.now() - this.sinceMs) * restFactor)
     Atomics.wait(this.hurry, 0, 0, ms)

@@ -6,10 +6,11 @@ import { runCli } from '../../src/cli/cli.ts'
 import { watchVerb } from '../../src/cli/watch.ts'
 import { type Client, connect } from '../../src/client/entry.ts'
 import { RoundhouseError } from '../../src/errors.ts'
-import { WatchChange, type WatchRequest, WatchResponse } from '../../src/gen/roundhouse/v1/watch.ts'
+import type { WatchRequest, WatchResponse } from '../../src/gen/roundhouse/v1/watch.ts'
 import type { WatchNews } from '../../src/node/ports.ts'
 import { type Cluster, startCluster } from '../../src/testing.ts'
 import { count, FakeNodes } from '../client/fake-nodes.ts'
+import { changed, told } from '../client/watch-messages.ts'
 import { until } from '../wire/grpc/harness.ts'
 import { fakeNode, fakeShell, refusal } from './fake-cluster.ts'
 
@@ -116,20 +117,7 @@ describe('watch in the shell', () => {
 })
 
 describe('a watch in the shell that was overtaken', () => {
-  const told = ($case: 'created' | 'compacted', ...places: readonly number[]) =>
-    WatchResponse.fromPartial({
-      news: { $case, value: { places: Object.fromEntries(places.map((place, i) => [i, BigInt(place)])) } },
-    })
-  const change = (index: number) =>
-    WatchResponse.fromPartial({
-      news: {
-        $case: 'changes',
-        value: {
-          place: BigInt(index),
-          changes: [WatchChange.fromPartial({ index: BigInt(index), key: Buffer.from('a'), type: 'hash' })],
-        },
-      },
-    })
+  const change = (index: number) => changed(index, 'hash')
   const overtaken = refusal(status.OUT_OF_RANGE, 'COMPACTED', 'COMPACTED changes after entry 5')
   const stopped = refusal(status.UNAVAILABLE, 'SHUTTING_DOWN', 'ERR the node stops')
   const once = refusal(status.INVALID_ARGUMENT, 'INVALID_ARGUMENT', 'ERR asked once more')

@@ -19,6 +19,7 @@ import { statusOf } from '../../src/peer/status.ts'
 import { type Cluster, startCluster } from '../../src/testing.ts'
 import { until } from '../wire/grpc/harness.ts'
 import { count, FakeNodes } from './fake-nodes.ts'
+import { changed, told } from './watch-messages.ts'
 
 const text = ({ kind, key, value }: WatchEvent<string>) =>
   `${kind} ${key}${value === null ? '' : `=${value}`}`
@@ -93,20 +94,7 @@ function scripted(calls: readonly (readonly [messages: readonly WatchResponse[],
 }
 
 describe('a watch that was overtaken', () => {
-  const told = ($case: 'created' | 'progress' | 'compacted', ...places: readonly number[]) =>
-    WatchResponse.fromPartial({
-      news: { $case, value: { places: Object.fromEntries(places.map((place, i) => [i, BigInt(place)])) } },
-    })
-  const change = (index: number) =>
-    WatchResponse.fromPartial({
-      news: {
-        $case: 'changes',
-        value: {
-          place: BigInt(index),
-          changes: [WatchChange.fromPartial({ index: BigInt(index), key: Buffer.from('a'), type: 'string' })],
-        },
-      },
-    })
+  const change = (index: number) => changed(index, 'string')
   const compacted = new RoundhouseError('COMPACTED', { shard: 0, after: 5, start: 8, cursor: '0:9,1:4' })
   const stopped = new RoundhouseError('SHUTTING_DOWN', {})
   const asked = (requests: readonly WatchRequest[]) =>

@@ -7,15 +7,15 @@ import { ClusterName } from '../../src/peer/cluster-name.ts'
 describe('the name of a cluster', () => {
   it('stands for all addresses behind it, as of the last look', async () => {
     let behind = ['10.0.0.1', 'fd00::2']
-    const name = new ClusterName('nodes.example:8080', async host => {
+    const name = new ClusterName('nodes.example', async host => {
       assert.equal(host, 'nodes.example')
       return behind.map(address => ({ address }))
     })
     assert.equal(name.nameOf('10.0.0.1'), null)
-    assert.deepEqual(await name.addresses(), ['10.0.0.1:8080', '[fd00::2]:8080'])
+    assert.deepEqual(await name.look(), ['10.0.0.1', 'fd00::2'])
     assert.equal(name.nameOf('fd00::2'), 'nodes.example')
     behind = ['10.0.0.3']
-    assert.deepEqual(await name.addresses(), ['10.0.0.3:8080'])
+    assert.deepEqual(await name.look(), ['10.0.0.3'])
     assert.deepEqual([name.nameOf('10.0.0.1'), name.nameOf('10.0.0.3')], [null, 'nodes.example'])
   })
 
