@@ -16,13 +16,7 @@
  * Of a stream that takes one request after another, what has come whole is somebody else's to count (`handOver`): of frames
  * of peers too, whose receiver takes them at once. So a stream that is never finished weighs, whoever says he is a node.
  */
-import {
-  constants,
-  type Http2SecureServer,
-  type Http2Server,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from 'node:http2'
+import type { Http2SecureServer, Http2Server, ServerHttp2Session, ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import { RoundhouseError } from '../../errors.ts'
 import type { Clock } from '../../lib/clock.ts'
@@ -40,11 +34,11 @@ interface Waiting {
   readonly cancelTimer: () => void
 }
 
-class Connection {
-  readonly session: ServerHttp2Session
-  /** Under TLS the socket below it. A session's own can't be cut while a write of it is stuck. */
-  readonly socket: Socket | undefined
+/** What all calls of one connection hold. */
+export class Connection {
+  readonly socket: Socket
   readonly from: string
+  readonly cut: () => void
   /** What its calls hold now: requests, answers, themselves. */
   bytes = 0
   /** Of these, answers of unary calls. */
@@ -58,10 +52,10 @@ class Connection {
   isServing = false
   isCut = false
 
-  constructor(session: ServerHttp2Session, socket: Socket | undefined, from: string) {
-    this.session = session
+  constructor(socket: Socket, cut: () => void) {
     this.socket = socket
-    this.from = from
+    this.from = farEndOf(socket)
+    this.cut = cut
   }
 }
 
@@ -171,7 +165,9 @@ export class Connections {
   private readonly limits: ConnectionLimits
   private readonly clock: Clock
   private readonly refusals: Refusals
-  private readonly bySession = new Map<ServerHttp2Session, Connection>()
+  private readonly open = new Set<Connection>()
+  /** Of grpc-js's sessions. */
+  private readonly bySession = new WeakMap<object, Connection>()
   /** By address and port of the other side, which are one connection's while it is open. */
   private readonly sockets = new Map<
     string,
@@ -204,32 +200,49 @@ export class Connections {
     }
   }
 
-  /** Before the server's own listeners, so that what they begin is counted. Its calls are for `called`. */
+  /** Before the server's own listeners, so that what they begin is counted. */
   guard(server: Http2Server | Http2SecureServer): void {
     server.maxConnections = this.limits.connectionsMax
     server.on('drop', (dropped?: { readonly remoteAddress?: string; readonly remotePort?: number }) => {
       this.tooMany(`${dropped?.remoteAddress}:${dropped?.remotePort}`)
     })
     server.prependListener('connection', (socket: Socket) => this.connected(socket))
-    server.prependListener('session', (session: ServerHttp2Session) => this.opened(session))
   }
 
-  /** A call has begun: what it holds is counted until it closes. What it sends, `received` must be told, or `listen`. */
-  called(stream: ServerHttp2Stream): CallMemory {
-    const connection =
-      stream.session === undefined ? undefined : this.bySession.get(stream.session as ServerHttp2Session)
-    if (connection === undefined) return this.uncounted
-    const call = new CallMemory(this, connection)
+  /** A connection speaks; `cut` ends it. Until it has said its settings its time is running. */
+  opened(socket: Socket, cut: () => void): Connection {
+    const connection = new Connection(socket, cut)
+    this.open.add(connection)
+    return connection
+  }
+
+  spoke(connection: Connection): void {
+    this.sockets.get(connection.from)?.cancelDeadline()
+  }
+
+  closed(connection: Connection): void {
+    this.open.delete(connection)
+  }
+
+  /** The session serves calls of the connection. */
+  adopt(session: ServerHttp2Session, connection: Connection): void {
+    this.bySession.set(session, connection)
+  }
+
+  /** A call has begun: what it holds is counted until it is closed. */
+  begin(connection: Connection): CallMemory {
+    return new CallMemory(this, connection)
+  }
+
+  /** The same for one of grpc-js. */
+  called(stream: ServerHttp2Stream): void {
+    const { session } = stream
+    const connection = session === undefined || session === null ? undefined : this.bySession.get(session)
+    if (connection === undefined) return
     const remembered: ServerHttp2Stream & Remembered = stream
-    remembered[memory] = call
+    remembered[memory] = new CallMemory(this, connection)
+    remembered.on('data', onData)
     remembered.on('close', onClose)
-    return call
-  }
-
-  /** Counts what the call sends. */
-  listen(stream: ServerHttp2Stream): void {
-    const remembered: ServerHttp2Stream & Remembered = stream
-    if (remembered[memory] !== undefined) remembered.on('data', onData)
   }
 
   /** What a call of grpc-js holds, by the stream below it. */
@@ -305,7 +318,7 @@ export class Connections {
   }
 
   private connected(socket: Socket): void {
-    const from = nameOf(socket)
+    const from = farEndOf(socket)
     // Each address that is listened on counts its own.
     if (this.sockets.size >= this.limits.connectionsMax) {
       this.tooMany(from)
@@ -326,18 +339,9 @@ export class Connections {
     })
   }
 
-  private opened(session: ServerHttp2Session): void {
-    const from = nameOf(session.socket)
-    const below = this.sockets.get(from)
-    const connection = new Connection(session, below?.socket, from)
-    this.bySession.set(session, connection)
-    session.once('remoteSettings', () => below?.cancelDeadline())
-    session.once('close', () => this.bySession.delete(session))
-  }
-
   private largest(): Connection {
     let most: Connection | null = null
-    for (const each of this.bySession.values()) if (most === null || each.bytes > most.bytes) most = each
+    for (const each of this.open) if (most === null || each.bytes > most.bytes) most = each
     return most!
   }
 
@@ -348,12 +352,13 @@ export class Connections {
     this.refusals.report('connection', connection.from, why)
     // Not from within one of its own calls.
     setImmediate(() => {
-      connection.session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM)
-      connection.socket?.destroy()
+      connection.cut()
+      // Under TLS the socket below it: its own waits for a write that is stuck.
+      this.sockets.get(connection.from)?.socket.destroy()
     })
   }
 }
 
-function nameOf(socket: Socket): string {
+export function farEndOf(socket: Socket): string {
   return `${socket.remoteAddress}:${socket.remotePort}`
 }

@@ -1,8 +1,7 @@
 /**
- * Unary calls over node:http2 itself, for methods that are called most. grpc-js makes some forty objects, listeners and
- * closures for each call, which is more than what lies below it costs; here it is one object and three listeners. Callers
- * see no difference: the bytes are the same, and what is not plain (a compressed message, a deadline that can't be read)
- * is left to grpc-js, which serves these methods as well.
+ * Unary calls without grpc-js, for methods that are called most: one object each. Callers see no difference: the bytes are the
+ * same, and what is not plain (a compressed message, a deadline that can't be read) is left to grpc-js, which serves these
+ * methods as well.
  *
  * ```
  *  request   HEADERS, DATA*: 0, length (4 bytes, big-endian), message; END_STREAM
@@ -11,14 +10,15 @@
  * ```
  * (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)
  */
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2'
 import { status } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
+import { encodeHeaders, type HeaderList, headerOf } from '../../http2/hpack.ts'
+import type { Stream, StreamReceiver } from '../../http2/stream.ts'
 import type { Bytes } from '../../lib/bytes.ts'
 import { framePrefixBytes, grpcFrame } from '../../lib/grpc-frame.ts'
 import type { Caller } from '../../peer/caller.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
-import type { CallMemory } from './connections.ts'
+import type { CallMemory, Connection } from './connections.ts'
 import type { Answer, Arrived } from './method.ts'
 import { grpcLimits } from './options.ts'
 
@@ -46,40 +46,31 @@ const timeoutPattern = /^(\d{1,8})([HMSmun])$/
 const unitMs: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 }
 
 /** Wall-clock ms; null where the header is none. */
-function deadlineOf(header: string | string[] | undefined): number | null {
+function deadlineOf(header: string | undefined): number | null {
   if (header === undefined) return Number.POSITIVE_INFINITY
-  const found = typeof header === 'string' ? timeoutPattern.exec(header) : null
+  const found = timeoutPattern.exec(header)
   return found === null ? null : Date.now() + Number(found[1]) * unitMs[found[2]!]!
 }
 
-function isPlain(headers: IncomingHttpHeaders): boolean {
-  const encoding = headers['grpc-encoding']
+function isPlain(headers: HeaderList): boolean {
+  const encoding = headerOf(headers, 'grpc-encoding')
   return (
-    headers[constants.HTTP2_HEADER_METHOD] === 'POST' &&
-    headers['content-type']?.startsWith('application/grpc') === true &&
+    headerOf(headers, ':method') === 'POST' &&
+    headerOf(headers, 'content-type')?.startsWith('application/grpc') === true &&
     (encoding === undefined || encoding === 'identity')
   )
 }
 
-const answerHeaders = { ':status': 200, 'content-type': 'application/grpc+proto' }
-/** gRPC has no use for a date, and writing one costs. */
-const answerOptions = { waitForTrailers: true, sendDate: false }
-const refusalOptions = { endStream: true, sendDate: false }
-const okTrailers = { 'grpc-status': '0', 'grpc-message': 'OK' }
-
-/** One for all: a closure a call would cost more than what it does. */
-function sendOk(this: ServerHttp2Stream): void {
-  this.sendTrailers(okTrailers)
-}
-
-/** An error of a stream is followed by its `close`, which is what counts. */
-function ignore(): void {}
+const answerFields = [':status', '200', 'content-type', 'application/grpc+proto']
+const answerHeaders = encodeHeaders(answerFields)
+const okTrailers = encodeHeaders(['grpc-status', '0', 'grpc-message', 'OK'])
 
 export interface DirectHooks {
+  readonly begin: (connection: Connection) => CallMemory
   /** Who makes the call; throws where it may not. */
-  readonly admit: (path: string, stream: ServerHttp2Stream) => Caller | null
+  readonly admit: (path: string, connection: Connection) => Caller | null
   /** A call was refused for who makes it. */
-  readonly denied: (path: string, stream: ServerHttp2Stream, why: string) => void
+  readonly denied: (path: string, connection: Connection, why: string) => void
 }
 
 export class DirectCalls {
@@ -94,68 +85,67 @@ export class DirectCalls {
     this.methods.set(method.path, method as DirectMethod<unknown>)
   }
 
-  /** Serves the call and says so; false: it is not ours. */
-  take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, memory: CallMemory): boolean {
-    const method = this.methods.get(headers[':path'] as string)
-    if (method === undefined || !isPlain(headers)) return false
-    const deadlineMs = deadlineOf(headers['grpc-timeout'])
-    if (deadlineMs === null) return false
-    stream.on('error', ignore)
-    let caller: Caller | null
-    try {
-      caller = this.hooks.admit(method.path, stream)
-    } catch (error) {
-      const refusal = statusOf(error)
-      this.hooks.denied(method.path, stream, refusal.details)
-      refuse(stream, refusal)
-      // What it sends is read and forgotten: the connection's window is for all of its calls.
-      stream.resume()
-      return true
-    }
-    new DirectCall(method, this.hooks, stream, caller, memory, deadlineMs)
-    return true
+  /** Who serves the call; null: it is not ours. */
+  take(begin: () => Stream, headers: HeaderList, connection: Connection): StreamReceiver | null {
+    const method = this.methods.get(headerOf(headers, ':path') ?? '')
+    if (method === undefined || !isPlain(headers)) return null
+    const deadlineMs = deadlineOf(headerOf(headers, 'grpc-timeout'))
+    if (deadlineMs === null) return null
+    const call = new DirectCall(method, this.hooks, begin(), connection, deadlineMs)
+    call.admit()
+    return call
   }
 }
 
-class DirectCall implements UnaryArrival<unknown> {
+class DirectCall implements UnaryArrival<unknown>, StreamReceiver {
   request!: Arrived<unknown>
-  readonly caller: Caller | null
+  caller: Caller | null = null
   readonly memory: CallMemory
   readonly deadlineMs: number
   private readonly method: DirectMethod<unknown>
   private readonly hooks: DirectHooks
-  private readonly stream: ServerHttp2Stream
+  private readonly stream: Stream
+  private readonly connection: Connection
   private chunks: Buffer[] = []
   private bytes = 0
   private isRefused = false
+  private whenCancelled: (() => void) | null = null
 
   constructor(
     method: DirectMethod<unknown>,
     hooks: DirectHooks,
-    stream: ServerHttp2Stream,
-    caller: Caller | null,
-    memory: CallMemory,
+    stream: Stream,
+    connection: Connection,
     deadlineMs: number,
   ) {
     this.method = method
     this.hooks = hooks
     this.stream = stream
-    this.caller = caller
-    this.memory = memory
+    this.connection = connection
+    this.memory = hooks.begin(connection)
     this.deadlineMs = deadlineMs
-    stream.on('data', (chunk: Buffer) => this.take(chunk))
-    stream.on('end', () => this.begin())
   }
 
   get isCancelled(): boolean {
-    return this.stream.destroyed || this.stream.closed
+    return this.stream.isOver
   }
 
   onCancelled(run: () => void): void {
-    this.stream.once('close', run)
+    this.whenCancelled = run
   }
 
-  private take(chunk: Buffer): void {
+  admit(): void {
+    try {
+      this.caller = this.hooks.admit(this.method.path, this.connection)
+    } catch (error) {
+      this.isRefused = true
+      const refusal = statusOf(error)
+      this.hooks.denied(this.method.path, this.connection, refusal.details)
+      this.refuse(refusal)
+    }
+  }
+
+  data(chunk: Buffer): void {
     // What still comes of a refused one is read, so that it does not stand in others' way, and forgotten.
     if (this.isRefused) return
     const hadPrefix = this.bytes >= framePrefixBytes
@@ -174,9 +164,9 @@ class DirectCall implements UnaryArrival<unknown> {
     this.fail(new RoundhouseError('TOO_LARGE', { what: 'request', bytes, max }))
   }
 
-  private begin(): void {
-    const { chunks, stream } = this
-    if (stream.headersSent || this.isCancelled) return
+  end(): void {
+    const { chunks } = this
+    if (this.isRefused || this.isCancelled) return
     const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
     this.chunks = []
     const isOne =
@@ -192,35 +182,34 @@ class DirectCall implements UnaryArrival<unknown> {
     this.method.serve(this, (refusal, message) => this.answer(refusal, message))
   }
 
+  closed(): void {
+    this.memory.close()
+    this.whenCancelled?.()
+  }
+
   private fail(error: RoundhouseError): void {
     this.answer(statusOf(error))
   }
 
   private answer(refusal: GrpcStatus | null, message?: Bytes): void {
     const { stream } = this
-    if (this.isCancelled || stream.headersSent) return
+    if (stream.isOver || stream.isAnswered) return
     if (refusal === null) {
-      stream.respond(answerHeaders, answerOptions)
-      stream.once('wantTrailers', sendOk)
-      stream.end(grpcFrame(message as Buffer))
+      stream.respond(answerHeaders)
+      stream.write(grpcFrame(message as Buffer))
+      stream.finish(okTrailers)
       return
     }
     if (refusal.code === status.PERMISSION_DENIED)
-      this.hooks.denied(this.method.path, stream, refusal.details)
-    refuse(stream, refusal)
+      this.hooks.denied(this.method.path, this.connection, refusal.details)
+    this.refuse(refusal)
   }
-}
 
-function refuse(stream: ServerHttp2Stream, { code, details, metadata }: GrpcStatus): void {
-  // A call may be over before it is looked at: to answer would throw where nobody catches it.
-  if (stream.destroyed || stream.closed || stream.headersSent) return
-  stream.respond(
-    {
-      ...answerHeaders,
-      'grpc-status': String(code),
-      'grpc-message': encodeURI(details),
-      ...metadata.toHttp2Headers(),
-    },
-    refusalOptions,
-  )
+  private refuse({ code, details, metadata }: GrpcStatus): void {
+    const more = Object.entries(metadata.toHttp2Headers()).flatMap(([name, value]) =>
+      [value].flat().flatMap(each => [name, String(each)]),
+    )
+    const fields = ['grpc-status', String(code), 'grpc-message', encodeURI(details), ...more]
+    this.stream.respond(encodeHeaders([...answerFields, ...fields]), true)
+  }
 }

@@ -7,6 +7,7 @@
  * replaced.
  */
 import type { ServerHttp2Stream } from 'node:http2'
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { type Metadata, ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
@@ -15,6 +16,8 @@ import { nameOf, untimely } from '../../lib/certificates.ts'
 import type { Clock } from '../../lib/clock.ts'
 import { type Caller, callerOfCertificate, demandAdmin, demandNode } from '../../peer/caller.ts'
 import { statusOf } from '../../peer/status.ts'
+import { farEndOf } from './connections.ts'
+import { socketOf } from './front.ts'
 import type { Refusals } from './refusals.ts'
 
 /** Who may call: any certificate of the CA, a node's, an admin's. */
@@ -70,10 +73,10 @@ export class Gate {
         next({
           onReceiveMetadata: (metadata, admit) => {
             try {
-              this.callers.set(metadata, this.admit(path, connectionOf(call)))
+              this.callers.set(metadata, this.admit(path, socketOfCall(call)))
             } catch (error) {
               const refusal = statusOf(error)
-              this.refusals.report(path, call.getPeer(), refusal.details)
+              this.refusals.report(path, fromOf(call), refusal.details)
               call.sendStatus(refusal)
               return
             }
@@ -82,18 +85,18 @@ export class Gate {
         }),
       sendStatus: (sent, next) => {
         if (sent.code === status.PERMISSION_DENIED)
-          this.refusals.report(path, call.getPeer(), sent.details ?? '')
+          this.refusals.report(path, fromOf(call), sent.details ?? '')
         next(sent)
       },
     })
 
   /** As the interceptor does, for a call that comes past grpc-js. Throws where it may not. */
-  admitStream(path: string, stream: ServerHttp2Stream): Caller {
-    return this.admit(path, connectionOfStream(stream))
+  admitDirect(path: string, socket: Socket): Caller {
+    return this.admit(path, socket)
   }
 
-  private admit(path: string, connection: Connection): Caller {
-    const { caller, error } = this.judge(connection)
+  private admit(path: string, socket: Socket | undefined): Caller {
+    const { caller, error } = this.judge(socket)
     if (error !== null) throw error
     switch (needOf(path)) {
       case 'any':
@@ -113,15 +116,19 @@ export class Gate {
     }
   }
 
-  private judge({ session, socket }: Connection): Judgement {
-    let judgement = this.judgements.get(session)
+  /** A call whose connection can't be found is refused. */
+  private judge(connection: Socket | undefined): Judgement {
+    if (!isTls(connection))
+      return { caller: null, error: unauthenticated('the connection is gone, or is none of TLS') }
+    const socket: TLSSocket = connection
+    let judgement = this.judgements.get(socket)
     if (judgement === undefined) {
       const error = this.refusalOf(socket)
       judgement =
         error === null
           ? { caller: callerOfCertificate(socket.getPeerX509Certificate()!), error }
           : { caller: null, error }
-      this.judgements.set(session, judgement)
+      this.judgements.set(socket, judgement)
     }
     return judgement
   }
@@ -142,29 +149,21 @@ export class Gate {
   }
 }
 
-interface Connection {
-  readonly session: object
-  readonly socket: TLSSocket
+function isTls(socket: Socket | undefined): socket is TLSSocket {
+  return typeof (socket as TLSSocket | undefined)?.getPeerX509Certificate === 'function'
 }
 
 /**
- * The connection of a call. grpc-js's own way, getAuthContext, makes its answer anew for each call (a tenth of what a call
- * costs), and keeps to itself why a certificate was not accepted. A call whose connection can't be found is refused.
+ * The connection of a call of grpc-js. Its own way, getAuthContext, makes its answer anew for each call (a tenth of what a
+ * call costs), and keeps to itself why a certificate was not accepted.
  */
-function connectionOf(call: unknown): Connection {
-  return connectionOfStream((call as { readonly stream?: ServerHttp2Stream }).stream)
+function socketOfCall(call: unknown): Socket | undefined {
+  return socketOf((call as { readonly stream?: ServerHttp2Stream }).stream)
 }
 
-function connectionOfStream(stream: ServerHttp2Stream | undefined): Connection {
-  try {
-    const session = stream?.session
-    const socket = session?.socket as TLSSocket | undefined
-    if (session !== undefined && typeof socket?.getPeerX509Certificate === 'function')
-      return { session, socket }
-  } catch {
-    // It is gone.
-  }
-  throw unauthenticated('the connection is gone, or is none of TLS')
+function fromOf(call: unknown): string {
+  const socket = socketOfCall(call)
+  return socket === undefined ? 'unknown' : farEndOf(socket)
 }
 
 /** OpenSSL's name of what is wrong; the type says Error, and it is a text. */

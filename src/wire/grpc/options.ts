@@ -71,9 +71,8 @@ export const grpcLimits = {
   /** Of one StreamCommand: what was read and not yet answered. Beyond it, reading stops until answers have left. */
   windowRequestsMax: 256,
   windowBytesMax: 8 * 1024 * 1024,
-  /** A connection that answers no ping for this long is gone. */
-  keepaliveMs: 20_000,
-  keepaliveTimeoutMs: 10_000,
+  /** A connection that was silent for so long is asked whether it is there; when it is for as long again, it is gone. */
+  aliveMs: 10_000,
   /** How long a connection that was cut at shutdown may take to go. */
   cutMs: 500,
   /** How often watchers of the health service may hear of a change. */

@@ -3,16 +3,8 @@
  * Admin and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
-import type {
-  Http2Server,
-  IncomingHttpHeaders,
-  ServerHttp2Session,
-  ServerHttp2Stream,
-  Settings,
-} from 'node:http2'
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
-import { assert } from '../../lib/assert.ts'
 import { nobodyIsChecked } from '../../peer/caller.ts'
 import { PeerHandlers, peerMethods } from '../../peer/service.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
@@ -20,6 +12,7 @@ import { adminHandlers, adminMethods, shardsMethods } from './admin.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from './cluster-node.ts'
 import { Connections } from './connections.ts'
 import { DirectCalls } from './direct.ts'
+import { Front } from './front.ts'
 import { Gate } from './gate.ts'
 import { Health } from './health.ts'
 import { LogHandlers, logMethods } from './log.ts'
@@ -55,18 +48,18 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
     'grpc.max_receive_message_length': grpcLimits.messageBytesMax,
     'grpc.max_send_message_length': grpcLimits.messageBytesMax,
     'grpc.max_concurrent_streams': grpcLimits.concurrentStreamsMax,
-    'grpc.keepalive_time_ms': grpcLimits.keepaliveMs,
-    'grpc.keepalive_timeout_ms': grpcLimits.keepaliveTimeoutMs,
     'grpc.enable_channelz': 0,
   })
   const connectionsMax = connectionsWithin(options.openFilesMax ?? null)
   const limits = { ...connectionLimits, connectionsMax, ...options.limits }
   const connections = new Connections(limits, options.clock, refusals)
   const direct = new DirectCalls({
-    admit: (path, stream) => gate?.admitStream(path, stream) ?? null,
-    denied: (path, stream, why) => refusals.report(path, peerOf(stream), why),
+    begin: connection => connections.begin(connection),
+    admit: (path, { socket }) => gate?.admitDirect(path, socket) ?? null,
+    denied: (path, { from }, why) => refusals.report(path, from, why),
   })
-  guardAll(server, connections, direct)
+  const front = new Front(connections, direct, options.clock)
+  front.standBefore(server)
   const clusterNode = new ClusterNodeHandlers(options, callerOf, connections)
   direct.add(clusterNode.directRunCommand())
   const log = new LogHandlers(options, connections)
@@ -109,6 +102,8 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
         log.endStreams()
         watches.endStreams()
         peers.endStreams()
+        front.drain()
+        options.clock.after(graceMs, () => front.close())
         // forceShutdown would find no session: grpc-js keeps that list for channelz only, which is off here.
         for (const address of bound) server.drain(address, graceMs)
         // A client that is stopped never closes its side: nobody waits for it.
@@ -118,53 +113,6 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
           resolve()
         })
       }),
-  }
-}
-
-/**
- * grpc-js hands its HTTP/2 servers to nobody, asks nobody before it accepts a connection, and knows no receive window for
- * them. Of their calls it is left those that are not served directly.
- */
-function guardAll(server: Server, connections: Connections, direct: DirectCalls): void {
-  type Inside = {
-    createHttp2Server?: (credentials: ServerCredentials) => Http2Server
-    readonly commonServerOptions?: { settings?: Settings }
-  }
-  const inside = server as unknown as Inside
-  const create = inside.createHttp2Server
-  assert(create !== undefined, 'grpc-js makes its HTTP/2 servers in one place')
-  const { commonServerOptions } = inside
-  assert(commonServerOptions !== undefined, 'grpc-js keeps the options of its HTTP/2 servers in one place')
-  const { receiveWindowBytes } = grpcLimits
-  commonServerOptions.settings = { ...commonServerOptions.settings, initialWindowSize: receiveWindowBytes }
-  inside.createHttp2Server = credentials => {
-    const made = create.call(server, credentials)
-    connections.guard(made)
-    // The settings are of each call; of the connection as a whole it is said apart.
-    made.prependListener('session', (session: ServerHttp2Session) =>
-      session.setLocalWindowSize(receiveWindowBytes),
-    )
-    const [serve, ...others] = made.listeners('stream')
-    assert(
-      serve !== undefined && others.length === 0,
-      'grpc-js serves the calls of its HTTP/2 servers in one place',
-    )
-    made.removeAllListeners('stream')
-    made.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number) => {
-      if (direct.take(stream, headers, connections.called(stream))) return
-      connections.listen(stream)
-      serve.call(made, stream, headers, flags)
-    })
-    return made
-  }
-}
-
-function peerOf({ session }: ServerHttp2Stream): string {
-  try {
-    return `${session?.socket?.remoteAddress}:${session?.socket?.remotePort}`
-  } catch {
-    // The connection is gone.
-    return 'unknown'
   }
 }
 

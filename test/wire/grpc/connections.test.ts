@@ -304,7 +304,7 @@ describe('a connection that holds too much', () => {
         stream.write(framed({ command: 'SET', key: 'k' }, 10 * 1024 * 1024))
         stream.write(part)
       }
-      await until('it is gone', () => greedy.closed)
+      await until('it is gone', () => greedy.destroyed)
       const { connections_cut: cut, calls_bytes: bytes } = await h.counters()
       assert.equal(cut, 1)
       assert.ok(bytes! < 2 * callBytes)
@@ -322,7 +322,7 @@ describe('a connection that holds too much', () => {
         const stream = call(greedy, 'StreamCommand')
         for (let j = 0; j < 10; j++) stream.write(get)
       }
-      await until('it is gone', () => greedy.closed)
+      await until('it is gone', () => greedy.destroyed)
       assert.equal((await h.counters()).connections_cut, 1)
     })
   })
@@ -361,8 +361,8 @@ describe('a connection that holds too much', () => {
       assert.equal((await h.counters()).connections_cut, 0)
       const greedy = session(h)
       for (let i = 0; i < 8; i++) frames(greedy).write(prefixed(frame, 10 * frame.length))
-      await until('it is cut', () => greedy.closed)
-      assert.equal(peer.closed, false)
+      await until('it is cut', () => greedy.destroyed)
+      assert.equal(peer.destroyed, false)
       peer.destroy()
     })
   })
@@ -398,7 +398,7 @@ describe('a connection that holds too much', () => {
       await until('they run', () => h.service.calls.length === 10)
       const greedy = session(h)
       for (let i = 0; i < 40; i++) call(greedy).end(framed({ command: 'SET', key: 'k', args: [part] }))
-      await until('it is gone', () => greedy.closed)
+      await until('it is gone', () => greedy.destroyed)
       wait.resolve()
       assert.deepEqual(
         await Promise.all(streams.map(ended)),

@@ -1,0 +1,555 @@
+/**
+ * The server's side of one HTTP/2 connection (RFC 9113), by hand because of what node:http2 costs a call: a dozen objects,
+ * listeners and native calls, which was half of what a write costs its leader. Here a call is an object, and all that a
+ * turn of the event loop has to say is one write.
+ *
+ * It does little: calls that `open` knows are served here; every other one is relayed as it came to a session of node:http2
+ * behind it (relay.ts), which has all of the protocol, grpc-js on top, and judges what is unusual. What is of the connection
+ * as a whole is done here: settings, pings, windows, the table of headers, the number of calls.
+ *
+ * Memory: what comes is bounded by our windows, and counted by who serves; what goes by who serves. What the caller makes us
+ * say besides is bounded by `echoesMax`: beyond that nothing more is read until it has read those.
+ */
+import type { Duplex } from 'node:stream'
+import {
+  ConnectionError,
+  encodeHeaderFrames,
+  encodeSettings,
+  encodeUint32,
+  errorCodes,
+  FrameReader,
+  flags,
+  frameHeaderBytes,
+  framePayloadMax,
+  frameTypes,
+  initialWindowBytes,
+  preface,
+  settings,
+  windowBytesMax,
+} from './frame.ts'
+import { HeaderDecoder, type HeaderList, noTable } from './hpack.ts'
+import { Output } from './output.ts'
+import { Relay } from './relay.ts'
+import { Stream, type StreamReceiver } from './stream.ts'
+
+export interface ConnectionOptions {
+  /** What the caller may send before it is read: on the connection, and on each call. Bytes. */
+  readonly receiveWindowBytes: number
+  /** Calls at one time. */
+  readonly streamsMax: number
+  /** Who serves the call; null: it is relayed. */
+  readonly open: (stream: () => Stream, headers: HeaderList) => StreamReceiver | null
+  /** Takes a session of node:http2's server behind this connection. */
+  readonly relay: (inner: Duplex) => void
+  /** The caller has shown that it speaks HTTP/2. */
+  readonly onSettings: () => void
+  /** Once, when nothing can be said any more; why, where the caller broke the protocol. */
+  readonly onClosed: (why: string | null) => void
+}
+
+/** Names, values and 32 bytes a field: as node:http2 has it. */
+const headerListBytesMax = 65_535
+/** A block of headers as it comes, and its frames: without this CONTINUATION would go on for ever. */
+const headerBlockBytesMax = 65_535
+const continuationsMax = 16
+/** Answers to pings and settings, and refusals, that the system has not taken. */
+const echoesMax = 10_000
+/** What may pass until a farewell is with the caller. */
+const farewellMs = 500
+/** Calls that a caller may take back: as many at once, and as many a second after that; as nghttp2 has it. */
+const resetsBurst = 1000
+const resetsPerSecond = 33
+
+interface Continued {
+  readonly stream: number
+  readonly flag: number
+  readonly parts: Buffer[]
+  bytes: number
+}
+
+export class ServerConnection {
+  readonly socket: Duplex
+  private readonly options: ConnectionOptions
+  private readonly output: Output
+  private readonly reader = new FrameReader()
+  private readonly decoder = new HeaderDecoder({ listBytesMax: headerListBytesMax })
+  /** Bytes of the preface that have come. */
+  private prefaceBytes = 0
+  private hasSettings = false
+  private readonly streams = new Map<number, Stream>()
+  private readonly blocked = new Set<Stream>()
+  private relay: Relay | null = null
+  private lastStream = 0
+  private continued: Continued | null = null
+  /** What we may still send, and the caller. */
+  private window = initialWindowBytes
+  private receiveWindow: number
+  private credit = 0
+  private streamWindow = initialWindowBytes
+  /** The caller said how large a table we may use: that we use none is said with the next headers. */
+  private mustSayNoTable = false
+  private echoes = 0
+  private resetsLeft = resetsBurst
+  private resetsAtMs = performance.now()
+  private hasHeard = true
+  private silentTicks = 0
+  private isDraining = false
+  private isClosed = false
+
+  constructor(socket: Duplex, options: ConnectionOptions) {
+    this.socket = socket
+    this.options = options
+    this.output = new Output(socket)
+    this.receiveWindow = options.receiveWindowBytes
+    this.output.frames(
+      encodeSettings([
+        [settings.concurrentStreamsMax, options.streamsMax],
+        [settings.initialWindowSize, options.receiveWindowBytes],
+        [settings.headerListSizeMax, headerListBytesMax],
+      ]),
+    )
+    this.windowUpdate(0, options.receiveWindowBytes - initialWindowBytes)
+    socket.on('data', (bytes: Buffer) => this.take(bytes))
+    socket.on('end', () => this.socket.destroy())
+    socket.on('error', () => {})
+    socket.on('close', () => this.close(null))
+  }
+
+  get receiveWindowBytes(): number {
+    return this.options.receiveWindowBytes
+  }
+
+  /** Calls that are open, relayed ones too. */
+  get openStreams(): number {
+    return this.streams.size + (this.relay?.streams ?? 0)
+  }
+
+  /** What is read and not told to the caller is told from here on. */
+  get creditBytesMin(): number {
+    return this.options.receiveWindowBytes / 2
+  }
+
+  get sendWindow(): number {
+    return this.window
+  }
+
+  /** Serves what was begun and nothing more, then ends. */
+  drain(): void {
+    if (this.isDraining || this.isClosed) return
+    this.isDraining = true
+    this.goAway(errorCodes.none)
+    this.endIfDrained()
+  }
+
+  /** Cuts it. */
+  destroy(code: number): void {
+    if (this.isClosed) return
+    this.goAway(code)
+    this.output.flush()
+    this.socket.destroy()
+    this.close(null)
+  }
+
+  /**
+   * To be called in even steps: a connection that was silent for two of them is asked whether it is there, and cut after
+   * the next one.
+   */
+  tick(): void {
+    if (this.hasHeard) {
+      this.hasHeard = false
+      this.silentTicks = 0
+      return
+    }
+    this.silentTicks++
+    if (this.silentTicks === 1) this.output.frame(frameTypes.ping, 0, 0, Buffer.alloc(8))
+    else if (this.silentTicks === 2) this.socket.destroy()
+  }
+
+  // For streams and the relay.
+
+  headers(stream: number, block: Uint8Array, isLast: boolean): void {
+    let whole = block
+    if (this.mustSayNoTable) {
+      this.mustSayNoTable = false
+      whole = Buffer.concat([noTable, block])
+    }
+    if (whole.byteLength <= framePayloadMax) {
+      const flag = flags.endHeaders | (isLast ? flags.endStream : 0)
+      this.output.frame(frameTypes.headers, flag, stream, whole)
+    } else this.output.frames(encodeHeaderFrames(stream, whole, isLast))
+  }
+
+  /** At most a frame, and within the window. */
+  data(stream: number, bytes: Uint8Array, isLast: boolean): void {
+    this.window -= bytes.byteLength
+    this.output.frame(frameTypes.data, isLast ? flags.endStream : 0, stream, bytes)
+  }
+
+  windowUpdate(stream: number, bytes: number): void {
+    this.output.frame(frameTypes.windowUpdate, 0, stream, encodeUint32(bytes))
+  }
+
+  /** What the relay's session has read. */
+  relayConsumed(bytes: number): void {
+    this.receiveWindow += bytes
+    this.windowUpdate(0, bytes)
+  }
+
+  resetStream(stream: number, code: number): void {
+    this.output.frame(frameTypes.reset, 0, stream, encodeUint32(code))
+  }
+
+  whenTaken(run: () => void): void {
+    this.output.whenTaken(run)
+  }
+
+  /** It has more to say than the windows let through. */
+  block(stream: Stream): void {
+    this.blocked.add(stream)
+  }
+
+  forget(stream: number): void {
+    const known = this.streams.get(stream)
+    if (known === undefined) return
+    this.streams.delete(stream)
+    this.blocked.delete(known)
+    this.endIfDrained()
+  }
+
+  /** A call of the relay is over, or all of it. */
+  relayForgot(): void {
+    this.endIfDrained()
+  }
+
+  /** The relay's session is gone, with its calls. */
+  relayEnded(streams: Iterable<number>): void {
+    this.relay = null
+    if (this.isClosed) return
+    for (const stream of streams) this.resetStream(stream, errorCodes.cancel)
+    this.endIfDrained()
+  }
+
+  // What comes.
+
+  private take(chunk: Buffer): void {
+    if (this.isClosed) return
+    this.hasHeard = true
+    try {
+      const bytes = this.prefaceBytes < preface.byteLength ? this.takePreface(chunk) : chunk
+      if (bytes.byteLength > 0) this.reader.read(bytes, this.takeFrame)
+    } catch (error) {
+      if (!(error instanceof ConnectionError)) throw error
+      this.fail(error)
+      return
+    }
+  }
+
+  private takePreface(chunk: Buffer): Buffer {
+    const from = this.prefaceBytes
+    const length = Math.min(chunk.byteLength, preface.byteLength - from)
+    if (preface.compare(chunk, 0, length, from, from + length) !== 0)
+      throw new ConnectionError(errorCodes.protocol, 'it does not speak HTTP/2')
+    this.prefaceBytes += length
+    return chunk.subarray(length)
+  }
+
+  private readonly takeFrame = (frame: Buffer): void => {
+    if (this.isClosed) return
+    const type = frame[3]!
+    const flag = frame[4]!
+    const stream = frame.readUInt32BE(5) & 0x7fffffff
+    const length = frame.byteLength - frameHeaderBytes
+    if (!this.hasSettings && type !== frameTypes.settings)
+      throw protocol('a connection that begins without settings')
+    if (this.continued !== null && type !== frameTypes.continuation)
+      throw protocol('headers that were broken off')
+    switch (type) {
+      case frameTypes.data:
+        this.takeData(stream, flag, frame)
+        return
+      case frameTypes.headers:
+        this.takeHeaders(stream, flag, frame)
+        return
+      case frameTypes.priority:
+        demand(stream !== 0, 'a priority of no call')
+        demandLength(length === 5, 'a priority')
+        return
+      case frameTypes.reset:
+        demandLength(length === 4, 'a reset')
+        this.takeReset(stream, frame)
+        return
+      case frameTypes.settings:
+        demand(stream === 0, 'settings of one call')
+        this.takeSettings(flag, frame)
+        return
+      case frameTypes.pushPromise:
+        throw protocol('a promise of a caller')
+      case frameTypes.ping:
+        demand(stream === 0, 'a ping of one call')
+        demandLength(length === 8, 'a ping')
+        if ((flag & flags.ack) !== 0) return
+        this.output.frame(frameTypes.ping, flags.ack, 0, frame.subarray(frameHeaderBytes))
+        this.echoed()
+        return
+      case frameTypes.goAway:
+        demand(stream === 0, 'a farewell of one call')
+        demandLength(length >= 8, 'a farewell')
+        return
+      case frameTypes.windowUpdate:
+        demandLength(length === 4, 'a window')
+        this.takeWindowUpdate(stream, frame)
+        return
+      case frameTypes.continuation:
+        this.takeContinuation(stream, flag, frame)
+        return
+      default:
+      // Section 4.1: what is not known is ignored.
+    }
+  }
+
+  private takeData(id: number, flag: number, frame: Buffer): void {
+    demand(id !== 0, 'data of no call')
+    const length = frame.byteLength - frameHeaderBytes
+    this.receiveWindow -= length
+    if (this.receiveWindow < 0)
+      throw new ConnectionError(errorCodes.flowControl, 'more than the connection’s window')
+    const stream = this.streams.get(id)
+    if (stream !== undefined) {
+      stream.received(length, unpadded(frame, flag), (flag & flags.endStream) !== 0)
+    } else if (this.relay?.has(id)) {
+      // Its session tells when it has read it.
+      this.relay.forward(id, frame, (flag & flags.endStream) !== 0)
+      return
+    } else demand(id <= this.lastStream, 'data of a call that was not begun')
+    this.consumed(length)
+  }
+
+  private takeHeaders(id: number, flag: number, frame: Buffer): void {
+    demand(id % 2 === 1, `headers of call ${id}`)
+    let block = unpadded(frame, flag)
+    if ((flag & flags.priority) !== 0) {
+      demandLength(block.byteLength >= 5, 'headers with a priority')
+      block = block.subarray(5)
+    }
+    if ((flag & flags.endHeaders) !== 0) this.takeBlock(id, flag, block)
+    else this.continued = { stream: id, flag, parts: [block], bytes: block.byteLength }
+  }
+
+  private takeContinuation(id: number, flag: number, frame: Buffer): void {
+    const { continued } = this
+    if (continued === null || continued.stream !== id) throw protocol('headers that go on and were not begun')
+    const part = frame.subarray(frameHeaderBytes)
+    continued.parts.push(part)
+    continued.bytes += part.byteLength
+    if (continued.bytes > headerBlockBytesMax || continued.parts.length > continuationsMax)
+      throw new ConnectionError(errorCodes.enhanceYourCalm, `headers of over ${headerBlockBytesMax} bytes`)
+    if ((flag & flags.endHeaders) === 0) return
+    this.continued = null
+    this.takeBlock(id, continued.flag, Buffer.concat(continued.parts, continued.bytes))
+  }
+
+  private takeBlock(id: number, flag: number, block: Buffer): void {
+    // Whatever becomes of the call: the table is of the connection.
+    const headers = this.decoder.decode(block)
+    const isLast = (flag & flags.endStream) !== 0
+    const known = this.streams.get(id)
+    if (known !== undefined) {
+      // Trailers, of which a request of gRPC has none.
+      if (isLast) known.requestOver()
+      else known.reset(errorCodes.protocol)
+      return
+    }
+    if (this.relay?.has(id)) {
+      this.relay.headers(id, headers, isLast)
+      return
+    }
+    // Of a call that is over here: its caller may not know it yet.
+    if (id <= this.lastStream) return
+    this.lastStream = id
+    if (this.isDraining || this.openStreams >= this.options.streamsMax) {
+      this.resetStream(id, errorCodes.refused)
+      this.echoed()
+      return
+    }
+    let stream: Stream | undefined
+    const begin = () => {
+      stream = new Stream(this, id, this.streamWindow, this.options.receiveWindowBytes)
+      this.streams.set(id, stream)
+      return stream
+    }
+    const receiver = this.options.open(begin, headers)
+    if (stream === undefined || receiver === null) {
+      this.relay ??= new Relay(this, this.options.relay, this.streamWindow)
+      this.relay.begin(id, headers, isLast)
+      return
+    }
+    stream.serve(receiver)
+    if (isLast) stream.requestOver()
+  }
+
+  private takeReset(id: number, frame: Buffer): void {
+    demand(id !== 0 && id <= this.lastStream, 'a reset of a call that was not begun')
+    const now = performance.now()
+    this.resetsLeft = Math.min(
+      resetsBurst,
+      this.resetsLeft + ((now - this.resetsAtMs) / 1000) * resetsPerSecond,
+    )
+    this.resetsAtMs = now
+    if (this.resetsLeft < 1)
+      throw new ConnectionError(errorCodes.enhanceYourCalm, 'too many calls taken back')
+    this.resetsLeft--
+    const stream = this.streams.get(id)
+    if (stream !== undefined) stream.close(true)
+    else if (this.relay?.has(id)) this.relay.reset(id, frame)
+  }
+
+  private takeSettings(flag: number, frame: Buffer): void {
+    const length = frame.byteLength - frameHeaderBytes
+    if ((flag & flags.ack) !== 0) {
+      demandLength(length === 0, 'settings that are acknowledged')
+      return
+    }
+    demandLength(length % 6 === 0, 'settings')
+    for (let at = frameHeaderBytes; at < frame.byteLength; at += 6)
+      this.takeSetting(frame.readUInt16BE(at), frame.readUInt32BE(at + 2))
+    this.output.frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0))
+    this.echoed()
+    if (this.hasSettings) return
+    this.hasSettings = true
+    this.options.onSettings()
+  }
+
+  private takeSetting(id: number, value: number): void {
+    switch (id) {
+      case settings.headerTableSize:
+        this.mustSayNoTable = true
+        return
+      case settings.enablePush:
+        demand(value <= 1, `a setting for pushes of ${value}`)
+        return
+      case settings.initialWindowSize: {
+        if (value > windowBytesMax)
+          throw new ConnectionError(errorCodes.flowControl, `a window of ${value} bytes`)
+        const more = value - this.streamWindow
+        this.streamWindow = value
+        for (const stream of this.streams.values()) {
+          if (!stream.grow(more))
+            throw new ConnectionError(errorCodes.flowControl, 'a window that is too large')
+          this.blocked.add(stream)
+        }
+        this.relay?.resize(value)
+        if (more > 0) this.pump()
+        return
+      }
+      case settings.frameSizeMax:
+        demand(value >= framePayloadMax && value < 2 ** 24, `frames of ${value} bytes`)
+        return
+      default:
+    }
+  }
+
+  private takeWindowUpdate(id: number, frame: Buffer): void {
+    const bytes = frame.readUInt32BE(frameHeaderBytes) & 0x7fffffff
+    if (id === 0) {
+      demand(bytes > 0, 'a window that grows by nothing')
+      this.window += bytes
+      if (this.window > windowBytesMax)
+        throw new ConnectionError(errorCodes.flowControl, 'a window that is too large')
+      this.pump()
+      return
+    }
+    const stream = this.streams.get(id)
+    if (stream !== undefined) {
+      if (bytes === 0) stream.reset(errorCodes.protocol)
+      else if (!stream.grow(bytes)) stream.reset(errorCodes.flowControl)
+      else {
+        this.blocked.add(stream)
+        this.pump()
+      }
+    } else if (this.relay?.has(id)) this.relay.forward(id, frame, false)
+    else demand(id <= this.lastStream, 'a window of a call that was not begun')
+  }
+
+  /** A frame each, in turn, for as long as the window lasts. */
+  private pump(): void {
+    for (const stream of this.blocked) {
+      if (this.window <= 0) break
+      // Those at the end of their own window come again when it grows.
+      this.blocked.delete(stream)
+      if (stream.pump()) this.blocked.add(stream)
+    }
+    this.relay?.pump()
+  }
+
+  private consumed(bytes: number): void {
+    this.credit += bytes
+    if (this.credit < this.creditBytesMin) return
+    this.receiveWindow += this.credit
+    this.windowUpdate(0, this.credit)
+    this.credit = 0
+  }
+
+  /** One more frame that the caller made us say. */
+  private echoed(): void {
+    if (++this.echoes !== echoesMax) return
+    this.socket.pause()
+    this.output.whenTaken(() => {
+      this.echoes = 0
+      this.socket.resume()
+    })
+  }
+
+  private goAway(code: number): void {
+    this.output.frame(
+      frameTypes.goAway,
+      0,
+      0,
+      Buffer.concat([encodeUint32(this.lastStream), encodeUint32(code)]),
+    )
+  }
+
+  private fail(error: ConnectionError): void {
+    this.goAway(error.code)
+    this.output.flush()
+    this.socket.end()
+    setTimeout(() => this.socket.destroy(), farewellMs)
+    this.close(error.message)
+  }
+
+  private endIfDrained(): void {
+    if (!this.isDraining || this.isClosed || this.openStreams > 0) return
+    this.output.flush()
+    this.socket.end()
+  }
+
+  private close(why: string | null): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    for (const stream of [...this.streams.values()]) stream.close(true)
+    this.relay?.close()
+    this.options.onClosed(why)
+  }
+}
+
+function protocol(what: string): ConnectionError {
+  return new ConnectionError(errorCodes.protocol, what)
+}
+
+function demand(holds: boolean, what: string): void {
+  if (!holds) throw protocol(what)
+}
+
+function demandLength(holds: boolean, what: string): void {
+  if (!holds) throw new ConnectionError(errorCodes.frameSize, `${what} of a wrong length`)
+}
+
+/** The payload without its padding (section 6.1). */
+function unpadded(frame: Buffer, flag: number): Buffer {
+  if ((flag & flags.padded) === 0) return frame.subarray(frameHeaderBytes)
+  const padding = frame[frameHeaderBytes]
+  if (padding === undefined) throw new ConnectionError(errorCodes.frameSize, 'padding without its length')
+  const from = frameHeaderBytes + 1
+  const to = frame.byteLength - padding
+  demand(to >= from, 'more padding than there is')
+  return frame.subarray(from, to)
+}

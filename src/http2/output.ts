@@ -1,0 +1,107 @@
+/**
+ * What a connection has to say: everything of one turn of the event loop leaves in one write. Small pieces are copied side
+ * by side, large ones are handed on as they are.
+ */
+import type { Duplex } from 'node:stream'
+import { frameHeaderBytes, writeFrameHeader } from './frame.ts'
+
+/** Of the memory that small pieces are copied to. */
+const blockBytes = 64 * 1024
+/** From here on copying costs more than a piece of its own. */
+const largeBytes = 8 * 1024
+
+export class Output {
+  private readonly socket: Duplex
+  private block = Buffer.alloc(0)
+  /** Of the block: written and not yet sent, from `from` to `at`. */
+  private from = 0
+  private at = 0
+  private parts: Buffer[] = []
+  private isScheduled = false
+  private waiting: (() => void)[] = []
+
+  constructor(socket: Duplex) {
+    this.socket = socket
+  }
+
+  frame(type: number, flag: number, stream: number, payload: Uint8Array): void {
+    const { byteLength } = payload
+    this.reserve(frameHeaderBytes + (byteLength < largeBytes ? byteLength : 0))
+    writeFrameHeader(this.block, this.at, byteLength, type, flag, stream)
+    this.at += frameHeaderBytes
+    if (byteLength < largeBytes) {
+      this.block.set(payload, this.at)
+      this.at += byteLength
+      return
+    }
+    this.seal()
+    this.parts.push(Buffer.from(payload.buffer, payload.byteOffset, byteLength))
+  }
+
+  /** Frames that are whole already. */
+  frames(bytes: Buffer): void {
+    if (bytes.byteLength < largeBytes) {
+      this.reserve(bytes.byteLength)
+      this.block.set(bytes, this.at)
+      this.at += bytes.byteLength
+      return
+    }
+    this.schedule()
+    this.seal()
+    this.parts.push(bytes)
+  }
+
+  /** Runs it when the system has taken all that was said until now, or never. */
+  whenTaken(run: () => void): void {
+    this.waiting.push(run)
+    this.schedule()
+  }
+
+  /** At once: what is said must be out before the socket ends. */
+  flush(): void {
+    this.isScheduled = false
+    this.seal()
+    const { parts, waiting, socket } = this
+    if (parts.length === 0 && waiting.length === 0) return
+    this.parts = []
+    this.waiting = []
+    const taken = (error?: Error | null) => {
+      if (!error) for (const run of waiting) run()
+    }
+    if (parts.length === 1) {
+      socket.write(parts[0]!, taken)
+      return
+    }
+    socket.cork()
+    for (let i = 0; i < parts.length - 1; i++) socket.write(parts[i]!)
+    socket.write(parts.at(-1) ?? Buffer.alloc(0), taken)
+    socket.uncork()
+  }
+
+  /** After all that this turn has to say: answers come by promises, which are over when the next tick begins. */
+  private schedule(): void {
+    if (this.isScheduled) return
+    this.isScheduled = true
+    process.nextTick(flush, this)
+  }
+
+  private reserve(bytes: number): void {
+    this.schedule()
+    if (this.block.byteLength - this.at >= bytes) return
+    this.seal()
+    this.block = Buffer.allocUnsafeSlow(Math.max(blockBytes, bytes))
+    this.from = 0
+    this.at = 0
+  }
+
+  private seal(): void {
+    if (this.from === this.at) return
+    this.parts.push(this.block.subarray(this.from, this.at))
+    this.from = this.at
+  }
+}
+
+/** One for all: a closure a turn would cost more. */
+function flush(output: Output): void {
+  output.flush()
+}

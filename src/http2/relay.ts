@@ -1,0 +1,266 @@
+/**
+ * Calls of a connection that are served by a session of node:http2 behind it: the same calls by the same numbers, as the
+ * caller sent them. To that session this is a socket with a caller of few needs: no table of headers, a window of the
+ * connection that is never at its end (that of the real connection is kept here), nothing but calls.
+ *
+ *   caller ⇄ ServerConnection ─ headers, data, resets, windows of calls ─▶ node:http2 ⇄ grpc-js
+ *                             ◀─ the same ─
+ */
+import { Duplex } from 'node:stream'
+import type { ServerConnection } from './connection.ts'
+import {
+  encodeFrame,
+  encodeHeaderFrames,
+  encodeSettings,
+  encodeUint32,
+  FrameReader,
+  flags,
+  frameHeaderBytes,
+  frameTypes,
+  initialWindowBytes,
+  preface,
+  settings,
+  windowBytesMax,
+} from './frame.ts'
+import { encodeHeaders, type HeaderList } from './hpack.ts'
+
+/** Answers that wait for the connection's window. Beyond it the session's writes are not taken any more. */
+const queuedBytesMax = 256 * 1024
+
+interface Sides {
+  isRequestOver: boolean
+  isAnswerOver: boolean
+}
+
+/** What the session says of a call; of headers the block, of a reset its code. */
+interface Said {
+  readonly what: 'headers' | 'data' | 'reset'
+  readonly stream: number
+  readonly bytes: Buffer
+  /** Of the answer. */
+  readonly isLast: boolean
+}
+
+const noBytes = Buffer.alloc(0)
+
+export class Relay {
+  private readonly connection: ServerConnection
+  private readonly reader = new FrameReader()
+  private readonly open = new Map<number, Sides>()
+  private readonly inner: Duplex
+  /** Headers that are not whole yet. */
+  private block: Said | null = null
+  /** In order: data that the window holds back, and what came after it. */
+  private queue: Said[] = []
+  private queuedBytes = 0
+  private taken: (() => void) | null = null
+  private isClosed = false
+  /** What the session says at its beginning of its window of the connection, which the caller was told already. */
+  private windowToIgnore: number
+
+  constructor(connection: ServerConnection, start: (inner: Duplex) => void, streamWindow: number) {
+    this.connection = connection
+    this.windowToIgnore = connection.receiveWindowBytes - initialWindowBytes
+    this.inner = new Duplex({
+      read: () => {},
+      write: (chunk: Buffer, _encoding, callback) => this.take(chunk, callback),
+      final: callback => {
+        callback()
+        this.inner.destroy()
+      },
+      destroy: (error, callback) => {
+        callback(error)
+        this.ended()
+      },
+    })
+    this.inner.on('error', () => {})
+    start(this.inner)
+    this.push(preface)
+    this.push(
+      encodeSettings([
+        [settings.headerTableSize, 0],
+        [settings.enablePush, 0],
+        [settings.initialWindowSize, streamWindow],
+      ]),
+    )
+    this.push(encodeFrame(frameTypes.windowUpdate, 0, 0, encodeUint32(windowBytesMax - initialWindowBytes)))
+  }
+
+  get streams(): number {
+    return this.open.size
+  }
+
+  has(stream: number): boolean {
+    return this.open.has(stream)
+  }
+
+  begin(stream: number, list: HeaderList, isLast: boolean): void {
+    this.open.set(stream, { isRequestOver: false, isAnswerOver: false })
+    this.headers(stream, list, isLast)
+  }
+
+  headers(stream: number, list: HeaderList, isLast: boolean): void {
+    this.push(encodeHeaderFrames(stream, encodeHeaders(list), isLast))
+    if (isLast) this.requestOver(stream)
+  }
+
+  /** A frame of the caller, of a call that is open here. */
+  forward(stream: number, frame: Buffer, isLast: boolean): void {
+    this.push(frame)
+    if (isLast) this.requestOver(stream)
+  }
+
+  reset(stream: number, frame: Buffer): void {
+    this.push(frame)
+    this.forget(stream)
+  }
+
+  /** The caller's window of each call is another. */
+  resize(streamWindow: number): void {
+    this.push(encodeSettings([[settings.initialWindowSize, streamWindow]]))
+  }
+
+  /** The connection's window has grown. */
+  pump(): void {
+    while (this.queue.length > 0) {
+      const said = this.queue[0]!
+      const rest = this.send(said)
+      this.queuedBytes -= said.bytes.byteLength - (rest?.bytes.byteLength ?? 0)
+      if (rest !== null) {
+        this.queue[0] = rest
+        break
+      }
+      this.queue.shift()
+    }
+    if (this.queuedBytes > queuedBytesMax) return
+    const { taken } = this
+    this.taken = null
+    taken?.()
+  }
+
+  close(): void {
+    this.isClosed = true
+    this.queue = []
+    this.inner.destroy()
+  }
+
+  private push(bytes: Buffer): void {
+    if (!this.isClosed) this.inner.push(bytes)
+  }
+
+  /** What the session says. */
+  private take(chunk: Buffer, callback: () => void): void {
+    this.reader.read(chunk, this.takeFrame)
+    if (this.queuedBytes > queuedBytesMax) this.taken = callback
+    else callback()
+  }
+
+  private readonly takeFrame = (frame: Buffer): void => {
+    if (this.isClosed) return
+    const flag = frame[4]!
+    const isAck = (flag & flags.ack) !== 0
+    const isLast = (flag & flags.endStream) !== 0
+    const stream = frame.readUInt32BE(5)
+    const payload = frame.subarray(frameHeaderBytes)
+    switch (frame[3]) {
+      case frameTypes.settings:
+        if (!isAck) this.push(encodeFrame(frameTypes.settings, flags.ack, 0, noBytes))
+        return
+      case frameTypes.ping:
+        if (!isAck) this.push(encodeFrame(frameTypes.ping, flags.ack, 0, payload))
+        return
+      case frameTypes.windowUpdate:
+        if (stream === 0) this.consumed(payload.readUInt32BE(0))
+        else if (this.open.has(stream)) this.connection.windowUpdate(stream, payload.readUInt32BE(0))
+        return
+      case frameTypes.data:
+        this.say({ what: 'data', stream, bytes: payload, isLast })
+        return
+      case frameTypes.headers:
+        this.block = { what: 'headers', stream, bytes: payload, isLast }
+        this.blockEnd(flag)
+        return
+      case frameTypes.continuation:
+        this.block = { ...this.block!, bytes: Buffer.concat([this.block!.bytes, payload]) }
+        this.blockEnd(flag)
+        return
+      case frameTypes.reset:
+        this.say({ what: 'reset', stream, bytes: payload, isLast: true })
+        return
+      default:
+      // Its farewells are of this session alone.
+    }
+  }
+
+  /** Headers leave whole: nothing else may stand between their frames. */
+  private blockEnd(flag: number): void {
+    if ((flag & flags.endHeaders) !== 0) this.say(this.block!)
+  }
+
+  private say(said: Said): void {
+    const rest = this.queue.length > 0 ? said : this.send(said)
+    if (rest === null) return
+    this.queue.push(rest)
+    this.queuedBytes += rest.bytes.byteLength
+  }
+
+  /** Sends what may be sent; what is left of it, or null. */
+  private send(said: Said): Said | null {
+    const { what, stream, bytes, isLast } = said
+    const sides = this.open.get(stream)
+    // The caller took the call back meanwhile.
+    if (sides === undefined) return null
+    const { connection } = this
+    switch (what) {
+      case 'reset':
+        connection.resetStream(stream, bytes.readUInt32BE(0))
+        this.forget(stream)
+        return null
+      case 'headers':
+        connection.headers(stream, bytes, isLast)
+        break
+      case 'data': {
+        const may = Math.max(0, connection.sendWindow)
+        if (bytes.byteLength > may) {
+          if (may > 0) connection.data(stream, bytes.subarray(0, may), false)
+          return { ...said, bytes: bytes.subarray(may) }
+        }
+        connection.data(stream, bytes, isLast)
+      }
+    }
+    if (isLast) {
+      sides.isAnswerOver = true
+      this.forgetIfDone(stream, sides)
+    }
+    return null
+  }
+
+  private consumed(bytes: number): void {
+    const ignored = Math.min(bytes, this.windowToIgnore)
+    this.windowToIgnore -= ignored
+    if (bytes > ignored) this.connection.relayConsumed(bytes - ignored)
+  }
+
+  private requestOver(stream: number): void {
+    const sides = this.open.get(stream)
+    if (sides === undefined) return
+    sides.isRequestOver = true
+    this.forgetIfDone(stream, sides)
+  }
+
+  private forgetIfDone(stream: number, { isRequestOver, isAnswerOver }: Sides): void {
+    if (isRequestOver && isAnswerOver) this.forget(stream)
+  }
+
+  private forget(stream: number): void {
+    if (this.open.delete(stream)) this.connection.relayForgot()
+  }
+
+  private ended(): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    const streams = [...this.open.keys()]
+    this.open.clear()
+    this.connection.relayEnded(streams)
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * One call of a connection that is served here: its side of flow control, and what it has to say as far as the windows let
+ * it.
+ */
+import type { ServerConnection } from './connection.ts'
+import { errorCodes, framePayloadMax, windowBytesMax } from './frame.ts'
+
+/** Who serves the call. */
+export interface StreamReceiver {
+  /** A part of the request; a view of what was read from the socket. */
+  data(bytes: Buffer): void
+  /** The request is complete. */
+  end(): void
+  /** Once: the answer is with the system, or nobody waits for it any more (`wasCut`). */
+  closed(wasCut: boolean): void
+}
+
+const nobody: StreamReceiver = { data: () => {}, end: () => {}, closed: () => {} }
+
+export class Stream {
+  readonly id: number
+  private readonly connection: ServerConnection
+  private receiver: StreamReceiver = nobody
+  private sendWindow: number
+  private receiveWindow: number
+  /** Read, and not yet told to the caller. */
+  private credit = 0
+  /** Of the answer, what the windows do not let through. */
+  private unsent: Uint8Array[] = []
+  private trailers: Uint8Array | null = null
+  private hasHeaders = false
+  private isRequestOver = false
+  /** All is said: the last frame is on its way. */
+  private isAnswerOver = false
+  /** The system has it. */
+  private isAnswerTaken = false
+  private isClosed = false
+
+  constructor(connection: ServerConnection, id: number, sendWindow: number, receiveWindow: number) {
+    this.connection = connection
+    this.id = id
+    this.sendWindow = sendWindow
+    this.receiveWindow = receiveWindow
+  }
+
+  /** Nothing that is said reaches the caller any more. */
+  get isOver(): boolean {
+    return this.isClosed || this.isAnswerOver
+  }
+
+  get isAnswered(): boolean {
+    return this.hasHeaders
+  }
+
+  serve(receiver: StreamReceiver): void {
+    this.receiver = receiver
+  }
+
+  /** The headers of the answer; `isLast`: all of it. */
+  respond(block: Uint8Array, isLast = false): void {
+    if (this.isOver || this.hasHeaders) return
+    this.hasHeaders = true
+    this.connection.headers(this.id, block, isLast)
+    if (isLast) this.answerOver()
+  }
+
+  /** What it holds must not change afterwards. */
+  write(bytes: Uint8Array): void {
+    if (this.isOver || this.trailers !== null) return
+    if (this.unsent.length === 0) {
+      const sent = this.sendNow(bytes)
+      if (sent === bytes.byteLength) return
+      bytes = bytes.subarray(sent)
+    }
+    this.unsent.push(bytes)
+    this.connection.block(this)
+  }
+
+  /** Nothing more is written. */
+  finish(trailers: Uint8Array): void {
+    if (this.isOver || this.trailers !== null) return
+    this.trailers = trailers
+    if (this.unsent.length === 0) this.sendTrailers()
+  }
+
+  reset(code: number): void {
+    if (this.isClosed) return
+    this.connection.resetStream(this.id, code)
+    this.close(true)
+  }
+
+  // What the connection tells it.
+
+  received(frameBytes: number, bytes: Buffer, isLast: boolean): void {
+    this.receiveWindow -= frameBytes
+    if (this.isRequestOver) {
+      this.reset(errorCodes.streamClosed)
+      return
+    }
+    if (this.receiveWindow < 0) {
+      this.reset(errorCodes.flowControl)
+      return
+    }
+    if (bytes.byteLength > 0) this.receiver.data(bytes)
+    if (isLast) this.requestOver()
+    else this.consumed(frameBytes)
+  }
+
+  requestOver(): void {
+    if (this.isRequestOver || this.isClosed) return
+    this.isRequestOver = true
+    this.receiver.end()
+    this.forgetIfDone()
+  }
+
+  /** False: the window would be larger than one can be. */
+  grow(bytes: number): boolean {
+    this.sendWindow += bytes
+    return this.sendWindow <= windowBytesMax
+  }
+
+  /** Says a frame more, if there is one and it may; true: there would be more to say if the connection's window were larger. */
+  pump(): boolean {
+    const next = this.unsent[0]
+    if (next === undefined || this.isOver) return false
+    const sent = this.sendNow(next, framePayloadMax)
+    if (sent === next.byteLength) this.unsent.shift()
+    else this.unsent[0] = next.subarray(sent)
+    if (this.unsent.length === 0 && this.trailers !== null) this.sendTrailers()
+    return this.unsent.length > 0 && this.sendWindow > 0
+  }
+
+  close(wasCut: boolean): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    this.unsent = []
+    this.receiver.closed(wasCut)
+    this.connection.forget(this.id)
+  }
+
+  /** As much as the windows let through, at most `max`; how much that was. */
+  private sendNow(bytes: Uint8Array, max = Number.POSITIVE_INFINITY): number {
+    let sent = 0
+    const end = Math.min(bytes.byteLength, max)
+    while (sent < end) {
+      const length = Math.min(end - sent, framePayloadMax, this.sendWindow, this.connection.sendWindow)
+      if (length <= 0) break
+      this.connection.data(this.id, bytes.subarray(sent, sent + length), false)
+      this.sendWindow -= length
+      sent += length
+    }
+    return sent
+  }
+
+  private sendTrailers(): void {
+    this.connection.headers(this.id, this.trailers!, true)
+    this.answerOver()
+  }
+
+  private answerOver(): void {
+    this.isAnswerOver = true
+    this.connection.whenTaken(() => {
+      if (this.isClosed) return
+      this.receiver.closed(false)
+      // What may still come of the request is read and forgotten: the connection's window is for all of its calls.
+      this.receiver = nobody
+      this.isAnswerTaken = true
+      this.forgetIfDone()
+    })
+  }
+
+  private forgetIfDone(): void {
+    if (!this.isRequestOver || !this.isAnswerTaken || this.isClosed) return
+    this.isClosed = true
+    this.connection.forget(this.id)
+  }
+
+  private consumed(bytes: number): void {
+    this.credit += bytes
+    if (this.credit < this.connection.creditBytesMin || this.isClosed) return
+    this.receiveWindow += this.credit
+    this.connection.windowUpdate(this.id, this.credit)
+    this.credit = 0
+  }
+}
