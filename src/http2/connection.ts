@@ -316,11 +316,14 @@ export class ServerConnection {
     const stream = this.streams.get(id)
     if (stream !== undefined) {
       stream.received(length, unpadded(frame, flag), (flag & flags.endStream) !== 0)
-    } else if (this.relay?.has(id)) {
+      return
+    }
+    if (this.relay?.has(id)) {
       // Its session tells when it has read it.
       this.relay.forward(id, frame, (flag & flags.endStream) !== 0)
       return
-    } else demand(id <= this.lastStream, 'data of a call that was not begun')
+    }
+    demand(id <= this.lastStream, 'data of a call that was not begun')
     this.consumed(length)
   }
 
@@ -481,9 +484,10 @@ export class ServerConnection {
     this.relay?.pump()
   }
 
-  private consumed(bytes: number): void {
+  /** So much of what the connection received is read. */
+  consumed(bytes: number): void {
     this.credit += bytes
-    if (this.credit < this.creditBytesMin) return
+    if (this.credit < this.creditBytesMin || this.isClosed) return
     this.receiveWindow += this.credit
     this.windowUpdate(0, this.credit)
     this.credit = 0

@@ -10,12 +10,17 @@ export interface StreamReceiver {
   /** A part of the request; a view of what was read from the socket. */
   data(bytes: Buffer): void
   /** The request is complete. */
-  end(): void
+  complete(): void
   /** Once: the answer is with the system, or nobody waits for it any more (`wasCut`). */
   closed(wasCut: boolean): void
 }
 
-const nobody: StreamReceiver = { data: () => {}, end: () => {}, closed: () => {} }
+const nobody: StreamReceiver = { data: () => {}, complete: () => {}, closed: () => {} }
+
+interface Unsent {
+  bytes: Uint8Array
+  readonly onTaken: (() => void) | undefined
+}
 
 export class Stream {
   readonly id: number
@@ -23,10 +28,12 @@ export class Stream {
   private receiver: StreamReceiver = nobody
   private sendWindow: number
   private receiveWindow: number
-  /** Read, and not yet told to the caller. */
+  /** Read, and not yet told to the caller; of this, what the connection was told to count as read. */
   private credit = 0
+  private toldToConnection = 0
+  private isHeld = false
   /** Of the answer, what the windows do not let through. */
-  private unsent: Uint8Array[] = []
+  private unsent: Unsent[] = []
   private trailers: Uint8Array | null = null
   private hasHeaders = false
   private isRequestOver = false
@@ -64,16 +71,14 @@ export class Stream {
     if (isLast) this.answerOver()
   }
 
-  /** What it holds must not change afterwards. */
-  write(bytes: Uint8Array): void {
+  /** What it holds must not change afterwards. `onTaken` is run when the system has it, or never. */
+  write(bytes: Uint8Array, onTaken?: () => void): void {
     if (this.isOver || this.trailers !== null) return
-    if (this.unsent.length === 0) {
-      const sent = this.sendNow(bytes)
-      if (sent === bytes.byteLength) return
-      bytes = bytes.subarray(sent)
-    }
-    this.unsent.push(bytes)
-    this.connection.block(this)
+    const sent = this.unsent.length === 0 ? this.sendNow(bytes) : 0
+    if (sent < bytes.byteLength) {
+      this.unsent.push({ bytes: bytes.subarray(sent), onTaken })
+      this.connection.block(this)
+    } else if (onTaken !== undefined) this.connection.whenTaken(onTaken)
   }
 
   /** Nothing more is written. */
@@ -81,6 +86,16 @@ export class Stream {
     if (this.isOver || this.trailers !== null) return
     this.trailers = trailers
     if (this.unsent.length === 0) this.sendTrailers()
+  }
+
+  /** What comes is not counted as read until `release`: the caller's window closes. */
+  hold(): void {
+    this.isHeld = true
+  }
+
+  release(): void {
+    this.isHeld = false
+    this.tellCredit()
   }
 
   reset(code: number): void {
@@ -93,6 +108,7 @@ export class Stream {
 
   received(frameBytes: number, bytes: Buffer, isLast: boolean): void {
     this.receiveWindow -= frameBytes
+    this.credit += frameBytes
     if (this.isRequestOver) {
       this.reset(errorCodes.streamClosed)
       return
@@ -103,13 +119,13 @@ export class Stream {
     }
     if (bytes.byteLength > 0) this.receiver.data(bytes)
     if (isLast) this.requestOver()
-    else this.consumed(frameBytes)
+    this.tellCredit()
   }
 
   requestOver(): void {
     if (this.isRequestOver || this.isClosed) return
     this.isRequestOver = true
-    this.receiver.end()
+    this.receiver.complete()
     this.forgetIfDone()
   }
 
@@ -123,9 +139,12 @@ export class Stream {
   pump(): boolean {
     const next = this.unsent[0]
     if (next === undefined || this.isOver) return false
-    const sent = this.sendNow(next, framePayloadMax)
-    if (sent === next.byteLength) this.unsent.shift()
-    else this.unsent[0] = next.subarray(sent)
+    const sent = this.sendNow(next.bytes, framePayloadMax)
+    if (sent < next.bytes.byteLength) next.bytes = next.bytes.subarray(sent)
+    else {
+      this.unsent.shift()
+      if (next.onTaken !== undefined) this.connection.whenTaken(next.onTaken)
+    }
     if (this.unsent.length === 0 && this.trailers !== null) this.sendTrailers()
     return this.unsent.length > 0 && this.sendWindow > 0
   }
@@ -135,7 +154,7 @@ export class Stream {
     this.isClosed = true
     this.unsent = []
     this.receiver.closed(wasCut)
-    this.connection.forget(this.id)
+    this.forget()
   }
 
   /** As much as the windows let through, at most `max`; how much that was. */
@@ -165,6 +184,7 @@ export class Stream {
       // What may still come of the request is read and forgotten: the connection's window is for all of its calls.
       this.receiver = nobody
       this.isAnswerTaken = true
+      this.release()
       this.forgetIfDone()
     })
   }
@@ -172,14 +192,24 @@ export class Stream {
   private forgetIfDone(): void {
     if (!this.isRequestOver || !this.isAnswerTaken || this.isClosed) return
     this.isClosed = true
+    this.forget()
+  }
+
+  private forget(): void {
+    this.connection.consumed(this.credit - this.toldToConnection)
+    this.credit = 0
+    this.toldToConnection = 0
     this.connection.forget(this.id)
   }
 
-  private consumed(bytes: number): void {
-    this.credit += bytes
-    if (this.credit < this.connection.creditBytesMin || this.isClosed) return
+  private tellCredit(): void {
+    if (this.isHeld || this.isClosed) return
+    this.connection.consumed(this.credit - this.toldToConnection)
+    this.toldToConnection = this.credit
+    if (this.credit < this.connection.creditBytesMin || this.isRequestOver) return
     this.receiveWindow += this.credit
     this.connection.windowUpdate(this.id, this.credit)
     this.credit = 0
+    this.toldToConnection = 0
   }
 }

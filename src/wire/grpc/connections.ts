@@ -20,6 +20,7 @@ import type { Http2SecureServer, Http2Server, ServerHttp2Session, ServerHttp2Str
 import type { Socket } from 'node:net'
 import { RoundhouseError } from '../../errors.ts'
 import type { Clock } from '../../lib/clock.ts'
+import { DirectCall } from './direct-call.ts'
 import type { ConnectionLimits } from './options.ts'
 import type { Refusals } from './refusals.ts'
 
@@ -247,6 +248,7 @@ export class Connections {
 
   /** What a call of grpc-js holds, by the stream below it. */
   memoryOf(grpcCall: unknown): CallMemory {
+    if (grpcCall instanceof DirectCall) return grpcCall.memory
     type Layer = { readonly call?: Layer; readonly nextCall?: Layer; readonly stream?: Remembered }
     let layer: Layer | undefined = grpcCall as Layer
     while (layer !== undefined) {

@@ -1,7 +1,9 @@
 /**
- * Unary calls without grpc-js, for methods that are called most: one object each. Callers see no difference: the bytes are the
- * same, and what is not plain (a compressed message, a deadline that can't be read) is left to grpc-js, which serves these
- * methods as well.
+ * Calls without grpc-js, which makes some forty objects, listeners and closures for each. Callers see no difference; what is
+ * not plain (a compressed message, a deadline that can't be read) is left to grpc-js, which serves the same methods.
+ *
+ * RunCommand, the call that is made most, is one object (DirectUnary); all others are served by the handlers that grpc-js
+ * calls, with a call of their own (direct-call.ts).
  *
  * ```
  *  request   HEADERS, DATA*: 0, length (4 bytes, big-endian), message; END_STREAM
@@ -10,15 +12,23 @@
  * ```
  * (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)
  */
-import { status } from '@grpc/grpc-js'
-import { RoundhouseError } from '../../errors.ts'
-import { encodeHeaders, type HeaderList, headerOf } from '../../http2/hpack.ts'
+import {
+  type Metadata,
+  type MethodDefinition,
+  type ServiceDefinition,
+  status,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js'
+import { type HeaderList, headerOf } from '../../http2/hpack.ts'
 import type { Stream, StreamReceiver } from '../../http2/stream.ts'
 import type { Bytes } from '../../lib/bytes.ts'
-import { framePrefixBytes, grpcFrame } from '../../lib/grpc-frame.ts'
+import { grpcFrame } from '../../lib/grpc-frame.ts'
 import type { Caller } from '../../peer/caller.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
 import type { CallMemory, Connection } from './connections.ts'
+import { answerHeaders, okTrailers, statusAlone } from './direct-answer.ts'
+import { DirectCall, type Handler } from './direct-call.ts'
+import { MessageReader, notOneMessage } from './message-reader.ts'
 import type { Answer, Arrived } from './method.ts'
 import { grpcLimits } from './options.ts'
 
@@ -61,20 +71,24 @@ function isPlain(headers: HeaderList): boolean {
   )
 }
 
-const answerFields = [':status', '200', 'content-type', 'application/grpc+proto']
-const answerHeaders = encodeHeaders(answerFields)
-const okTrailers = encodeHeaders(['grpc-status', '0', 'grpc-message', 'OK'])
-
 export interface DirectHooks {
   readonly begin: (connection: Connection) => CallMemory
   /** Who makes the call; throws where it may not. */
   readonly admit: (path: string, connection: Connection) => Caller | null
+  /** For handlers that ask by a call's metadata. */
+  readonly remember: (metadata: Metadata, caller: Caller) => void
   /** A call was refused for who makes it. */
   readonly denied: (path: string, connection: Connection, why: string) => void
 }
 
+interface Served {
+  readonly method: MethodDefinition<unknown, unknown>
+  readonly handler: Handler
+}
+
 export class DirectCalls {
-  private readonly methods = new Map<string, DirectMethod<unknown>>()
+  private readonly unary = new Map<string, DirectMethod<unknown>>()
+  private readonly others = new Map<string, Served>()
   private readonly hooks: DirectHooks
 
   constructor(hooks: DirectHooks) {
@@ -82,48 +96,70 @@ export class DirectCalls {
   }
 
   add<Message>(method: DirectMethod<Message>): void {
-    this.methods.set(method.path, method as DirectMethod<unknown>)
+    this.unary.set(method.path, method as DirectMethod<unknown>)
+  }
+
+  /** The methods of a service, with handlers for grpc-js. */
+  addService(methods: ServiceDefinition, handlers: UntypedServiceImplementation): void {
+    for (const [name, method] of Object.entries(methods))
+      this.others.set(method.path, { method, handler: handlers[name] as unknown as Handler })
   }
 
   /** Who serves the call; null: it is not ours. */
   take(begin: () => Stream, headers: HeaderList, connection: Connection): StreamReceiver | null {
-    const method = this.methods.get(headerOf(headers, ':path') ?? '')
-    if (method === undefined || !isPlain(headers)) return null
+    const path = headerOf(headers, ':path') ?? ''
+    const unary = this.unary.get(path)
+    const other = unary === undefined ? this.others.get(path) : undefined
+    if ((unary === undefined && other === undefined) || !isPlain(headers)) return null
     const deadlineMs = deadlineOf(headerOf(headers, 'grpc-timeout'))
     if (deadlineMs === null) return null
-    const call = new DirectCall(method, this.hooks, begin(), connection, deadlineMs)
-    call.admit()
+    const { hooks } = this
+    const stream = begin()
+    const memory = hooks.begin(connection)
+    const onDenied = (why: string) => hooks.denied(path, connection, why)
+    let caller: Caller | null
+    try {
+      caller = hooks.admit(path, connection)
+    } catch (error) {
+      const refusal = statusOf(error)
+      onDenied(refusal.details)
+      stream.respond(statusAlone(refusal), true)
+      return { data: () => {}, complete: () => {}, closed: () => memory.close() }
+    }
+    if (unary !== undefined) return new DirectUnary(unary, stream, caller, memory, deadlineMs, onDenied)
+    const call = new DirectCall({ ...other!, stream, memory, deadlineMs, onDenied })
+    if (caller !== null) hooks.remember(call.metadata, caller)
+    call.begin()
     return call
   }
 }
 
-class DirectCall implements UnaryArrival<unknown>, StreamReceiver {
+class DirectUnary implements UnaryArrival<unknown>, StreamReceiver {
   request!: Arrived<unknown>
-  caller: Caller | null = null
+  readonly caller: Caller | null
   readonly memory: CallMemory
   readonly deadlineMs: number
   private readonly method: DirectMethod<unknown>
-  private readonly hooks: DirectHooks
   private readonly stream: Stream
-  private readonly connection: Connection
-  private chunks: Buffer[] = []
-  private bytes = 0
-  private isRefused = false
+  private readonly onDenied: (why: string) => void
+  private readonly reader = new MessageReader(grpcLimits.requestBytesMax)
+  private message: Buffer | null = null
   private whenCancelled: (() => void) | null = null
 
   constructor(
     method: DirectMethod<unknown>,
-    hooks: DirectHooks,
     stream: Stream,
-    connection: Connection,
+    caller: Caller | null,
+    memory: CallMemory,
     deadlineMs: number,
+    onDenied: (why: string) => void,
   ) {
     this.method = method
-    this.hooks = hooks
     this.stream = stream
-    this.connection = connection
-    this.memory = hooks.begin(connection)
+    this.caller = caller
+    this.memory = memory
     this.deadlineMs = deadlineMs
+    this.onDenied = onDenied
   }
 
   get isCancelled(): boolean {
@@ -134,61 +170,33 @@ class DirectCall implements UnaryArrival<unknown>, StreamReceiver {
     this.whenCancelled = run
   }
 
-  admit(): void {
-    try {
-      this.caller = this.hooks.admit(this.method.path, this.connection)
-    } catch (error) {
-      this.isRefused = true
-      const refusal = statusOf(error)
-      this.hooks.denied(this.method.path, this.connection, refusal.details)
-      this.refuse(refusal)
-    }
-  }
-
   data(chunk: Buffer): void {
     // What still comes of a refused one is read, so that it does not stand in others' way, and forgotten.
-    if (this.isRefused) return
-    const hadPrefix = this.bytes >= framePrefixBytes
-    this.bytes += chunk.byteLength
+    if (this.stream.isAnswered) return
     this.memory.received(chunk.byteLength)
-    this.chunks.push(chunk)
-    const max = grpcLimits.requestBytesMax
-    let bytes = this.bytes - framePrefixBytes
-    if (!hadPrefix && bytes >= 0) {
-      if (this.chunks.length > 1) this.chunks = [Buffer.concat(this.chunks)]
-      bytes = Math.max(bytes, this.chunks[0]!.readUInt32BE(1))
+    this.reader.push(chunk)
+    try {
+      this.message ??= this.reader.next()
+      if (this.message !== null && !this.reader.isEmpty) throw notOneMessage()
+    } catch (error) {
+      this.answer(statusOf(error))
     }
-    if (bytes <= max) return
-    this.isRefused = true
-    this.chunks = []
-    this.fail(new RoundhouseError('TOO_LARGE', { what: 'request', bytes, max }))
   }
 
-  end(): void {
-    const { chunks } = this
-    if (this.isRefused || this.isCancelled) return
-    const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
-    this.chunks = []
-    const isOne =
-      body.byteLength >= framePrefixBytes &&
-      body[0] === 0 &&
-      body.readUInt32BE(1) === body.byteLength - framePrefixBytes
-    if (!isOne) {
-      const accepted = 'one gRPC message: 0, its length in 4 bytes, its bytes'
-      this.fail(new RoundhouseError('INVALID_ARGUMENT', { what: 'request', accepted }))
+  complete(): void {
+    if (this.stream.isAnswered) return
+    if (this.message === null) {
+      this.answer(statusOf(notOneMessage()))
       return
     }
-    this.request = this.method.deserialize(body.subarray(framePrefixBytes))
+    this.request = this.method.deserialize(this.message)
+    this.message = null
     this.method.serve(this, (refusal, message) => this.answer(refusal, message))
   }
 
   closed(): void {
     this.memory.close()
     this.whenCancelled?.()
-  }
-
-  private fail(error: RoundhouseError): void {
-    this.answer(statusOf(error))
   }
 
   private answer(refusal: GrpcStatus | null, message?: Bytes): void {
@@ -200,16 +208,7 @@ class DirectCall implements UnaryArrival<unknown>, StreamReceiver {
       stream.finish(okTrailers)
       return
     }
-    if (refusal.code === status.PERMISSION_DENIED)
-      this.hooks.denied(this.method.path, this.connection, refusal.details)
-    this.refuse(refusal)
-  }
-
-  private refuse({ code, details, metadata }: GrpcStatus): void {
-    const more = Object.entries(metadata.toHttp2Headers()).flatMap(([name, value]) =>
-      [value].flat().flatMap(each => [name, String(each)]),
-    )
-    const fields = ['grpc-status', String(code), 'grpc-message', encodeURI(details), ...more]
-    this.stream.respond(encodeHeaders([...answerFields, ...fields]), true)
+    if (refusal.code === status.PERMISSION_DENIED) this.onDenied(refusal.details)
+    stream.respond(statusAlone(refusal), true)
   }
 }

@@ -67,6 +67,11 @@ export class Gate {
     return caller
   }
 
+  /** Of a call that comes past the interceptor. */
+  readonly remember = (metadata: Metadata, caller: Caller): void => {
+    this.callers.set(metadata, caller)
+  }
+
   readonly interceptor: ServerInterceptor = ({ path }, call) =>
     new ServerInterceptingCall(call, {
       start: next =>

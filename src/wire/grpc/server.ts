@@ -3,7 +3,14 @@
  * Admin and Peer, health, reflection.
  * Bytes that are no HTTP/2 end their own connection and nothing else.
  */
-import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from '@grpc/grpc-js'
+import {
+  logVerbosity,
+  Server,
+  ServerCredentials,
+  type ServiceDefinition,
+  setLogVerbosity,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import { nobodyIsChecked } from '../../peer/caller.ts'
 import { PeerHandlers, peerMethods } from '../../peer/service.ts'
@@ -56,6 +63,7 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
   const direct = new DirectCalls({
     begin: connection => connections.begin(connection),
     admit: (path, { socket }) => gate?.admitDirect(path, socket) ?? null,
+    remember: (metadata, caller) => gate?.remember(metadata, caller),
     denied: (path, { from }, why) => refusals.report(path, from, why),
   })
   const front = new Front(connections, direct, options.clock)
@@ -76,14 +84,18 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
     memoryOf: call => connections.memoryOf(call),
   })
   const health = new Health(() => options.service.isServing(), options.clock)
-  server.addService(clusterNodeMethods, clusterNode.handlers())
+  const serve = (methods: ServiceDefinition, handlers: UntypedServiceImplementation) => {
+    server.addService(methods, handlers)
+    direct.addService(methods, handlers)
+  }
+  serve(clusterNodeMethods, clusterNode.handlers())
   const admin = adminHandlers(options, connections)
-  server.addService(adminMethods, admin)
-  server.addService(shardsMethods, { map: admin.map! })
-  server.addService(logMethods, log.handlers())
-  server.addService(streamsMethods, streamsHandlers(options, connections))
-  server.addService(watchMethods, watches.handlers())
-  server.addService(peerMethods, peers.handlers())
+  serve(adminMethods, admin)
+  serve(shardsMethods, { map: admin.map! })
+  serve(logMethods, log.handlers())
+  serve(streamsMethods, streamsHandlers(options, connections))
+  serve(watchMethods, watches.handlers())
+  serve(peerMethods, peers.handlers())
   const bound: string[] = []
   health.addTo(server)
   addReflection(server)
