@@ -17,7 +17,7 @@ const floors: Record<string, readonly string[]> = {
   gossip: ['lib', 'errors.ts'],
   log: ['lib', 'errors.ts'],
   storage: ['log', 'raft', 'keyspace', 'lib', 'errors.ts'],
-  peer: ['gen', 'raft', 'gossip', 'lib', 'errors.ts'],
+  peer: ['http2', 'gen', 'raft', 'gossip', 'lib', 'errors.ts'],
   shard: ['raft', 'commands', 'keyspace', 'lib', 'errors.ts'],
   node: ['shard', 'raft', 'ring', 'gossip', 'commands', 'keyspace', 'lib', 'errors.ts'],
   http2: ['lib'],

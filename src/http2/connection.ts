@@ -1,20 +1,18 @@
 /**
- * The server's side of one HTTP/2 connection (RFC 9113), by hand because of what node:http2 costs a call: a dozen objects,
- * listeners and native calls, which was half of what a write costs its leader. Here a call is an object, and all that a
- * turn of the event loop has to say is one write.
+ * One HTTP/2 connection (RFC 9113), by hand because of what node:http2 costs a call: a dozen objects, listeners and native
+ * calls, which was half of what a write cost its leader. Here a call is an object, and all that a turn of the event loop
+ * has to say is one write.
  *
- * It does little: calls that `open` knows are served here; every other one is relayed as it came to a session of node:http2
- * behind it (relay.ts), which has all of the protocol, grpc-js on top, and judges what is unusual. What is of the connection
- * as a whole is done here: settings, pings, windows, the table of headers, the number of calls.
+ * What both sides share: frames, settings, pings, windows, the table of headers, resets. Who begins calls is the difference:
+ * server-connection.ts, client-connection.ts.
  *
- * Memory: what comes is bounded by our windows, and counted by who serves; what goes by who serves. What the caller makes us
- * say besides is bounded by `echoesMax`: beyond that nothing more is read until it has read those.
+ * Memory: what comes is bounded by our windows, and counted by who serves; what goes by who serves. What the other side makes
+ * us say besides is bounded by `echoesMax`: beyond that nothing more is read until it has read those.
  */
 import type { Duplex } from 'node:stream'
 import {
   ConnectionError,
   encodeHeaderFrames,
-  encodeSettings,
   encodeUint32,
   errorCodes,
   FrameReader,
@@ -23,32 +21,24 @@ import {
   framePayloadMax,
   frameTypes,
   initialWindowBytes,
-  preface,
   settings,
   windowBytesMax,
 } from './frame.ts'
 import { HeaderDecoder, type HeaderList, noTable } from './hpack.ts'
 import { Output } from './output.ts'
-import { Relay } from './relay.ts'
-import { Stream, type StreamReceiver } from './stream.ts'
+import type { Stream } from './stream.ts'
 
 export interface ConnectionOptions {
-  /** What the caller may send before it is read: on the connection, and on each call. Bytes. */
+  /** What the other side may send before it is read: on the connection, and on each call. Bytes. */
   readonly receiveWindowBytes: number
-  /** Calls at one time. */
-  readonly streamsMax: number
-  /** Who serves the call; null: it is relayed. */
-  readonly open: (stream: () => Stream, headers: HeaderList) => StreamReceiver | null
-  /** Takes a session of node:http2's server behind this connection. */
-  readonly relay: (inner: Duplex) => void
-  /** The caller has shown that it speaks HTTP/2. */
+  /** The other side has shown that it speaks HTTP/2. */
   readonly onSettings: () => void
-  /** Once, when nothing can be said any more; why, where the caller broke the protocol. */
+  /** Once, when nothing can be said any more; why, where the other side broke the protocol or the socket failed. */
   readonly onClosed: (why: string | null) => void
 }
 
 /** Names, values and 32 bytes a field: as node:http2 has it. */
-const headerListBytesMax = 65_535
+export const headerListBytesMax = 65_535
 /** A block of headers as it comes, and its frames: without this CONTINUATION would go on for ever. */
 const headerBlockBytesMax = 65_535
 const continuationsMax = 16
@@ -67,64 +57,58 @@ interface Continued {
   bytes: number
 }
 
-export class ServerConnection {
+export abstract class Connection {
   readonly socket: Duplex
+  protected readonly output: Output
+  protected readonly streams = new Map<number, Stream>()
+  /** The last call that was begun. */
+  protected lastStream = 0
+  /** What a call may send before the other side has read it. */
+  protected streamWindow = initialWindowBytes
+  protected isDraining = false
+  protected isClosed = false
   private readonly options: ConnectionOptions
-  private readonly output: Output
   private readonly reader = new FrameReader()
   private readonly decoder = new HeaderDecoder({ listBytesMax: headerListBytesMax })
-  /** Bytes of the preface that have come. */
-  private prefaceBytes = 0
   private hasSettings = false
-  private readonly streams = new Map<number, Stream>()
   private readonly blocked = new Set<Stream>()
-  private relay: Relay | null = null
-  private lastStream = 0
   private continued: Continued | null = null
-  /** What we may still send, and the caller. */
+  /** What we may still send, and the other side. */
   private window = initialWindowBytes
   private receiveWindow: number
   private credit = 0
-  private streamWindow = initialWindowBytes
-  /** The caller said how large a table we may use: that we use none is said with the next headers. */
+  /** It said how large a table we may use: that we use none is said with the next headers. */
   private mustSayNoTable = false
   private echoes = 0
   private resetsLeft = resetsBurst
   private resetsAtMs = performance.now()
   private hasHeard = true
   private silentTicks = 0
-  private isDraining = false
-  private isClosed = false
 
   constructor(socket: Duplex, options: ConnectionOptions) {
     this.socket = socket
     this.options = options
     this.output = new Output(socket)
     this.receiveWindow = options.receiveWindowBytes
-    this.output.frames(
-      encodeSettings([
-        [settings.concurrentStreamsMax, options.streamsMax],
-        [settings.initialWindowSize, options.receiveWindowBytes],
-        [settings.headerListSizeMax, headerListBytesMax],
-      ]),
-    )
-    this.windowUpdate(0, options.receiveWindowBytes - initialWindowBytes)
+    let failure: string | null = null
     socket.on('data', (bytes: Buffer) => this.take(bytes))
     socket.on('end', () => this.socket.destroy())
-    socket.on('error', () => {})
-    socket.on('close', () => this.close(null))
+    socket.on('error', error => {
+      failure = error.message
+    })
+    socket.on('close', () => this.close(failure))
   }
 
   get receiveWindowBytes(): number {
     return this.options.receiveWindowBytes
   }
 
-  /** Calls that are open, relayed ones too. */
+  /** Calls that are open. */
   get openStreams(): number {
-    return this.streams.size + (this.relay?.streams ?? 0)
+    return this.streams.size
   }
 
-  /** What is read and not told to the caller is told from here on. */
+  /** What is read and not told to the other side is told from here on. */
   get creditBytesMin(): number {
     return this.options.receiveWindowBytes / 2
   }
@@ -189,12 +173,6 @@ export class ServerConnection {
     this.output.frame(frameTypes.windowUpdate, 0, stream, encodeUint32(bytes))
   }
 
-  /** What the relay's session has read. */
-  relayConsumed(bytes: number): void {
-    this.receiveWindow += bytes
-    this.windowUpdate(0, bytes)
-  }
-
   resetStream(stream: number, code: number): void {
     this.output.frame(frameTypes.reset, 0, stream, encodeUint32(code))
   }
@@ -216,18 +194,42 @@ export class ServerConnection {
     this.endIfDrained()
   }
 
-  /** A call of the relay is over, or all of it. */
-  relayForgot(): void {
-    this.endIfDrained()
+  /** So much of what the connection received is read. */
+  consumed(bytes: number): void {
+    this.credit += bytes
+    if (this.credit < this.creditBytesMin || this.isClosed) return
+    this.receiveWindow += this.credit
+    this.windowUpdate(0, this.credit)
+    this.credit = 0
   }
 
-  /** The relay's session is gone, with its calls. */
-  relayEnded(streams: Iterable<number>): void {
-    this.relay = null
-    if (this.isClosed) return
-    for (const stream of streams) this.resetStream(stream, errorCodes.cancel)
-    this.endIfDrained()
+  // What is different on both sides.
+
+  /** What comes before the first frame; what is left of the chunk. */
+  protected takePreface(chunk: Buffer): Buffer {
+    return chunk
   }
+
+  /** Headers of a call that is not open here. */
+  protected abstract takeNew(stream: number, headers: HeaderList, isLast: boolean): void
+
+  /** Headers of one that is. */
+  protected abstract takeKnown(stream: Stream, headers: HeaderList, isLast: boolean): void
+
+  /** A frame of a call that is not open here; false: nobody knows it. */
+  protected takeOther(_stream: number, _frame: Buffer, _isLast: boolean): boolean {
+    return false
+  }
+
+  /** What a call may send is another. */
+  protected windowChanged(): void {}
+
+  /** The connection may send more. */
+  protected windowGrew(): void {}
+
+  protected takeGoAway(_lastStream: number, _code: number): void {}
+
+  protected ended(): void {}
 
   // What comes.
 
@@ -235,22 +237,13 @@ export class ServerConnection {
     if (this.isClosed) return
     this.hasHeard = true
     try {
-      const bytes = this.prefaceBytes < preface.byteLength ? this.takePreface(chunk) : chunk
+      const bytes = this.takePreface(chunk)
       if (bytes.byteLength > 0) this.reader.read(bytes, this.takeFrame)
     } catch (error) {
       if (!(error instanceof ConnectionError)) throw error
       this.fail(error)
       return
     }
-  }
-
-  private takePreface(chunk: Buffer): Buffer {
-    const from = this.prefaceBytes
-    const length = Math.min(chunk.byteLength, preface.byteLength - from)
-    if (preface.compare(chunk, 0, length, from, from + length) !== 0)
-      throw new ConnectionError(errorCodes.protocol, 'it does not speak HTTP/2')
-    this.prefaceBytes += length
-    return chunk.subarray(length)
   }
 
   private readonly takeFrame = (frame: Buffer): void => {
@@ -283,7 +276,7 @@ export class ServerConnection {
         this.takeSettings(flag, frame)
         return
       case frameTypes.pushPromise:
-        throw protocol('a promise of a caller')
+        throw protocol('a promise')
       case frameTypes.ping:
         demand(stream === 0, 'a ping of one call')
         demandLength(length === 8, 'a ping')
@@ -294,6 +287,10 @@ export class ServerConnection {
       case frameTypes.goAway:
         demand(stream === 0, 'a farewell of one call')
         demandLength(length >= 8, 'a farewell')
+        this.takeGoAway(
+          frame.readUInt32BE(frameHeaderBytes) & 0x7fffffff,
+          frame.readUInt32BE(frameHeaderBytes + 4),
+        )
         return
       case frameTypes.windowUpdate:
         demandLength(length === 4, 'a window')
@@ -318,11 +315,8 @@ export class ServerConnection {
       stream.received(length, unpadded(frame, flag), (flag & flags.endStream) !== 0)
       return
     }
-    if (this.relay?.has(id)) {
-      // Its session tells when it has read it.
-      this.relay.forward(id, frame, (flag & flags.endStream) !== 0)
-      return
-    }
+    // Who takes it tells when it has read it.
+    if (this.takeOther(id, frame, (flag & flags.endStream) !== 0)) return
     demand(id <= this.lastStream, 'data of a call that was not begun')
     this.consumed(length)
   }
@@ -356,38 +350,8 @@ export class ServerConnection {
     const headers = this.decoder.decode(block)
     const isLast = (flag & flags.endStream) !== 0
     const known = this.streams.get(id)
-    if (known !== undefined) {
-      // Trailers, of which a request of gRPC has none.
-      if (isLast) known.requestOver()
-      else known.reset(errorCodes.protocol)
-      return
-    }
-    if (this.relay?.has(id)) {
-      this.relay.headers(id, headers, isLast)
-      return
-    }
-    // Of a call that is over here: its caller may not know it yet.
-    if (id <= this.lastStream) return
-    this.lastStream = id
-    if (this.isDraining || this.openStreams >= this.options.streamsMax) {
-      this.resetStream(id, errorCodes.refused)
-      this.echoed()
-      return
-    }
-    let stream: Stream | undefined
-    const begin = () => {
-      stream = new Stream(this, id, this.streamWindow, this.options.receiveWindowBytes)
-      this.streams.set(id, stream)
-      return stream
-    }
-    const receiver = this.options.open(begin, headers)
-    if (stream === undefined || receiver === null) {
-      this.relay ??= new Relay(this, this.options.relay, this.streamWindow)
-      this.relay.begin(id, headers, isLast)
-      return
-    }
-    stream.serve(receiver)
-    if (isLast) stream.requestOver()
+    if (known !== undefined) this.takeKnown(known, headers, isLast)
+    else this.takeNew(id, headers, isLast)
   }
 
   private takeReset(id: number, frame: Buffer): void {
@@ -403,7 +367,7 @@ export class ServerConnection {
     this.resetsLeft--
     const stream = this.streams.get(id)
     if (stream !== undefined) stream.close(true)
-    else if (this.relay?.has(id)) this.relay.reset(id, frame)
+    else this.takeOther(id, frame, true)
   }
 
   private takeSettings(flag: number, frame: Buffer): void {
@@ -440,7 +404,7 @@ export class ServerConnection {
             throw new ConnectionError(errorCodes.flowControl, 'a window that is too large')
           this.blocked.add(stream)
         }
-        this.relay?.resize(value)
+        this.windowChanged()
         if (more > 0) this.pump()
         return
       }
@@ -469,8 +433,8 @@ export class ServerConnection {
         this.blocked.add(stream)
         this.pump()
       }
-    } else if (this.relay?.has(id)) this.relay.forward(id, frame, false)
-    else demand(id <= this.lastStream, 'a window of a call that was not begun')
+    } else if (!this.takeOther(id, frame, false))
+      demand(id <= this.lastStream, 'a window of a call that was not begun')
   }
 
   /** A frame each, in turn, for as long as the window lasts. */
@@ -481,20 +445,17 @@ export class ServerConnection {
       this.blocked.delete(stream)
       if (stream.pump()) this.blocked.add(stream)
     }
-    this.relay?.pump()
+    this.windowGrew()
   }
 
-  /** So much of what the connection received is read. */
-  consumed(bytes: number): void {
-    this.credit += bytes
-    if (this.credit < this.creditBytesMin || this.isClosed) return
-    this.receiveWindow += this.credit
-    this.windowUpdate(0, this.credit)
-    this.credit = 0
+  /** Tells the other side of our window of the connection: that of calls is a setting. */
+  protected widen(): void {
+    const more = this.receiveWindowBytes - initialWindowBytes
+    if (more > 0) this.windowUpdate(0, more)
   }
 
   /** One more frame that the caller made us say. */
-  private echoed(): void {
+  protected echoed(): void {
     if (++this.echoes !== echoesMax) return
     this.socket.pause()
     this.output.whenTaken(() => {
@@ -503,7 +464,7 @@ export class ServerConnection {
     })
   }
 
-  private goAway(code: number): void {
+  protected goAway(code: number): void {
     this.output.frame(
       frameTypes.goAway,
       0,
@@ -520,7 +481,7 @@ export class ServerConnection {
     this.close(error.message)
   }
 
-  private endIfDrained(): void {
+  protected endIfDrained(): void {
     if (!this.isDraining || this.isClosed || this.openStreams > 0) return
     this.output.flush()
     this.socket.end()
@@ -529,13 +490,14 @@ export class ServerConnection {
   private close(why: string | null): void {
     if (this.isClosed) return
     this.isClosed = true
-    for (const stream of [...this.streams.values()]) stream.close(true)
-    this.relay?.close()
+    // First, so that calls that end by it know why.
     this.options.onClosed(why)
+    for (const stream of [...this.streams.values()]) stream.close(true)
+    this.ended()
   }
 }
 
-function protocol(what: string): ConnectionError {
+export function protocol(what: string): ConnectionError {
   return new ConnectionError(errorCodes.protocol, what)
 }
 

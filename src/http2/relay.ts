@@ -7,7 +7,6 @@
  *                             ◀─ the same ─
  */
 import { Duplex } from 'node:stream'
-import type { ServerConnection } from './connection.ts'
 import {
   encodeFrame,
   encodeHeaderFrames,
@@ -23,6 +22,7 @@ import {
   windowBytesMax,
 } from './frame.ts'
 import { encodeHeaders, type HeaderList } from './hpack.ts'
+import type { ServerConnection } from './server-connection.ts'
 
 /** Answers that wait for the connection's window. Beyond it the session's writes are not taken any more. */
 const queuedBytesMax = 256 * 1024
@@ -238,7 +238,7 @@ export class Relay {
   private consumed(bytes: number): void {
     const ignored = Math.min(bytes, this.windowToIgnore)
     this.windowToIgnore -= ignored
-    if (bytes > ignored) this.connection.relayConsumed(bytes - ignored)
+    if (bytes > ignored) this.connection.consumed(bytes - ignored)
   }
 
   private requestOver(stream: number): void {

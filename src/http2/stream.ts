@@ -2,16 +2,19 @@
  * One call of a connection that is served here: its side of flow control, and what it has to say as far as the windows let
  * it.
  */
-import type { ServerConnection } from './connection.ts'
+import type { Connection } from './connection.ts'
 import { errorCodes, framePayloadMax, windowBytesMax } from './frame.ts'
+import type { HeaderList } from './hpack.ts'
 
-/** Who serves the call. */
+/** Who is told what comes: at a server the request, at a client the answer. */
 export interface StreamReceiver {
-  /** A part of the request; a view of what was read from the socket. */
+  /** Of an answer: headers, and trailers. */
+  headers?(list: HeaderList): void
+  /** A part; a view of what was read from the socket. */
   data(bytes: Buffer): void
-  /** The request is complete. */
+  /** That was all. */
   complete(): void
-  /** Once: the answer is with the system, or nobody waits for it any more (`wasCut`). */
+  /** Once: what we had to say is with the system, or nobody waits for it any more (`wasCut`). */
   closed(wasCut: boolean): void
 }
 
@@ -24,7 +27,7 @@ interface Unsent {
 
 export class Stream {
   readonly id: number
-  private readonly connection: ServerConnection
+  private readonly connection: Connection
   private receiver: StreamReceiver = nobody
   private sendWindow: number
   private receiveWindow: number
@@ -36,14 +39,14 @@ export class Stream {
   private unsent: Unsent[] = []
   private trailers: Uint8Array | null = null
   private hasHeaders = false
-  private isRequestOver = false
+  private isRemoteOver = false
   /** All is said: the last frame is on its way. */
-  private isAnswerOver = false
+  private isLocalOver = false
   /** The system has it. */
-  private isAnswerTaken = false
+  private isLocalTaken = false
   private isClosed = false
 
-  constructor(connection: ServerConnection, id: number, sendWindow: number, receiveWindow: number) {
+  constructor(connection: Connection, id: number, sendWindow: number, receiveWindow: number) {
     this.connection = connection
     this.id = id
     this.sendWindow = sendWindow
@@ -52,7 +55,7 @@ export class Stream {
 
   /** Nothing that is said reaches the caller any more. */
   get isOver(): boolean {
-    return this.isClosed || this.isAnswerOver
+    return this.isClosed || this.isLocalOver
   }
 
   get isAnswered(): boolean {
@@ -68,7 +71,7 @@ export class Stream {
     if (this.isOver || this.hasHeaders) return
     this.hasHeaders = true
     this.connection.headers(this.id, block, isLast)
-    if (isLast) this.answerOver()
+    if (isLast) this.localOver()
   }
 
   /** What it holds must not change afterwards. `onTaken` is run when the system has it, or never. */
@@ -109,7 +112,7 @@ export class Stream {
   received(frameBytes: number, bytes: Buffer, isLast: boolean): void {
     this.receiveWindow -= frameBytes
     this.credit += frameBytes
-    if (this.isRequestOver) {
+    if (this.isRemoteOver) {
       this.reset(errorCodes.streamClosed)
       return
     }
@@ -118,13 +121,17 @@ export class Stream {
       return
     }
     if (bytes.byteLength > 0) this.receiver.data(bytes)
-    if (isLast) this.requestOver()
+    if (isLast) this.remoteOver()
     this.tellCredit()
   }
 
-  requestOver(): void {
-    if (this.isRequestOver || this.isClosed) return
-    this.isRequestOver = true
+  headed(list: HeaderList): void {
+    this.receiver.headers?.(list)
+  }
+
+  remoteOver(): void {
+    if (this.isRemoteOver || this.isClosed) return
+    this.isRemoteOver = true
     this.receiver.complete()
     this.forgetIfDone()
   }
@@ -173,24 +180,24 @@ export class Stream {
 
   private sendTrailers(): void {
     this.connection.headers(this.id, this.trailers!, true)
-    this.answerOver()
+    this.localOver()
   }
 
-  private answerOver(): void {
-    this.isAnswerOver = true
+  private localOver(): void {
+    this.isLocalOver = true
     this.connection.whenTaken(() => {
       if (this.isClosed) return
       this.receiver.closed(false)
       // What may still come of the request is read and forgotten: the connection's window is for all of its calls.
       this.receiver = nobody
-      this.isAnswerTaken = true
+      this.isLocalTaken = true
       this.release()
       this.forgetIfDone()
     })
   }
 
   private forgetIfDone(): void {
-    if (!this.isRequestOver || !this.isAnswerTaken || this.isClosed) return
+    if (!this.isRemoteOver || !this.isLocalTaken || this.isClosed) return
     this.isClosed = true
     this.forget()
   }
@@ -206,7 +213,7 @@ export class Stream {
     if (this.isHeld || this.isClosed) return
     this.connection.consumed(this.credit - this.toldToConnection)
     this.toldToConnection = this.credit
-    if (this.credit < this.connection.creditBytesMin || this.isRequestOver) return
+    if (this.credit < this.connection.creditBytesMin || this.isRemoteOver) return
     this.receiveWindow += this.credit
     this.connection.windowUpdate(this.id, this.credit)
     this.credit = 0

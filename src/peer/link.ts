@@ -1,22 +1,26 @@
 /**
- * The way to one peer: two long-lived streams over one connection, so that a vote does not wait behind a megabyte of
- * entries. It loses and never blocks: what does not fit, and what is sent while the peer can't be reached, is dropped and
- * counted, since Raft repeats what matters.
+ * The way to one peer: a connection of its own with two long-lived calls of Peer.Frames, so that a vote does not wait behind
+ * a megabyte of entries. It loses and never blocks: what does not fit, and what is sent while the peer can't be reached, is
+ * dropped and counted, since Raft repeats what matters.
  *
- *   open ──stream fails──▶ waiting (backoff, jitter) ──▶ probing ──a TCP connection comes about──▶ open
- *                             ▲                             │ refused: the process is certainly not running
- *                             └─────────────────────────────┘
+ *   dialling ──TCP, TLS──▶ open ──a call or the connection fails──▶ waiting (backoff, jitter) ──▶ dialling
+ *       │ refused: the process is certainly not running                ▲
+ *       └──────────────────────────────────────────────────────────────┘
  *
- * The probe is a TCP connection of its own because gRPC tells apart "refused" and "silent" only in its texts.
+ * What is sent while it dials leaves once it is open: a vote that is late is better than one more election.
  */
-import { connect } from 'node:net'
-import { type ClientWritableStream, Metadata } from '@grpc/grpc-js'
+import { connect, type Socket } from 'node:net'
+import { type ChannelCredentials, status } from '@grpc/grpc-js'
+import { ClientConnection } from '../http2/client-connection.ts'
+import { errorCodes } from '../http2/frame.ts'
+import { encodeHeaders, type HeaderList, headerOf } from '../http2/hpack.ts'
+import type { Stream } from '../http2/stream.ts'
 import type { Clock } from '../lib/clock.ts'
+import { grpcFrame } from '../lib/grpc-frame.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
 import { splitAddress } from './address.ts'
-import { cancelSoon } from './cancel.ts'
 import type { Channels } from './channel.ts'
 import { encodeFrames, encodeHandshake, type Lane, lanes } from './frames.ts'
 
@@ -27,7 +31,12 @@ export const linkLimits = {
   controlReserveBytes: 4 * 1024 * 1024,
   backoffMinMs: 50,
   backoffMaxMs: 1000,
-  probeTimeoutMs: 2000,
+  /** TCP, and TLS where it is. */
+  dialTimeoutMs: 2000,
+  /** A peer that was silent for so long is asked whether it is there; when it is for as long again, the link is lost. */
+  aliveMs: 5_000,
+  /** What it may send us unread: it answers calls of frames with their end. */
+  receiveWindowBytes: 65_535,
 } as const
 
 export interface LinkCounters {
@@ -38,8 +47,9 @@ export interface LinkCounters {
 }
 
 export interface LinkOptions {
-  readonly node: string
   readonly address: string
+  readonly credentials: ChannelCredentials
+  /** The node's other connections, which wait before they dial again where this one has just got through. */
   readonly channels: Channels
   readonly identity: () => Identity
   readonly clock: Clock
@@ -51,23 +61,36 @@ export interface LinkOptions {
   readonly onLost: (why: string) => void
 }
 
-type FrameStream = ClientWritableStream<Buffer>
 const framesPath = '/roundhouse.v1.Peer/Frames'
+
+/** Frames of a lane in their order. */
+interface Early {
+  readonly lane: Lane
+  readonly bytes: Buffer
+}
+
+interface Open {
+  readonly connection: ClientConnection
+  readonly streams: Readonly<Record<Lane, Stream>>
+}
 
 export class Link {
   readonly address: string
   private readonly options: LinkOptions
-  private streams: Readonly<Record<Lane, FrameStream>> | null = null
+  private open: Open | null = null
+  /** null: it does not dial. */
+  private early: Early[] | null = null
   private queuedBytes = 0
   private failures = 0
   private isClosed = false
   private toldWhy: string | null = null
-  private cancelWait: () => void = () => {}
+  /** Of the wait, the dial, or what looks after an open connection. */
+  private cancel: () => void = () => {}
 
   constructor(options: LinkOptions) {
     this.options = options
     this.address = options.address
-    this.open()
+    this.dial()
   }
 
   get queued(): number {
@@ -76,8 +99,7 @@ export class Link {
 
   send(lane: Lane, messages: readonly PeerMessage[]): void {
     const { counters } = this.options
-    const streams = this.streams
-    if (streams === null) {
+    if (this.open === null && this.early === null) {
       counters.messagesDropped += messages.length
       return
     }
@@ -87,102 +109,167 @@ export class Link {
     for (const { bytes, messages: count } of frames) {
       if (this.queuedBytes + bytes.length > linkLimits.queuedBytesMax - reserve)
         counters.messagesDropped += count
-      else this.write(streams[lane], bytes)
+      else this.write(lane, bytes)
     }
   }
 
   close(): void {
     this.isClosed = true
-    this.cancelWait()
-    this.cancelStreams()
+    this.drop()
   }
 
-  private write(stream: FrameStream, bytes: Buffer): void {
+  private write(lane: Lane, bytes: Buffer): void {
     const { counters } = this.options
     this.queuedBytes += bytes.length
     counters.framesSent++
     counters.bytesSent += bytes.length
-    stream.write(bytes, () => {
-      // Of streams that were given up the bytes are no longer counted.
-      if (this.streams?.appends === stream || this.streams?.control === stream)
-        this.queuedBytes -= bytes.length
+    if (this.open === null) this.early!.push({ lane, bytes })
+    else this.writeTo(this.open, lane, bytes)
+  }
+
+  private writeTo(open: Open, lane: Lane, bytes: Buffer): void {
+    open.streams[lane].write(grpcFrame(bytes), () => {
+      // Of a connection that was given up the bytes are no longer counted.
+      if (this.open === open) this.queuedBytes -= bytes.length
     })
   }
 
-  private open(): void {
-    this.options.counters.connects++
-    this.streams = { appends: this.openLane('appends'), control: this.openLane('control') }
-    for (const lane of lanes) this.write(this.streams[lane], encodeHandshake(this.options.identity(), lane))
-  }
-
-  private openLane(lane: Lane): FrameStream {
-    const channel = this.options.channels.to(this.address)
-    const { end } = channel.begin()
-    const raw = (bytes: Buffer) => bytes
-    const stream: FrameStream = channel.client.makeClientStreamRequest(
-      framesPath,
-      raw,
-      raw,
-      new Metadata(),
-      {},
-      error => {
-        end()
-        if (this.streams?.[lane] === stream) this.lose(error?.details ?? 'the peer ended it')
-      },
+  private dial(): void {
+    const { clock, credentials, onRefused, counters } = this.options
+    counters.connects++
+    this.early = []
+    const socket = connect({ ...splitAddress(this.address), autoSelectFamily: true })
+    let isOver = false
+    const fail = (why: string, isRefused = false) => {
+      if (isOver) return
+      isOver = true
+      socket.destroy()
+      this.lose(why)
+      if (isRefused) onRefused()
+    }
+    const cancelTimeout = clock.after(linkLimits.dialTimeoutMs, () =>
+      fail(`no connection within ${linkLimits.dialTimeoutMs} ms`),
     )
-    // The callee sends its headers when it has admitted us.
-    stream.once('metadata', () => {
-      if (this.streams?.[lane] !== stream) return
-      this.failures = 0
-      this.toldWhy = null
+    this.cancel = () => {
+      isOver = true
+      cancelTimeout()
+      socket.destroy()
+    }
+    socket.once('error', (error: NodeJS.ErrnoException) => fail(error.message, error.code === 'ECONNREFUSED'))
+    socket.once('connect', () => {
+      socket.setNoDelay()
+      const target = { scheme: 'dns', path: this.address }
+      credentials
+        ._createSecureConnector(target, {})
+        .connect(socket)
+        .then(
+          ({ socket: secured }) => {
+            if (isOver) return
+            isOver = true
+            cancelTimeout()
+            this.opened(secured)
+          },
+          (error: unknown) => fail(error instanceof Error ? error.message : String(error)),
+        )
     })
-    // The callback says why; without a listener the process would end.
-    stream.on('error', () => {})
-    return stream
+  }
+
+  private opened(socket: Socket): void {
+    const { clock, channels, identity } = this.options
+    channels.renew(this.address)
+    const connection = new ClientConnection(socket, {
+      receiveWindowBytes: linkLimits.receiveWindowBytes,
+      onSettings: () => {},
+      onClosed: why => {
+        if (this.open?.connection === connection) this.lose(why ?? 'the connection broke')
+      },
+    })
+    const open: Open = {
+      connection,
+      streams: { appends: this.openLane(connection), control: this.openLane(connection) },
+    }
+    this.open = open
+    const alive = () => {
+      this.cancel = clock.after(linkLimits.aliveMs, () => {
+        connection.tick()
+        if (this.open === open) alive()
+      })
+    }
+    alive()
+    const early = this.early!
+    this.early = null
+    for (const lane of lanes) this.write(lane, encodeHandshake(identity(), lane))
+    for (const { lane, bytes } of early) this.writeTo(open, lane, bytes)
+  }
+
+  private openLane(connection: ClientConnection): Stream {
+    let why = 'the peer ended it'
+    const lost = () => {
+      if (this.open?.connection === connection) this.lose(why)
+    }
+    const stream = connection.request(requestOf(this.address, this.options.credentials._isSecure()), {
+      headers: list => {
+        const refusal = refusalOf(list)
+        if (refusal !== null) why = refusal
+        else if (this.open?.connection === connection) {
+          // The callee sends its headers when it has admitted us.
+          this.failures = 0
+          this.toldWhy = null
+        }
+      },
+      data: () => {},
+      complete: lost,
+      closed: lost,
+    })
+    return stream!
   }
 
   private lose(why: string): void {
-    this.cancelStreams()
+    this.drop()
     if (this.isClosed) return
     if (why !== this.toldWhy) this.options.onLost(why)
     this.toldWhy = why
     this.wait()
   }
 
-  private cancelStreams(): void {
-    const streams = this.streams
-    this.streams = null
+  private drop(): void {
+    this.cancel()
+    const { open } = this
+    this.open = null
+    this.early = null
     this.queuedBytes = 0
-    if (streams !== null) for (const lane of lanes) cancelSoon(streams[lane])
+    open?.connection.destroy(errorCodes.none)
   }
 
   private wait(): void {
     const { clock, random } = this.options
     const full = Math.min(linkLimits.backoffMaxMs, linkLimits.backoffMinMs * 2 ** Math.min(this.failures, 10))
     this.failures++
-    this.cancelWait = clock.after(full * (0.5 + random.next() / 2), () => this.probe())
+    this.cancel = clock.after(full * (0.5 + random.next() / 2), () => this.dial())
   }
+}
 
-  private probe(): void {
-    const { clock, channels, onRefused } = this.options
-    const socket = connect({ ...splitAddress(this.address), autoSelectFamily: true })
-    const cancelTimeout = clock.after(linkLimits.probeTimeoutMs, () => socket.destroy(new Error('no answer')))
-    this.cancelWait = () => {
-      cancelTimeout()
-      socket.destroy()
-    }
-    socket.once('connect', () => {
-      cancelTimeout()
-      socket.destroy()
-      if (this.isClosed) return
-      channels.renew(this.address)
-      this.open()
-    })
-    socket.once('error', (error: NodeJS.ErrnoException) => {
-      cancelTimeout()
-      if (this.isClosed) return
-      this.wait()
-      if (error.code === 'ECONNREFUSED') onRefused()
-    })
+function requestOf(address: string, isSecure: boolean): Buffer {
+  return encodeHeaders(
+    [
+      [':method', 'POST'],
+      [':scheme', isSecure ? 'https' : 'http'],
+      [':path', framesPath],
+      [':authority', address],
+      ['content-type', 'application/grpc+proto'],
+      ['te', 'trailers'],
+    ].flat(),
+  )
+}
+
+/** Of headers that end a call; null: they don't. */
+function refusalOf(list: HeaderList): string | null {
+  const code = headerOf(list, 'grpc-status')
+  if (code === undefined) return null
+  const text = headerOf(list, 'grpc-message') ?? ''
+  try {
+    return decodeURIComponent(text) || (status[Number(code)] ?? code)
+  } catch {
+    return text
   }
 }

@@ -45,6 +45,7 @@ const sweepMs = 30_000
 
 export class GrpcPeers implements Peers {
   private readonly options: GrpcPeersOptions
+  private readonly credentials: ChannelCredentials
   private readonly channels: Channels
   private readonly bulkChannels: Channels
   private readonly links = new Map<string, Link>()
@@ -57,6 +58,7 @@ export class GrpcPeers implements Peers {
   constructor(options: GrpcPeersOptions) {
     this.options = options
     const credentials = options.credentials ?? grpcCredentials.createInsecure()
+    this.credentials = credentials
     const now = () => options.clock.now()
     this.channels = new Channels(credentials, now)
     this.bulkChannels = new Channels(credentials, now)
@@ -166,9 +168,19 @@ export class GrpcPeers implements Peers {
     const onRefused = () => {
       for (const listener of this.refusedListeners) listener(node)
     }
-    const { channels, counters } = this
+    const { credentials, channels, counters } = this
     const onLost = (why: string) => this.options.onLost?.(node, address, why)
-    const link = new Link({ node, address, channels, identity, clock, random, counters, onRefused, onLost })
+    const link = new Link({
+      address,
+      credentials,
+      channels,
+      identity,
+      clock,
+      random,
+      counters,
+      onRefused,
+      onLost,
+    })
     this.links.set(node, link)
     return link
   }

@@ -1,0 +1,124 @@
+/**
+ * The server's side of a connection. It does little: calls that `open` knows are served here; every other one is relayed as
+ * it came to a session of node:http2 behind it (relay.ts), which has all of the protocol, grpc-js on top, and judges what is
+ * unusual.
+ */
+import type { Duplex } from 'node:stream'
+import { Connection, type ConnectionOptions, headerListBytesMax, protocol } from './connection.ts'
+import { encodeSettings, errorCodes, frameTypes, preface, settings } from './frame.ts'
+import type { HeaderList } from './hpack.ts'
+import { Relay } from './relay.ts'
+import { Stream, type StreamReceiver } from './stream.ts'
+
+export interface ServerConnectionOptions extends ConnectionOptions {
+  /** Calls at one time. */
+  readonly streamsMax: number
+  /** Who serves the call; null: it is relayed, and `stream` must not have been called. */
+  readonly open: (stream: () => Stream, headers: HeaderList) => StreamReceiver | null
+  /** Takes a session of node:http2's server behind this connection. */
+  readonly relay: (inner: Duplex) => void
+}
+
+export class ServerConnection extends Connection {
+  private readonly server: ServerConnectionOptions
+  /** Bytes of the preface that have come. */
+  private prefaceBytes = 0
+  private relay: Relay | null = null
+
+  constructor(socket: Duplex, options: ServerConnectionOptions) {
+    super(socket, options)
+    this.server = options
+    this.output.frames(
+      encodeSettings([
+        [settings.concurrentStreamsMax, options.streamsMax],
+        [settings.initialWindowSize, options.receiveWindowBytes],
+        [settings.headerListSizeMax, headerListBytesMax],
+      ]),
+    )
+    this.widen()
+  }
+
+  /** Relayed ones too. */
+  override get openStreams(): number {
+    return this.streams.size + (this.relay?.streams ?? 0)
+  }
+
+  // For the relay.
+
+  /** A call of it is over. */
+  relayForgot(): void {
+    this.endIfDrained()
+  }
+
+  /** Its session is gone, with its calls. */
+  relayEnded(streams: Iterable<number>): void {
+    this.relay = null
+    if (this.isClosed) return
+    for (const stream of streams) this.resetStream(stream, errorCodes.cancel)
+    this.endIfDrained()
+  }
+
+  protected override takePreface(chunk: Buffer): Buffer {
+    const from = this.prefaceBytes
+    if (from === preface.byteLength) return chunk
+    const length = Math.min(chunk.byteLength, preface.byteLength - from)
+    if (preface.compare(chunk, 0, length, from, from + length) !== 0)
+      throw protocol('it does not speak HTTP/2')
+    this.prefaceBytes += length
+    return chunk.subarray(length)
+  }
+
+  protected override takeKnown(stream: Stream, _headers: HeaderList, isLast: boolean): void {
+    // Trailers, of which a request of gRPC has none.
+    if (isLast) stream.remoteOver()
+    else stream.reset(errorCodes.protocol)
+  }
+
+  protected override takeNew(id: number, headers: HeaderList, isLast: boolean): void {
+    if (this.relay?.has(id)) {
+      this.relay.headers(id, headers, isLast)
+      return
+    }
+    // Of a call that is over here: its caller may not know it yet.
+    if (id <= this.lastStream) return
+    this.lastStream = id
+    if (this.isDraining || this.openStreams >= this.server.streamsMax) {
+      this.resetStream(id, errorCodes.refused)
+      this.echoed()
+      return
+    }
+    let stream: Stream | undefined
+    const begin = () => {
+      stream = new Stream(this, id, this.streamWindow, this.server.receiveWindowBytes)
+      this.streams.set(id, stream)
+      return stream
+    }
+    const receiver = this.server.open(begin, headers)
+    if (stream === undefined || receiver === null) {
+      this.relay ??= new Relay(this, this.server.relay, this.streamWindow)
+      this.relay.begin(id, headers, isLast)
+      return
+    }
+    stream.serve(receiver)
+    if (isLast) stream.remoteOver()
+  }
+
+  protected override takeOther(id: number, frame: Buffer, isLast: boolean): boolean {
+    if (!this.relay?.has(id)) return false
+    if (frame[3] === frameTypes.reset) this.relay.reset(id, frame)
+    else this.relay.forward(id, frame, isLast)
+    return true
+  }
+
+  protected override windowChanged(): void {
+    this.relay?.resize(this.streamWindow)
+  }
+
+  protected override windowGrew(): void {
+    this.relay?.pump()
+  }
+
+  protected override ended(): void {
+    this.relay?.close()
+  }
+}
