@@ -109,6 +109,10 @@ const definitions = {
     'precondition',
     f => `ERR ${f.partition} is not mirrored: ${f.why}`,
   ),
+  BENCH: define<{ phase: string; why: string }>(
+    'unavailable',
+    f => `the bench got stuck (${f.phase}): ${f.why}`,
+  ),
   INVALID_ARGUMENT: define<{ what: string; accepted: string }>(
     'invalid',
     f => `ERR invalid ${f.what}: accepted is ${f.accepted}`,

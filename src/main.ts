@@ -32,7 +32,7 @@ import { runVerb } from './cli/run.ts'
 import { serveVerb } from './cli/serve.ts'
 import { setVerb } from './cli/set.ts'
 import { shardsVerb } from './cli/shards.ts'
-import type { Output, Shell, Verb } from './cli/shell.ts'
+import { Interrupted, type Output, type Shell, type Verb } from './cli/shell.ts'
 import { statusVerb } from './cli/status.ts'
 import { streamVerbs } from './cli/streams.ts'
 import { verifyVerb } from './cli/verify.ts'
@@ -96,6 +96,7 @@ function drained(stream: NodeJS.WriteStream): Promise<void> {
   })
 }
 
+const sighup = 1
 /** A first signal asks the verb to end, a second one ends the process. */
 const sameSignalMsMax = 1_000
 
@@ -108,15 +109,15 @@ function endingSignal(): AbortSignal {
       const isSecond = controller.signal.aborted && performance.now() - endingSinceMs > sameSignalMsMax
       if (isSecond) process.exit(128 + number)
       if (!controller.signal.aborted) endingSinceMs = performance.now()
-      controller.abort()
+      controller.abort(new Interrupted(number))
     })
   }
-  end('SIGHUP', 1)
+  end('SIGHUP', sighup)
   end('SIGINT', 2)
   end('SIGTERM', 15)
   if (process.env.ROUNDHOUSE_SUPERVISED === '1') {
     // Whoever started this process holds the other end: when it dies, however it dies, the pipe closes.
-    const abort = () => controller.abort()
+    const abort = () => controller.abort(new Interrupted(sighup))
     process.stdin.on('end', abort).on('close', abort).on('error', abort).resume()
   }
   return controller.signal

@@ -33,12 +33,15 @@ interface Run {
   readonly cluster: BenchCluster
   readonly onProgress: (progress: BenchProgress) => void
   readonly signal: AbortSignal
+  readonly onLeft: Parameters<RunBench>[4]
 }
 
 export const runBench: RunBench = Object.assign(runCases, { against: runAgainst })
 
-async function runCases(...[plan, cluster, onProgress, signal]: Parameters<RunBench>): Promise<CaseResult[]> {
-  const run: Run = { plan, cluster, onProgress, signal }
+async function runCases(
+  ...[plan, cluster, onProgress, signal, onLeft]: Parameters<RunBench>
+): Promise<CaseResult[]> {
+  const run: Run = { plan, cluster, onProgress, signal, onLeft }
   const results: CaseResult[] = []
   let hasKeys = false
   let hasFilled = plan.hasKeys === true
@@ -56,8 +59,10 @@ async function runCases(...[plan, cluster, onProgress, signal]: Parameters<RunBe
     results.push(...(await keyCases(run, name)))
   }
   // Also after Ctrl-C: a second one ends the process.
-  if (hasKeys && !plan.keepsKeys)
-    await overKeys(plan, cluster, 'clean-up', onProgress, new AbortController().signal)
+  if (hasKeys && !plan.keepsKeys) {
+    const unending = new AbortController().signal
+    await overKeys(plan, cluster, 'clean-up', onProgress, unending).catch(why => onLeft('keys', why))
+  }
   return results
 }
 
@@ -101,7 +106,8 @@ async function streamCases(run: Run, name: StreamWorkload): Promise<CaseResult[]
     }
     return results
   } finally {
-    if (!plan.keepsKeys) await cluster.deleteStream(stream.name)
+    if (!plan.keepsKeys)
+      await cluster.deleteStream(stream.name).catch(why => run.onLeft(`stream ${stream.name}`, why))
   }
 }
 

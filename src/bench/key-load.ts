@@ -57,7 +57,7 @@ export class KeyLoad implements Load {
   }
 }
 
-/** Writes all keys, or deletes them. Throws when the cluster refuses. */
+/** Writes all keys, or deletes them. Throws BENCH when the cluster refuses. */
 export async function overKeys(
   plan: BenchPlan,
   cluster: BenchCluster,

@@ -1,4 +1,5 @@
 /** What a case drives, and how much of something is written or taken away before and after it. */
+import { RoundhouseError } from '../errors.ts'
 import type { Snapshot } from './cost.ts'
 import type { Begin } from './drive.ts'
 import type { BenchProgress } from './ports.ts'
@@ -27,7 +28,7 @@ export interface Sending<Part> {
   readonly signal: AbortSignal
 }
 
-/** Throws when the cluster refuses. */
+/** Throws BENCH when the cluster refuses, and not where it is told to end. */
 export async function sendAll<Part>(sending: Sending<Part>): Promise<void> {
   const { phase, label, total, sizeOf, send, onProgress, signal } = sending
   const startedMs = performance.now()
@@ -38,7 +39,10 @@ export async function sendAll<Part>(sending: Sending<Part>): Promise<void> {
       const next = parts.next()
       if (next.done === true) return
       const failure = await new Promise<string | null>(resolve => send(next.value, slot, resolve))
-      if (failure !== null) throw new Error(`${phase}: ${failure}`)
+      if (failure !== null) {
+        if (signal.aborted) return
+        throw new RoundhouseError('BENCH', { phase, why: failure })
+      }
       done += sizeOf(next.value)
       const operationsPerSecond = (done * 1_000) / (performance.now() - startedMs)
       onProgress({ phase, label, done: done / total, operationsPerSecond })

@@ -82,6 +82,8 @@ export interface RunBench {
     cluster: BenchCluster,
     onProgress: (progress: BenchProgress) => void,
     signal: AbortSignal,
+    /** Told of what it made and could not take away at the end, and why: what was measured stands. */
+    onLeft: (what: string, why: Error) => void,
   ): Promise<readonly CaseResult[]>
   /** Beside another store, in turn. */
   readonly against: RunAgainst

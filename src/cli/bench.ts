@@ -13,7 +13,7 @@ import { fetchStats } from './calls.ts'
 import { colorsFor } from './colors.ts'
 import { connectionOptions, Nodes, outputOption } from './connection.ts'
 import { printJson } from './print.ts'
-import { exitCodes, type Input, type Shell, type Verb } from './shell.ts'
+import { exitCodeOf, exitCodes, type Input, interrupted, type Shell, type Verb } from './shell.ts'
 
 const statsTimeout = '3s'
 
@@ -75,10 +75,16 @@ export function benchVerb(loadBench: () => Promise<RunBench>, loadVerify: () => 
       const cluster = clusterOf(nodes, input, shell)
       try {
         const runBench = await loadBench()
-        const results = await runBench(plan, cluster, each => bar.show(each), shell.signal)
+        const left: { readonly what: string; readonly why: Error }[] = []
+        const onLeft = (what: string, why: Error) => void left.push({ what, why })
+        const results = await runBench(plan, cluster, each => bar.show(each), shell.signal, onLeft)
         bar.stop()
         if (input.options.output === 'json') printJson(shell.stdout, reportJson(plan, results))
         else shell.stdout.write(reportText(colorsFor(shell.stdout, shell.env), plan, results))
+        for (const { what, why } of left) shell.stderr.write(`${what} not deleted: ${why.message}\n`)
+        const [first] = left
+        if (first !== undefined)
+          return exitCodeOf(shell.signal.aborted ? interrupted(shell.signal) : first.why)
         return results.every(each => each.operations > 0) ? exitCodes.done : exitCodes.failed
       } finally {
         bar.stop()

@@ -19,6 +19,7 @@ import {
   exitCodeOf,
   exitCodes,
   type Input,
+  Interrupted,
   type OptionSpec,
   type Positional,
   reportOf,
@@ -70,6 +71,7 @@ export function describeError(colors: Colors, error: unknown, verb?: Verb): stri
     ]
     return `${lines.join('\n')}\n`
   }
+  if (error instanceof Interrupted) return `${error.message}\n`
   const { error: report } = reportOf(error, false)
   const isBug = report.code === 'INTERNAL' && error instanceof Error
   return `${label}${isBug ? (error.stack ?? report.message) : report.message}\n`

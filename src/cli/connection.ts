@@ -26,7 +26,7 @@ import type { Certificates } from '../lib/certificates.ts'
 import { TlsChannelCredentials } from '../lib/tls-channel.ts'
 import { tlsTrouble } from '../lib/tls-trouble.ts'
 import { errorOf } from './remote-error.ts'
-import { type Input, type OptionSpec, type Shell, UsageError } from './shell.ts'
+import { type Input, interrupted, type OptionSpec, type Shell, UsageError } from './shell.ts'
 import { tlsOf, tlsOptionSpecs } from './tls.ts'
 
 /** Three nodes of `npm start`, then a `serve` with its default port. */
@@ -217,7 +217,7 @@ export class Nodes {
         }
       }
       if (undecided === null && reached === 0 && refusal === null) {
-        if (this.signal.aborted) throw new Error('interrupted')
+        if (this.signal.aborted) throw interrupted(this.signal)
         throw (await this.tlsTrouble(tried)) ?? unreachable(tried.length > 0 ? tried : this.addresses)
       }
       if (Date.now() + pauseMs >= deadline || this.signal.aborted)

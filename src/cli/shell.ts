@@ -12,7 +12,7 @@ export interface Shell {
   readonly env: Readonly<Record<string, string | undefined>>
   /** Where `.env` is looked for; absent: the process's working directory. */
   readonly directory?: string
-  /** Aborts when the verb shall end: Ctrl-C, SIGTERM, or the end of the supervisor's pipe. */
+  /** Aborts when the verb shall end: Ctrl-C, SIGTERM, or the end of the supervisor's pipe. The reason is an Interrupted. */
   readonly signal: AbortSignal
   /** What starts this program again, to be followed by a verb: `[node, …, main.js]`. */
   readonly program: readonly string[]
@@ -107,7 +107,7 @@ export interface Input {
 /** What they mean, for help. */
 export const exitCodesText =
   '0 done · 1 failed or refused · 2 not understood · 75 try again, or the outcome is unknown (the text says which) · ' +
-  '78 config check found mistakes'
+  '78 config check found mistakes · 130, 143 a signal ended it before it was done'
 
 /** `badConfig` is what `config check` finds; a command line that is wrong, settings included, is `usage`. */
 export const exitCodes = { done: 0, failed: 1, usage: 2, tryAgain: 75, badConfig: 78 } as const
@@ -123,8 +123,31 @@ export class UsageError extends Error {
   }
 }
 
-/** 2 for what must be written differently, 75 for what may go better later or may have happened, 1 for the rest. */
+/** The verb was told to end before it was done. */
+export class Interrupted extends Error {
+  override readonly name = 'Interrupted'
+  /** As every shell has it: 128 and the number of the signal. */
+  readonly exitCode: number
+
+  constructor(signalNumber: number) {
+    super('interrupted')
+    this.exitCode = 128 + signalNumber
+  }
+}
+
+const sigint = 2
+
+/** Of a signal that has aborted. */
+export function interrupted({ reason }: AbortSignal): Interrupted {
+  return reason instanceof Interrupted ? reason : new Interrupted(sigint)
+}
+
+/**
+ * 2 for what must be written differently, 75 for what may go better later or may have happened, 128 and more for a signal,
+ * 1 for the rest.
+ */
 export function exitCodeOf(error: unknown): number {
+  if (error instanceof Interrupted) return error.exitCode
   if (error instanceof UsageError || isError(error, 'CONFIG')) return exitCodes.usage
   if (!(error instanceof RoundhouseError || error instanceof RemoteError)) return exitCodes.failed
   // Exhausted as well, but the same request will never fit.
@@ -149,7 +172,10 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 export interface ErrorReport {
-  readonly error: { readonly code: ErrorCode | 'USAGE' | 'INTERNAL'; readonly message: string }
+  readonly error: {
+    readonly code: ErrorCode | 'USAGE' | 'INTERRUPTED' | 'INTERNAL'
+    readonly message: string
+  }
   /** Of a write: `unknown` when it may have been applied, `not_applied` when it certainly was not. */
   readonly outcome?: 'unknown' | 'not_applied'
 }
@@ -157,6 +183,7 @@ export interface ErrorReport {
 export function reportOf(error: unknown, isWrite: boolean): ErrorReport {
   const message = error instanceof Error ? error.message : String(error)
   if (error instanceof UsageError) return { error: { code: 'USAGE', message } }
+  if (error instanceof Interrupted) return { error: { code: 'INTERRUPTED', message } }
   if (!(error instanceof RoundhouseError || error instanceof RemoteError)) {
     return { error: { code: 'INTERNAL', message } }
   }

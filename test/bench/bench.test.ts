@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { status } from '@grpc/grpc-js'
+import { Metadata, status } from '@grpc/grpc-js'
 import { runBench } from '../../src/bench/bench.ts'
 import { runVerify } from '../../src/bench/verify/verify.ts'
 import { benchVerb } from '../../src/cli/bench.ts'
 import { planOf } from '../../src/cli/bench-plan.ts'
 import { runCli } from '../../src/cli/cli.ts'
+import { Interrupted } from '../../src/cli/shell.ts'
 import { Read } from '../../src/gen/clusterpb/cluster.ts'
 import { MapResponse, StatsResponse } from '../../src/gen/roundhouse/v1/admin.ts'
 import { shardOfSlot, slotOf } from '../../src/lib/slot.ts'
@@ -76,6 +77,13 @@ async function bench(
   assert.equal(shell.stderr.text(), '')
   return { code, out: shell.stdout.text() }
 }
+
+/** A call that was cut off. */
+const broken = Object.assign(new Error(), {
+  code: status.CANCELLED,
+  details: 'Call cancelled',
+  metadata: new Metadata(),
+})
 
 const leaderOf = (key: string) => shardOfSlot(slotOf(Buffer.from(key)), shardCount) % 2
 
@@ -213,6 +221,60 @@ describe('the bench', () => {
       }
     } finally {
       full.close()
+    }
+  })
+
+  it('tells what it measured where its keys could not be deleted, and ends as a signal ends it', async () => {
+    for (const isSignalled of [true, false]) {
+      const shell = fakeShell()
+      let left = 100
+      const node = await fakeNode({
+        map: () =>
+          MapResponse.fromPartial({
+            shardCount: 1,
+            nodes: [{ nodeId: 'n0', clientAddress: node.address, state: 'alive' }],
+            leaders: ['n0'],
+          }),
+        command: ({ command }) => {
+          if (isSignalled && --left === 0) shell.controller.abort(new Interrupted(15))
+          // As when the Ctrl-C is the nodes', too.
+          return command === 'DEL' ? broken : success(true)
+        },
+      })
+      try {
+        const args = ['bench', 'set', '-d', isSignalled ? '60s' : '100ms', '--warm-up', '0', '--keys', '300']
+        assert.equal(await runCli([...args, '--node', node.address], shell, [verb]), isSignalled ? 143 : 75)
+        assert.match(shell.stdout.text(), /\nset +unary /)
+        assert.equal(
+          shell.stderr.text(),
+          'keys not deleted: the bench got stuck (clean-up): CANCELLED: Call cancelled\n',
+        )
+      } finally {
+        node.close()
+      }
+    }
+  })
+
+  it('ends without a word more where it is interrupted while it fills keys in', async () => {
+    const shell = fakeShell()
+    const node = await fakeNode({
+      map: () =>
+        MapResponse.fromPartial({
+          shardCount: 1,
+          nodes: [{ nodeId: 'n0', clientAddress: node.address, state: 'alive' }],
+          leaders: ['n0'],
+        }),
+      command: ({ command }) => {
+        if (command === 'DEL') return success(true)
+        shell.controller.abort(new Interrupted(2))
+        return broken
+      },
+    })
+    try {
+      await runCli(['bench', 'get', '--keys', '300', '--node', node.address], shell, [verb])
+      assert.equal(shell.stderr.text(), '')
+    } finally {
+      node.close()
     }
   })
 

@@ -17,6 +17,7 @@ import { rebalanceVerb } from '../../src/cli/rebalance.ts'
 import { runVerb } from '../../src/cli/run.ts'
 import { setVerb } from '../../src/cli/set.ts'
 import { shardsVerb } from '../../src/cli/shards.ts'
+import { Interrupted } from '../../src/cli/shell.ts'
 import { statusVerb } from '../../src/cli/status.ts'
 import { versionVerb } from '../../src/cli/version.ts'
 import { StatsResponse } from '../../src/gen/roundhouse/v1/admin.ts'
@@ -324,6 +325,26 @@ describe('a cluster in trouble', () => {
     const silent = await start({ command: () => 'silence' })
     const { code, json } = await roundhouse([silent], 'get', 'k', '--timeout', '300ms', '-o', 'json')
     assert.deepEqual([code, json().outcome], [75, undefined])
+  })
+
+  it('is left alone at Ctrl-C, with one word and the exit code of the signal', async () => {
+    for (const [number, code] of [
+      [2, 130],
+      [15, 143],
+    ] as const) {
+      const shell = fakeShell()
+      // It listens, and says nothing.
+      const silent = createServer(socket => {
+        shell.controller.abort(new Interrupted(number))
+        // grpc-js goes on waiting for its first frame.
+        open.push({ close: () => socket.destroy() })
+      })
+      open.push(silent)
+      await new Promise<void>(resolve => silent.listen(0, '127.0.0.1', resolve))
+      const { port } = silent.address() as { port: number }
+      assert.equal(await runCli(['get', 'k', '--node', `127.0.0.1:${port}`], shell, verbs), code)
+      assert.equal(shell.stderr.text(), 'interrupted\n')
+    }
   })
 
   it('is no cluster when the port speaks something else', async () => {

@@ -164,6 +164,9 @@ export async function measure(
     cluster.bench,
     onProgress,
     until,
+    (what, why) => {
+      throw new Error(`${what} not deleted`, { cause: why })
+    },
   )
   signal.throwIfAborted()
   return results
