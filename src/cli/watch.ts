@@ -63,6 +63,8 @@ class Watching {
   private printed = 0
   /** Of what was printed; after COMPACTED where to begin anew. */
   private places: WatchCursor
+  /** A node went on from the cursor that was given: it is one. */
+  private isTaken = false
   /** What ended it as COMPACTED while the message with the cursor did not come; a watch begun anew tells one. */
   private overtaken: RemoteError | null = null
 
@@ -89,13 +91,17 @@ class Watching {
   }
 
   async run(): Promise<void> {
+    let failure: unknown = null
     try {
       while (!this.isDone) await this.nodes.call('read', (_, connection) => this.attempt(connection))
     } catch (error) {
       // With the new cursor goes that it skips changes, whoever pressed Ctrl-C meanwhile.
-      if (!this.shell.signal.aborted || isCompacted(error)) throw error
+      if (this.shell.signal.aborted && !isCompacted(error)) return
+      failure = error
+      throw error
     } finally {
-      this.tellCursor()
+      // Nothing goes on from a cursor that was refused.
+      if (failure === null || this.isTaken || isCompacted(failure)) this.tellCursor()
     }
   }
 
@@ -145,6 +151,7 @@ class Watching {
           if (this.state.isCreated) return
           continue
         }
+        this.isTaken = true
         if (changes.length === 0) this.places = this.state.cursor
         for (const change of changes) {
           if (this.isDone) return

@@ -112,7 +112,17 @@ describe('watch in the shell', () => {
     }
     const elsewhere = begin('a', '--from', '99:1')
     assert.equal(await elsewhere.finished, 1)
-    assert.match(elsewhere.err(), /shards 0 to 7|it has no shard/)
+    assert.match(elsewhere.err(), /^error: .*(shards 0 to 7|it has no shard)/)
+    const forTools = begin('a', '--from', '99:1', '-o', 'json')
+    assert.equal(await forTools.finished, 1)
+    assert.deepEqual(
+      forTools
+        .out()
+        .trim()
+        .split('\n')
+        .map(line => JSON.parse(line).error.code),
+      ['INVALID_ARGUMENT'],
+    )
   })
 })
 
@@ -169,6 +179,13 @@ describe('a watch in the shell that was overtaken', () => {
     assert.match(out, /^\S+ {2}set {5}"a" \(hash\)\n$/)
     assert.equal(err, 'go on from here: --from 0:11,1:4\nerror: COMPACTED changes after entry 5\n')
     assert.deepEqual(asked, [{}, {}, {}])
+  })
+
+  it('goes on from no cursor that was refused, and from one that was good before its last call was', async () => {
+    const from = ['--from', '0:3,1:3'] as const
+    assert.equal((await ran([[[], once]], ...from)).err, 'error: ERR asked once more\n')
+    const later = await ran([[[told('created', 3, 3), change(5)], once]], ...from)
+    assert.equal(later.err, 'go on from here: --from 0:5,1:3\nerror: ERR asked once more\n')
   })
 
   it('tells it also where --from was too old before anything came', async () => {
