@@ -17,14 +17,14 @@ import {
 import { systemReason } from '../lib/system-reason.ts'
 import { partitionOfKey, produceLimits } from '../node/stream-batch.ts'
 import { newSession } from './calls.ts'
-import { type Connection, connectionOptions, type Nodes, outputOption } from './connection.ts'
+import { type Connection, connectionOptions, Nodes, outputOption } from './connection.ts'
 import { type Carried, isOfSession, sharedSession, sharedTimeoutMsMax } from './one-shot.ts'
 import { bytesText, printJson } from './print.ts'
 import { Progress } from './progress.ts'
 import { type GivenRecord, headersOf, recordOfJson } from './record-text.ts'
 import { errorOf } from './remote-error.ts'
-import { type Input, type Shell, UsageError, type Verb } from './shell.ts'
-import { integerOf, partitionsOf, streamOf, withNodes } from './streams.ts'
+import { exitCodeOf, exitCodes, type Input, reportOf, type Shell, UsageError, type Verb } from './shell.ts'
+import { integerOf, partitionsOf, streamOf } from './streams.ts'
 
 const limits = {
   recordsMax: 1_000,
@@ -61,19 +61,24 @@ export const produceVerb: Verb = {
     ['produce orders --key u42 < file', 'each line a record; done when all are on the disks of a majority'],
     ['produce orders --json < records.jsonl', 'each with a key and headers of its own'],
   ],
-  notes: 'An interrupted call is repeated through another node by itself, and no record is appended twice.',
-  run: (input, shell) =>
-    withNodes(input, shell, async nodes => {
+  notes:
+    'An interrupted call is repeated through another node by itself, and no record is appended twice. Whatever ends it, it says\n' +
+    'how many records were acknowledged, and of how many that is not known (-o json: records, unknown).',
+  run: async (input, shell) => {
+    const nodes = Nodes.from(input, shell)
+    try {
       const run = new Producing(input, shell, nodes)
       try {
         await run.all()
       } catch (error) {
-        if (run.acknowledged > 0)
-          shell.stderr.write(`${run.acknowledged} records were acknowledged before that\n`)
-        throw error
+        return run.fail(error)
       }
       run.report()
-    }),
+      return exitCodes.done
+    } finally {
+      nodes.close()
+    }
+  },
 }
 
 interface Batch {
@@ -83,6 +88,8 @@ interface Batch {
   /** Whether all processes share its session; then its request says what is acknowledged. */
   isShared: boolean
   timesSent: number
+  /** A call that it was sent in ended, and not with a refusal that can only be its own: it may have been appended. */
+  isDoubtful: boolean
 }
 
 interface Filling {
@@ -164,31 +171,66 @@ class Producing {
     } finally {
       signal.removeEventListener('abort', stop)
       this.progress.stop()
+      if (this.link !== null && this.link.failure === null) this.doubt(this.link)
       this.link?.close()
     }
   }
 
+  /**
+   * Says how far it came. As long as one record may have been appended its outcome is unknown, whatever ended it. Answers the
+   * exit code; throws in text.
+   */
+  fail(error: unknown): number {
+    const unknown = sum(
+      this.unanswered.filter(each => each.isDoubtful).map(each => each.request.records.length),
+    )
+    const isUnknown = unknown > 0 && reportOf(error, true).outcome !== 'unknown'
+    const why = error instanceof Error ? error.message : String(error)
+    const told = isUnknown ? new RoundhouseError('OUTCOME_UNKNOWN', { why }) : error
+    if (this.isJson) {
+      const outcome = unknown > 0 ? 'unknown' : this.acknowledged > 0 ? 'partly_applied' : 'not_applied'
+      printJson(this.shell.stdout, { ...reportOf(told, true), outcome, ...this.facts(), unknown })
+      return exitCodeOf(told)
+    }
+    const ofUnknown = unknown === 0 ? '' : `, of ${unknown} it is not known`
+    if (this.acknowledged + unknown > 0)
+      this.shell.stderr.write(`${this.acknowledged} records were acknowledged before that${ofUnknown}\n`)
+    throw told
+  }
+
   report(): void {
-    const parts = [...this.done].sort(([a], [b]) => a - b)
-    if (this.input.options.output === 'json') {
-      printJson(this.shell.stdout, {
-        outcome: 'applied',
-        stream: this.stream,
-        records: this.acknowledged,
-        partitions: parts.map(([partition, { first, last, count }]) => ({
-          partition,
-          first: Number(first),
-          last: Number(last),
-          records: count,
-        })),
-      })
+    if (this.isJson) {
+      printJson(this.shell.stdout, { outcome: 'applied', ...this.facts() })
       return
     }
+    const parts = this.parts()
     if (parts.length === 0) this.shell.stdout.write(`nothing to produce to ${this.stream}\n`)
     for (const [partition, { first, last, count }] of parts) {
       const records = count === 1 ? '1 record' : `${count} records`
       const offsets = first === last ? `offset ${first}` : `offsets ${first} to ${last}`
       this.shell.stdout.write(`${records} in ${this.stream}/${partition}, ${offsets}\n`)
+    }
+  }
+
+  private get isJson(): boolean {
+    return this.input.options.output === 'json'
+  }
+
+  private parts() {
+    return [...this.done].sort(([a], [b]) => a - b)
+  }
+
+  /** What was acknowledged, for tools. */
+  private facts() {
+    return {
+      stream: this.stream,
+      records: this.acknowledged,
+      partitions: this.parts().map(([partition, { first, last, count }]) => ({
+        partition,
+        first: Number(first),
+        last: Number(last),
+        records: count,
+      })),
     }
   }
 
@@ -255,7 +297,8 @@ class Producing {
       ...carried,
     })
     const { sequence } = carried
-    const batch = { request, sequence, inputBytes: filling.inputBytes, isShared, timesSent: 0 }
+    const { inputBytes } = filling
+    const batch = { request, sequence, inputBytes, isShared, timesSent: 0, isDoubtful: false }
     this.unanswered.push(batch)
     if (this.link === null || this.link.failure !== null) await this.resume()
     else this.link.send(batch, this.lowest)
@@ -326,9 +369,12 @@ class Producing {
     await this.nodes.call('write', async (_, connection) => {
       const before = this.acknowledged
       this.link?.close()
-      const link = new Link(connection, {
+      const link: Link = new Link(connection, {
         answered: response => this.answered(response),
-        failed: () => this.wake(),
+        failed: () => {
+          this.doubt(link)
+          this.wake()
+        },
       })
       this.link = link
       for (const batch of this.unanswered) link.send(batch, this.lowest)
@@ -339,6 +385,13 @@ class Producing {
         })
       if (link.failure !== null && this.acknowledged === before) throw link.failure
     })
+  }
+
+  /** Its call is over: of what was sent in it and not answered nobody knows, but of one that is refused and was alone. */
+  private doubt({ unanswered, failure }: Link): void {
+    const isRefusal = failure instanceof RemoteError && failure.kind !== 'outcome_unknown'
+    if (isRefusal && unanswered === 1) return
+    for (const batch of this.unanswered.slice(0, unanswered)) batch.isDoubtful = true
   }
 
   /** Any node would do, but what it must pass on it passes on one by one, to keep the order. */
@@ -383,7 +436,8 @@ class Link {
   failure: Error | null = null
   private readonly call: ReturnType<Connection['log']['produceStream']>
   private readonly watch: NodeJS.Timeout
-  private unanswered = 0
+  /** The oldest of all, sent in this call. */
+  unanswered = 0
   private heardMs = Date.now()
   private isClosed = false
 
@@ -434,6 +488,8 @@ class Link {
     setImmediate(() => this.call.cancel())
   }
 }
+
+const sum = (counts: readonly number[]) => counts.reduce((all, each) => all + each, 0)
 
 function isPassing(error: Error): boolean {
   if (!isError(error) && !(error instanceof RemoteError)) return false

@@ -327,6 +327,65 @@ describe('streams in the shell', () => {
     assert.match(err, /^1 records were acknowledged before that\nerror: DISK_FULL/)
   })
 
+  it('tell in JSON, too, what was acknowledged, and of how many that is not known', async () => {
+    await run('stream create told')
+    const acknowledged = (records: number) => ({
+      stream: 'told',
+      records,
+      partitions: [{ partition: 0, first: 0, last: records - 1, records }],
+    })
+    assert.deepEqual(JSON.parse((await run('produce told -o json', 'x\nx\n')).out), {
+      outcome: 'applied',
+      ...acknowledged(2),
+    })
+    await run('stream delete told')
+    for (const [what, code, outcome, unknown] of [
+      [{ code: 'DISK_FULL', facts: { shard: 1 } }, 'DISK_FULL', 'partly_applied', 0],
+      [{ code: 'OUTCOME_UNKNOWN', facts: { why: 'of the test' } }, 'OUTCOME_UNKNOWN', 'unknown', 500],
+    ] as const) {
+      await run('stream create told')
+      let calls = 0
+      h.service.streams.onProduce = () => {
+        if (++calls > 2) throw new RoundhouseError(what.code, what.facts as never)
+      }
+      const lines = 'x\n'.repeat(2_500)
+      const { exit, out, err } = await run('produce told --timeout 1s -o json', lines)
+      const { error, ...rest } = JSON.parse(out)
+      assert.deepEqual([exit, err, error.code], [75, '', code])
+      assert.deepEqual(rest, { outcome, ...acknowledged(2_000), unknown })
+      calls = 0
+      const text = await run('produce told --timeout 1s', lines)
+      h.service.streams.onProduce = () => {}
+      const ofUnknown = unknown === 0 ? '' : `, of ${unknown} it is not known`
+      assert.ok(
+        text.err.startsWith(`2000 records were acknowledged before that${ofUnknown}\nerror: `),
+        text.err,
+      )
+      assert.deepEqual([text.exit, text.out], [75, ''])
+      await run('stream delete told')
+    }
+    const nobody = await run('produce told --timeout 300ms -o json', 'x\n', '127.0.0.1:1')
+    const { error, ...rest } = JSON.parse(nobody.out)
+    assert.deepEqual([nobody.exit, error.code], [75, 'UNREACHABLE'])
+    assert.deepEqual(rest, { outcome: 'not_applied', stream: 'told', records: 0, partitions: [], unknown: 0 })
+  })
+
+  it('are unknown as long as one try of them may have been appended, whatever was said of the others', async () => {
+    await run('stream create doubted')
+    let calls = 0
+    h.service.streams.onProduce = () => {
+      if (++calls === 1) return
+      throw calls === 2
+        ? new RoundhouseError('OUTCOME_UNKNOWN', { why: 'of the test' })
+        : new RoundhouseError('DISK_FULL', { shard: 1 })
+    }
+    const { exit, out } = await run('produce doubted -o json', 'x\n'.repeat(1_200))
+    h.service.streams.onProduce = () => {}
+    const { error, outcome, unknown } = JSON.parse(out)
+    assert.deepEqual([exit, error.code, outcome, unknown], [75, 'OUTCOME_UNKNOWN', 'unknown', 200])
+    assert.match(error.message, /DISK_FULL/)
+  })
+
   it('are merged over all partitions, and end with the last or at --max', async () => {
     const { out } = await run('consume keyed')
     assert.equal(out.trim().split('\n').length, 40)
