@@ -3,15 +3,17 @@
  * through another node.
  */
 import type { ServiceError } from '@grpc/grpc-js'
-import type { ConsumeResponse } from '../gen/log/v1/log.ts'
+import { RemoteError } from '../errors.ts'
+import type { ConsumeResponse, Record } from '../gen/log/v1/log.ts'
 import { type ConsumeRequest, ConsumeRequest as ConsumeRequestType, From } from '../gen/log/v1/log.ts'
+import type { StreamPartition } from '../gen/roundhouse/v1/streams.ts'
 import { type Connection, connectionOptions, Nodes, outputOption } from './connection.ts'
 import { GroupConsumer, isPassing } from './group-consumer.ts'
 import { printJson, printValue } from './print.ts'
 import { recordJson } from './record-text.ts'
 import { errorOf } from './remote-error.ts'
 import { type Input, type Shell, UsageError, type Verb } from './shell.ts'
-import { daysToo, integerOf, partitionsOf, streamOf, withNodes } from './streams.ts'
+import { daysToo, integerOf, otherBegin, partitionsOf, streamOf, withNodes } from './streams.ts'
 
 /** Calls that one consume may have open. */
 const partitionsAtOnceMax = 512
@@ -71,7 +73,8 @@ export const consumeVerb: Verb = {
     ['consume orders --from 2026-11-20T10:00 --follow', 'since then (in local time), and on'],
   ],
   notes:
-    'In text a record is its value and a line break. Records of different partitions have no order among each other.',
+    'In text a record is its value and a line break. Records of different partitions have no order among each other. An offset\n' +
+    'is one of every partition: those that have not come so far are waited for with --follow, else left out, and named.',
   run: (input, shell) =>
     withNodes(input, shell, nodes =>
       input.options.group === undefined
@@ -139,6 +142,10 @@ async function consumeInGroup(input: Input, shell: Shell): Promise<void> {
   }
 }
 
+function isOutOfRange(error: unknown): boolean {
+  return error instanceof RemoteError && error.code === 'OFFSET_OUT_OF_RANGE'
+}
+
 class Consuming {
   private readonly input: Input
   private readonly shell: Shell
@@ -151,6 +158,9 @@ class Consuming {
   private printed = 0
   /** By partition: the offset to go on from; null: it is at its end. */
   private readonly next = new Map<number, bigint | 'start' | null>()
+  /** Partitions that do not have the offset yet which was asked of all; asked for once, where one says so. */
+  private readonly short = new Set<number>()
+  private described: Promise<readonly StreamPartition[]> | null = null
 
   constructor(input: Input, shell: Shell, nodes: Nodes) {
     const { from, follow, max, output } = input.options
@@ -171,6 +181,12 @@ class Consuming {
     while (!this.isDone) await this.nodes.call('read', (_, connection) => this.attempt(connection))
   }
 
+  private describe(): Promise<readonly StreamPartition[]> {
+    return this.nodes
+      .call('read', (call, { streams }) => call(streams.describe.bind(streams), { name: this.stream }))
+      .then(({ partitions }) => partitions)
+  }
+
   private async partitions(): Promise<readonly number[]> {
     const { partition } = this.input.options
     if (partition !== undefined) return [integerOf(partition, '--partition', 0, 1023)]
@@ -183,10 +199,7 @@ class Consuming {
 
   /** The end as it is now: a call that breaks off before anything came must not begin at a later one. */
   private async findEnds(): Promise<void> {
-    const { partitions } = await this.nodes.call('read', (call, { streams }) =>
-      call(streams.describe.bind(streams), { name: this.stream }),
-    )
-    for (const { partition, endOffset, error } of partitions)
+    for (const { partition, endOffset, error } of await this.describe())
       if (error === '' && this.next.has(partition)) this.next.set(partition, endOffset)
   }
 
@@ -203,11 +216,12 @@ class Consuming {
     const onAbort = () => stop.abort()
     this.shell.signal.addEventListener('abort', onAbort, { once: true })
     const open = [...this.next].filter(([, next]) => next !== null)
+    this.described = null
     try {
       await Promise.all(
         open.map(async ([partition]) => {
           try {
-            await this.follow(connection, partition, stop.signal)
+            await this.followFrom(connection, partition, stop.signal)
           } catch (error) {
             stop.abort()
             throw error
@@ -223,6 +237,30 @@ class Consuming {
     }
   }
 
+  /**
+   * One offset for several partitions is where none of them need have a record: one that lost it to retention begins where it
+   * does, one that has not come so far waits for it. An offset that none of them has is a mistake.
+   */
+  private async followFrom(connection: Connection, partition: number, signal: AbortSignal): Promise<void> {
+    try {
+      await this.follow(connection, partition, signal)
+      return
+    } catch (error) {
+      const isOfAll = this.next.size > 1 && this.next.get(partition) === 'start'
+      if (!isOutOfRange(error) || !isOfAll || this.start.kind !== 'offset') throw error
+      this.described ??= this.describe()
+      const begin = otherBegin(await this.described, partition, this.start.offset)
+      if (signal.aborted) return
+      if (begin === null) throw error
+      if (begin.isShort) this.short.add(partition)
+      if (this.short.size === this.next.size && !this.isFollowing) throw error
+      this.shell.stderr.write(begin.text)
+      this.next.set(partition, begin.isShort && !this.isFollowing ? null : begin.offset)
+      if (this.next.get(partition) === null) return
+    }
+    await this.follow(connection, partition, signal)
+  }
+
   private async follow({ log, address }: Connection, partition: number, signal: AbortSignal): Promise<void> {
     const call = log.consumeStream(this.requestFor(partition))
     const cancel = () => void setImmediate(() => call.cancel())
@@ -232,9 +270,8 @@ class Consuming {
       for await (const { records } of call as AsyncIterable<ConsumeResponse>) {
         for (const record of records) {
           if (signal.aborted || this.printed >= this.max) return
-          this.printed++
-          if (this.isJson) printJson(this.shell.stdout, recordJson(record, partition))
-          else printValue(this.shell.stdout, record.value)
+          const isWanted = this.start.kind !== 'offset' || record.offset >= this.start.offset
+          if (isWanted) this.print(record, partition)
           this.next.set(partition, record.offset + 1n)
         }
         await this.shell.stdout.drained?.()
@@ -248,6 +285,12 @@ class Consuming {
       signal.removeEventListener('abort', cancel)
       cancel()
     }
+  }
+
+  private print(record: Record, partition: number): void {
+    this.printed++
+    if (this.isJson) printJson(this.shell.stdout, recordJson(record, partition))
+    else printValue(this.shell.stdout, record.value)
   }
 
   private requestFor(partition: number): ConsumeRequest {

@@ -16,6 +16,7 @@ import { printJson, printValue } from './print.ts'
 import { recordJson } from './record-text.ts'
 import { errorOf } from './remote-error.ts'
 import { pause, type Shell } from './shell.ts'
+import { otherBegin } from './streams.ts'
 
 /** A silent member is taken out after this. */
 const timeoutMs = 15_000
@@ -44,6 +45,8 @@ export interface GroupWish {
 interface Reading {
   /** null: where the wish says. */
   next: bigint | null
+  /** While it does not have the offset of the wish: where the call begins. */
+  waitsFrom: bigint | null
   committed: bigint | null
   readonly stop: AbortController
   isAtEnd: boolean
@@ -211,6 +214,7 @@ export class GroupConsumer {
   private read(partition: number, committed: bigint | null, end: bigint | null): void {
     const reading: Reading = {
       next: committed ?? end,
+      waitsFrom: null,
       committed,
       stop: new AbortController(),
       isAtEnd: false,
@@ -247,6 +251,17 @@ export class GroupConsumer {
         if (signal.aborted) return
         if (isError(error, 'OFFSET_OUT_OF_RANGE') || (error as RemoteError).code === 'OFFSET_OUT_OF_RANGE') {
           const { partitions } = await this.described()
+          if (reading.next === null && this.partitions > 1 && this.wish.start.kind === 'offset') {
+            const begin = otherBegin(partitions, partition, this.wish.start.offset)
+            if (begin === null) throw error
+            if (reading.waitsFrom === null) this.shell.stderr.write(begin.text)
+            if (begin.isShort) reading.waitsFrom = begin.offset
+            else reading.next = begin.offset
+            if (!begin.isShort || this.wish.isFollowing) continue
+            reading.isAtEnd = true
+            this.stirred.abort()
+            return
+          }
           const start = partitions[partition]!.startOffset
           // Retention has taken what was to be read next.
           if (reading.next === null || reading.next >= start) throw error
@@ -278,6 +293,11 @@ export class GroupConsumer {
       for await (const { records } of call as AsyncIterable<ConsumeResponse>) {
         for (const record of records) {
           if (signal.aborted || this.isOver) return
+          const { start } = this.wish
+          if (reading.next === null && start.kind === 'offset' && record.offset < start.offset) {
+            reading.waitsFrom = record.offset + 1n
+            continue
+          }
           this.printed++
           if (this.wish.isJson) printJson(stdout, recordJson(record, partition))
           else printValue(stdout, record.value)
@@ -298,14 +318,15 @@ export class GroupConsumer {
     }
   }
 
-  private requestFor(partition: number, { next }: Reading): ConsumeRequest {
+  private requestFor(partition: number, { next, waitsFrom }: Reading): ConsumeRequest {
     const { stream, start, isFollowing } = this.wish
     const request = {
       ...{ stream, partition, batches: true, linearizable: !isFollowing },
       ...(isFollowing ? {} : { idleMs: 0 }),
     }
     if (next !== null) return ConsumeRequest.fromPartial({ ...request, offset: next })
-    if (start.kind === 'offset') return ConsumeRequest.fromPartial({ ...request, offset: start.offset })
+    if (start.kind === 'offset')
+      return ConsumeRequest.fromPartial({ ...request, offset: waitsFrom ?? start.offset })
     if (start.kind === 'time')
       return ConsumeRequest.fromPartial({
         ...request,

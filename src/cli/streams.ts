@@ -235,6 +235,35 @@ export async function partitionsOf(nodes: Nodes, stream: string): Promise<number
   return streams.find(each => each.name === stream)?.partitions ?? null
 }
 
+/** Where to begin in a partition that does not have the offset that was asked of all of them, and what to say of it. */
+export interface OtherBegin {
+  readonly offset: bigint
+  readonly text: string
+  /** The offset is still to come. */
+  readonly isShort: boolean
+}
+
+/** null: nobody knows. Where it has the offset by now there is nothing to say. */
+export function otherBegin(
+  parts: readonly StreamPartition[],
+  partition: number,
+  wanted: bigint,
+): OtherBegin | null {
+  const found = parts.find(each => each.partition === partition)
+  if (found === undefined || found.error !== '') return null
+  const { startOffset: start, endOffset: end } = found
+  const told = `partition ${partition}: `
+  if (wanted > end)
+    return {
+      offset: end,
+      isShort: true,
+      text: `${told}nothing from ${wanted} on, its next record gets ${end}\n`,
+    }
+  if (wanted < start)
+    return { offset: start, isShort: false, text: `${told}${wanted} to ${start - 1n} are gone\n` }
+  return { offset: wanted, isShort: false, text: '' }
+}
+
 /** Throws UsageError. */
 export function integerOf(value: unknown, option: string, min: number, max: number): number {
   const text = String(value)

@@ -150,6 +150,23 @@ describe('consumer groups in the shell', () => {
     await reader.exit
   })
 
+  it('begin at one offset in all partitions, and wait for it where it is still to come', async () => {
+    await run('stream create uneven --partitions 2')
+    await run('produce uneven --partition 0', '0:0\n0:1\n0:2\n')
+    await run('produce uneven --partition 1', '1:0\n')
+    const short = 'partition 1: nothing from 2 on, its next record gets 1\n'
+    const all = begin('consume uneven --group at-once --from 2')
+    assert.equal(await all.exit, 0)
+    assert.deepEqual([all.shell.stdout.text(), all.shell.stderr.text()], ['0:2\n', short])
+    const { shell, exit } = begin('consume uneven --group waiting --from 2 --follow')
+    await until('both wait', () => h.service.streams.waiting === 2)
+    await run('produce uneven --partition 1', '1:1\n1:2\n')
+    await until('it came', () => shell.stdout.text().includes('1:2'))
+    shell.controller.abort()
+    assert.equal(await exit, 0)
+    assert.deepEqual([linesOf(shell), shell.stderr.text()], ['0:2 1:2', short])
+  })
+
   it('name what can not be', async () => {
     for (const [line, exit, text] of [
       ['consume orders --group g --partition 1', 2, /the group says who reads which partition/],

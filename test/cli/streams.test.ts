@@ -413,6 +413,39 @@ describe('streams in the shell', () => {
     assert.deepEqual([beyond.exit, /99; tail\/0 holds 0 to 1/.test(beyond.err)], [1, true])
   })
 
+  it('begin at one offset in all partitions, though some have not come so far and some lost it', async () => {
+    await run('stream create uneven --partitions 3')
+    for (const [partition, count] of [5, 1, 5].entries()) {
+      const lines = Array.from({ length: count }, (_, i) => `${partition}:${i}\n`).join('')
+      await run(`produce uneven --partition ${partition}`, lines)
+    }
+    await run('stream truncate uneven --partition 2 --before 4')
+    const sorted = (text: string) => text.trim().split('\n').sort()
+    const told = ['partition 1: nothing from 3 on, its next record gets 1', 'partition 2: 3 to 3 are gone']
+    const { exit, out, err } = await run('consume uneven --from 3')
+    assert.deepEqual([exit, sorted(out), sorted(err)], [0, ['0:3', '0:4', '2:4'], told])
+
+    const shell = fakeShell({ ROUNDHOUSE_NODE: h.address })
+    const running = runCli(['consume', 'uneven', '--from', '3', '--follow'], shell, verbs)
+    await until('they wait', () => h.service.streams.waiting === 3)
+    await run('produce uneven --partition 1', '1:1\n1:2\n1:3\n')
+    await until('it came', () => shell.stdout.text().includes('1:3'))
+    shell.controller.abort()
+    assert.equal(await running, 0)
+    assert.deepEqual(sorted(shell.stdout.text()), ['0:3', '0:4', '1:3', '2:4'])
+    assert.deepEqual(sorted(shell.stderr.text()), told)
+  })
+
+  it('are none where one offset is in no partition, or not in the one that is named', async () => {
+    const nowhere = await run('consume uneven --from 99')
+    assert.deepEqual([nowhere.exit, nowhere.out], [1, ''])
+    assert.match(nowhere.err, /\nerror: ERR offset out of range: 99; uneven\/\d holds /)
+    for (const place of ['--partition 1 --from 9', '--partition 2 --from 3']) {
+      const { exit, err } = await run(`consume uneven ${place}`)
+      assert.deepEqual([exit, err.startsWith('error: ERR offset out of range')], [1, true], err)
+    }
+  })
+
   it('are truncated and deleted', async () => {
     assert.equal((await run('stream truncate tail --before 1')).out, 'tail/0 begins at 1\n')
     assert.equal((await run('consume tail')).out, 'new\n')
