@@ -6,6 +6,7 @@ import { gathered } from './gathered.ts'
 import { isPassing } from './group-consumer.ts'
 import { errorOf } from './remote-error.ts'
 import { pause } from './shell.ts'
+import type { StreamRanges } from './stream-ranges.ts'
 
 /**
  * One partition of a mirror: reads at the source from where the copy ends, and appends what comes at the same offsets.
@@ -36,6 +37,12 @@ export interface PartitionProgress {
   skipped: number
 }
 
+/** Of its stream, shared by all its partitions. */
+export interface RangesOfBoth {
+  readonly source: StreamRanges
+  readonly target: StreamRanges
+}
+
 /** Of one append; Streams.Copy takes no more than 5,000 and 7 MiB. */
 const recordsMax = 5_000
 const appendBytesMax = 4 * 2 ** 20
@@ -53,10 +60,12 @@ export class PartitionMirror {
   private readonly wish: PartitionWish
   private readonly source: Nodes
   private readonly target: Nodes
+  private readonly ranges: RangesOfBoth
   private readonly signal: AbortSignal
 
-  constructor(wish: PartitionWish, source: Nodes, target: Nodes, signal: AbortSignal) {
+  constructor(wish: PartitionWish, source: Nodes, target: Nodes, ranges: RangesOfBoth, signal: AbortSignal) {
     this.wish = wish
+    this.ranges = ranges
     this.source = source
     this.target = target
     this.signal = signal
@@ -73,7 +82,7 @@ export class PartitionMirror {
     let before = 0
     while (!this.signal.aborted) {
       try {
-        const range = await this.rangeOf(this.target)
+        const range = await this.rangeOf('target')
         this.progress.next = range.end
         if (!isTrusted) await this.compare(range)
         isTrusted = true
@@ -100,12 +109,12 @@ export class PartitionMirror {
     return this.refusal(`what is here is no copy of the source, for ${why}: only mirrors may write to it`)
   }
 
-  private async rangeOf(nodes: Nodes): Promise<{ readonly start: number; readonly end: number }> {
-    const { partitions } = await nodes.call('read', (call, { streams }) =>
-      call(streams.describe.bind(streams), { name: this.wish.stream }),
-    )
+  private async rangeOf(
+    side: 'source' | 'target',
+  ): Promise<{ readonly start: number; readonly end: number }> {
+    const partitions = await this.ranges[side].all()
     const found = partitions.find(each => each.partition === this.wish.partition)
-    if (found === undefined) throw this.refusal(`there is no such partition at ${nodes.address}`)
+    if (found === undefined) throw this.refusal(`there is no such partition at ${this[side].address}`)
     if (found.error !== '') throw new RoundhouseError('NOT_READY', { why: found.error })
     return { start: Number(found.startOffset), end: Number(found.endOffset) }
   }
@@ -113,7 +122,7 @@ export class PartitionMirror {
   /** Whether the copy is one, as its last record tells; and where it has a gap before it, leaps that. */
   private async compare(copy: { readonly start: number; readonly end: number }): Promise<void> {
     const { isPlainLog } = this.wish
-    const source = isPlainLog ? null : await this.rangeOf(this.source)
+    const source = isPlainLog ? null : await this.rangeOf('source')
     if (source !== null && source.end < copy.end)
       throw this.noCopy(`it ends at ${copy.end} here, at ${source.end} at the source`)
     if (source !== null && source.start > copy.end) {

@@ -9,10 +9,11 @@ import type { Stream } from '../gen/roundhouse/v1/streams.ts'
 import { fromUtf8, toLatin1 } from '../lib/bytes.ts'
 import { connectionOptions, Nodes, outputOption, parseNodes } from './connection.ts'
 import { isPassing } from './group-consumer.ts'
-import { PartitionMirror } from './mirror-partition.ts'
+import { PartitionMirror, type RangesOfBoth } from './mirror-partition.ts'
 import { bytesText, printJson } from './print.ts'
 import { Progress } from './progress.ts'
 import { exitCodes, type Input, pause, type Shell, UsageError, type Verb } from './shell.ts'
+import { StreamRanges } from './stream-ranges.ts'
 import { readTls } from './tls.ts'
 
 /**
@@ -183,8 +184,12 @@ class Mirror {
       if (known !== undefined) continue
       await this.make(stream)
       this.ids.set(stream.name, stream.id)
+      const ranges = {
+        source: new StreamRanges(this.source, stream.name),
+        target: new StreamRanges(this.target, stream.name),
+      }
       for (let partition = 0; partition < stream.partitions; partition++)
-        this.begin(stream.name, partition, isPlainLog)
+        this.begin(stream.name, partition, isPlainLog, ranges)
     }
   }
 
@@ -222,14 +227,14 @@ class Mirror {
       })
   }
 
-  private begin(stream: string, partition: number, isPlainLog: boolean): void {
+  private begin(stream: string, partition: number, isPlainLog: boolean, ranges: RangesOfBoth): void {
     if (this.parts.size >= partitionsMax)
       throw new UsageError([
         `more than ${partitionsMax} partitions: choose some of the streams with --streams`,
       ])
     const skipGaps = this.input.options['skip-gaps'] === true
     const wish = { stream, partition, once: this.once, skipGaps, isPlainLog }
-    const mirror = new PartitionMirror(wish, this.source, this.target, this.stop.signal)
+    const mirror = new PartitionMirror(wish, this.source, this.target, ranges, this.stop.signal)
     this.parts.set(`${stream}/${partition}`, mirror)
     const run = mirror.run().catch((error: unknown) => {
       this.failure ??= error

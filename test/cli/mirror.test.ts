@@ -75,6 +75,20 @@ describe('mirror', () => {
     assert.deepEqual([only?.name, only?.retentionMs, more.length], ['orders', 60_000, 0])
   })
 
+  it('asks what a stream holds once on each side, however many partitions it has', async () => {
+    await make(there, 'wide', 64)
+    for (let partition = 0; partition < 64; partition++) await produce(there, 'wide', partition, 'a')
+    const asked = { there: 0, here: 0 }
+    for (const [side, { service }] of Object.entries({ there, here }))
+      service.streams.describe = async name => {
+        asked[side as keyof typeof asked]++
+        return await FakeStreams.prototype.describe.call(service.streams, name)
+      }
+    const { exit, out, err } = await run('--once')
+    assert.deepEqual([exit, out], [0, '64 records copied, 1 streams, 64 partitions\n'], err)
+    assert.deepEqual(asked, { there: 1, here: 1 })
+  })
+
   it('goes on where it ended, and copies nothing twice, with two at once either', async () => {
     await make(there, 'orders', 1)
     await produce(there, 'orders', 0, 'a', 'b')
