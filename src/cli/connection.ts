@@ -3,6 +3,8 @@
  * again through another node, which is safe for reads and for writes with a session (the cluster applies those once);
  * what is still undecided when the time is up is reported as unknown, never as failed.
  */
+import { lookup } from 'node:dns/promises'
+import { isIP } from 'node:net'
 import {
   type CallOptions,
   Channel,
@@ -36,6 +38,8 @@ const defaultTimeoutMs = 15_000
 const connectMsMax = 1_500
 /** More than a node's `message_timeout`, so that its own answer comes before we give up on it. */
 const attemptMsMax = 7_000
+/** Of a look at what is wrong with a name. */
+const lookUpMsMax = 1_500
 /** Between two rounds over the nodes. */
 const pauseMs = 150
 /** A reply is 8 MiB at most; its frame and the status of a large cluster need some more. */
@@ -218,7 +222,8 @@ export class Nodes {
       }
       if (undecided === null && reached === 0 && refusal === null) {
         if (this.signal.aborted) throw interrupted(this.signal)
-        throw (await this.tlsTrouble(tried)) ?? unreachable(tried.length > 0 ? tried : this.addresses)
+        const [tls, names] = await Promise.all([this.tlsTrouble(tried), nameTrouble(tried)])
+        throw tls ?? unreachable(tried.length > 0 ? tried : this.addresses, names)
       }
       if (Date.now() + pauseMs >= deadline || this.signal.aborted)
         throw undecided ?? refusal ?? unreachable(tried)
@@ -333,11 +338,34 @@ function isTrouble(error: unknown): error is RemoteError | RoundhouseError {
   return error instanceof Error && 'kind' in error
 }
 
-function unreachable(tried: readonly string[]): RoundhouseError {
+/** `names`: what is wrong with the names among them. */
+function unreachable(tried: readonly string[], names: readonly string[] = []): RoundhouseError {
+  const advice =
+    names.length > 0 ? names.join(', ') : '"npm start" starts a cluster here, --node names one elsewhere'
   return new RoundhouseError('UNREACHABLE', {
     address: tried.length === 1 ? tried[0]! : 'any node',
-    why: `no node answers at ${tried.join(', ')}; "npm start" starts a cluster here, --node names one elsewhere`,
+    why: `no node answers at ${tried.join(', ')}; ${advice}`,
   })
+}
+
+/** Which hosts of these addresses have names that stand for no address, in words. */
+async function nameTrouble(addresses: readonly string[]): Promise<readonly string[]> {
+  const hosts = new Set(addresses.map(address => splitAddress(address)!.host))
+  const late = new Promise<string>(resolve => setTimeout(resolve, lookUpMsMax, 'no answer').unref())
+  const codeOf = ({ code = 'unknown' }: NodeJS.ErrnoException) => code
+  const found = await Promise.all(
+    [...hosts]
+      .filter(host => isIP(host) === 0)
+      .map(async host => {
+        const looked = lookup(host).then(() => null, codeOf)
+        return { host, why: await Promise.race([looked, late]) }
+      }),
+  )
+  return found
+    .filter(({ why }) => why !== null)
+    .map(
+      ({ host, why }) => `the name ${host} can't be resolved (${why === 'ENOTFOUND' ? 'no such host' : why})`,
+    )
 }
 
 /** A read that broke off changed nothing: all there is to say is that nobody answered. */

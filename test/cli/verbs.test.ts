@@ -260,6 +260,23 @@ describe('a cluster in trouble', () => {
     assert.equal((await roundhouse([one], 'set', 'k', 'v', '-o', 'json')).json().outcome, 'not_applied')
   })
 
+  it('with a name that stands for no host ends with 75 and says so, and no advice that does not help', async () => {
+    const one = await roundhouse([{ address: 'nohost.invalid:8080' }], 'get', 'k')
+    assert.equal(one.code, 75)
+    assert.match(
+      one.err,
+      /^error: cannot reach nohost\.invalid:8080: .*the name nohost\.invalid can't be resolved \(/,
+    )
+    assert.doesNotMatch(one.err, /npm start/)
+    const there = await nowhere()
+    const { err } = await roundhouse([{ address: 'nohost.invalid:8080' }, there], 'get', 'k')
+    assert.match(
+      err,
+      new RegExp(`nohost\\.invalid:8080, ${there.address}; the name nohost\\.invalid can't be resolved`),
+    )
+    assert.doesNotMatch((await roundhouse([there], 'get', 'k')).err, /resolved/)
+  })
+
   it('gets a write that broke off again through another node, in the same session', async () => {
     const broken = await start({
       command: () => {
