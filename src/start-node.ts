@@ -124,15 +124,22 @@ async function bind(
     (await name.look()).map(address => joinAddress(address, dns?.port ?? settings.port))
   const tls = await openTls(settings, log, opened, clusterName)
   let node: Node | null = null
+  /** What was last said of the address of a peer or seed. */
+  const tlsTroubles = new Map<string, string>()
   const peers = new GrpcPeers({
     identity,
     addressOf: id => node?.addressOf(id) ?? null,
     clock: systemClock,
     random: systemRandom,
     ...(tls === null ? {} : { credentials: tls.channel }),
-    explain: address => {
+    explain: async address => {
       const { host, port = settings.port } = splitAddress(address)!
-      return tlsTrouble(host, port, tls?.certificates() ?? null)
+      const why = await tlsTrouble(host, port, tls?.certificates() ?? null)
+      // It is asked again and again, and no retry mends what is configured wrong.
+      if (why !== null && tlsTroubles.get(address) !== why)
+        log.warn('TLS keeps nodes apart', { address, why })
+      if (why !== null) tlsTroubles.set(address, why)
+      return why
     },
     onLost: (peer, address, why) => log.info('no link to a peer', { peer, address, why }),
   })
