@@ -177,6 +177,11 @@ const definitions = {
     'invalid',
     f => `ERR no such partition: ${f.partition}; ${f.stream} has 0 to ${f.partitions - 1}`,
   ),
+  STREAM_REMADE: define<{ stream: string; asked: number; id: number }>(
+    'precondition',
+    f =>
+      `ERR stream was made anew: ${f.stream} is ${f.id} now, ${f.asked} was read before; its offsets begin anew, too`,
+  ),
   STREAM_EXISTS: define<{ stream: string }>(
     'precondition',
     f => `ERR stream exists: ${f.stream}; delete it first, or produce to it as it is`,

@@ -158,6 +158,8 @@ class Consuming {
   private printed = 0
   /** By partition: the offset to go on from; null: it is at its end. */
   private readonly next = new Map<number, bigint | 'start' | null>()
+  /** Whose offsets these are; 0: nobody has said yet. */
+  private streamId = 0n
   /** Partitions that do not have the offset yet which was asked of all; asked for once, where one says so. */
   private readonly short = new Set<number>()
   private described: Promise<readonly StreamPartition[]> | null = null
@@ -181,10 +183,12 @@ class Consuming {
     while (!this.isDone) await this.nodes.call('read', (_, connection) => this.attempt(connection))
   }
 
-  private describe(): Promise<readonly StreamPartition[]> {
-    return this.nodes
-      .call('read', (call, { streams }) => call(streams.describe.bind(streams), { name: this.stream }))
-      .then(({ partitions }) => partitions)
+  private async describe(): Promise<readonly StreamPartition[]> {
+    const { stream, partitions } = await this.nodes.call('read', (call, { streams }) =>
+      call(streams.describe.bind(streams), { name: this.stream }),
+    )
+    if (this.streamId === 0n) this.streamId = stream?.id ?? 0n
+    return partitions
   }
 
   private async partitions(): Promise<readonly number[]> {
@@ -267,7 +271,8 @@ class Consuming {
     signal.addEventListener('abort', cancel, { once: true })
     if (signal.aborted) cancel()
     try {
-      for await (const { records } of call as AsyncIterable<ConsumeResponse>) {
+      for await (const { records, streamId } of call as AsyncIterable<ConsumeResponse>) {
+        if (this.streamId === 0n) this.streamId = streamId
         for (const record of records) {
           if (signal.aborted || this.printed >= this.max) return
           const isWanted = this.start.kind !== 'offset' || record.offset >= this.start.offset
@@ -297,6 +302,7 @@ class Consuming {
     const next = this.next.get(partition)
     const request = {
       stream: this.stream,
+      streamId: this.streamId,
       partition,
       batches: true,
       // Who asks for all there is gets what was acknowledged before he asked; a follower gets it when it comes.

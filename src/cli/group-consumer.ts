@@ -321,7 +321,9 @@ export class GroupConsumer {
   private requestFor(partition: number, { next, waitsFrom }: Reading): ConsumeRequest {
     const { stream, start, isFollowing } = this.wish
     const request = {
-      ...{ stream, partition, batches: true, linearizable: !isFollowing },
+      // Offsets and commits are of this one, whatever has its name by now.
+      ...{ stream, streamId: BigInt(this.streamId), partition },
+      ...{ batches: true, linearizable: !isFollowing },
       ...(isFollowing ? {} : { idleMs: 0 }),
     }
     if (next !== null) return ConsumeRequest.fromPartial({ ...request, offset: next })

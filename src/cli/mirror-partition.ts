@@ -17,6 +17,8 @@ import type { StreamRanges } from './stream-ranges.ts'
  */
 export interface PartitionWish {
   readonly stream: string
+  /** At the source; 0: a plain log. */
+  readonly streamId: bigint
   readonly partition: number
   /** Ends when the copy has what the source has. */
   readonly once: boolean
@@ -55,6 +57,9 @@ const retryMs = 500
 /** A plain log does not say where it ends: when nothing came for so long, it has ended. */
 const quietMs = 1_000
 
+export const remadeText =
+  'it was deleted and made anew at the source: delete it here, too, and start the mirror again'
+
 export class PartitionMirror {
   readonly progress: PartitionProgress = { copied: 0, bytes: 0, next: 0, end: 0, skipped: 0 }
   private readonly wish: PartitionWish
@@ -91,6 +96,8 @@ export class PartitionMirror {
         if (this.signal.aborted) return
         // The copy ends elsewhere than we thought: an answer was lost, or another mirror is at work. Or another producer.
         if (isError(error, 'OFFSET_OUT_OF_RANGE') || isRange(error)) isTrusted = false
+        else if (error instanceof RemoteError && error.code === 'STREAM_REMADE')
+          throw this.refusal(remadeText)
         else if (!isPassing(error)) throw error
         // Who waits for the end hears of a source that is gone; who follows waits for its return.
         if (this.progress.copied > before) wellMs = Date.now()
@@ -174,13 +181,12 @@ export class PartitionMirror {
 
   /** True: the copy has all that there is, and that is enough. */
   private async follow(): Promise<boolean> {
-    const { once, isPlainLog, stream, partition } = this.wish
+    const { once, isPlainLog, stream, streamId, partition } = this.wish
     const { progress } = this
     const { log, address } = await this.source.call('read', async (_, connection) => connection)
     const call = log.consumeStream(
       ConsumeRequestType.fromPartial({
-        stream,
-        partition,
+        ...{ stream, streamId, partition },
         offset: BigInt(progress.next),
         maxBytes: readBytes,
         batches: true,

@@ -9,7 +9,7 @@ import type { Stream } from '../gen/roundhouse/v1/streams.ts'
 import { fromUtf8, toLatin1 } from '../lib/bytes.ts'
 import { connectionOptions, Nodes, outputOption, parseNodes } from './connection.ts'
 import { isPassing } from './group-consumer.ts'
-import { PartitionMirror, type RangesOfBoth } from './mirror-partition.ts'
+import { PartitionMirror, type RangesOfBoth, remadeText } from './mirror-partition.ts'
 import { bytesText, printJson } from './print.ts'
 import { Progress } from './progress.ts'
 import { exitCodes, type Input, pause, type Shell, UsageError, type Verb } from './shell.ts'
@@ -179,7 +179,7 @@ class Mirror {
       if (known !== undefined && known !== stream.id)
         throw new RoundhouseError('MIRROR', {
           partition: stream.name,
-          why: 'it was deleted and made anew at the source: delete it here, too, and start the mirror again',
+          why: remadeText,
         })
       if (known !== undefined) continue
       await this.make(stream)
@@ -189,7 +189,7 @@ class Mirror {
         target: new StreamRanges(this.target, stream.name),
       }
       for (let partition = 0; partition < stream.partitions; partition++)
-        this.begin(stream.name, partition, isPlainLog, ranges)
+        this.begin(stream, partition, isPlainLog, ranges)
     }
   }
 
@@ -227,13 +227,18 @@ class Mirror {
       })
   }
 
-  private begin(stream: string, partition: number, isPlainLog: boolean, ranges: RangesOfBoth): void {
+  private begin(
+    { name: stream, id }: Stream,
+    partition: number,
+    isPlainLog: boolean,
+    ranges: RangesOfBoth,
+  ): void {
     if (this.parts.size >= partitionsMax)
       throw new UsageError([
         `more than ${partitionsMax} partitions: choose some of the streams with --streams`,
       ])
     const skipGaps = this.input.options['skip-gaps'] === true
-    const wish = { stream, partition, once: this.once, skipGaps, isPlainLog }
+    const wish = { stream, streamId: id, partition, once: this.once, skipGaps, isPlainLog }
     const mirror = new PartitionMirror(wish, this.source, this.target, ranges, this.stop.signal)
     this.parts.set(`${stream}/${partition}`, mirror)
     const run = mirror.run().catch((error: unknown) => {

@@ -152,31 +152,38 @@ export class Consumer<Data> implements AsyncIterable<StreamRecord<Data>> {
       throw refused(name, 'INVALID_ARGUMENT', text)
     }
     const all = count === null ? [wish.partition!] : Array.from({ length: count }, (_, i) => i)
-    if (wish.from === 'latest') await this.findEnds(all, starts)
-    else for (const each of all) starts.set(each, startOf(wish.from, each))
+    const streamId = wish.from === 'latest' ? await this.findEnds(all, starts) : 0n
+    if (wish.from !== 'latest') for (const each of all) starts.set(each, startOf(wish.from, each))
     this.check()
     if (this.isClosed) return
     this.readers = all.map(partition => {
       const start = starts.get(partition)!
       if (start.kind === 'offset') this.places[partition] = start.offset
       return new PartitionReader({
-        ...{ engine, stream, partition, start, timeoutMs: options.timeoutMs },
+        ...{ engine, stream, partition, start, streamId, timeoutMs: options.timeoutMs },
         isFollowing: wish.follow === true,
         wake: () => this.wake(),
       })
     })
   }
 
-  /** The ends as they are now: a call that breaks off before anything came must not begin at a later one. */
-  private async findEnds(all: readonly number[], starts: Map<number, Start>): Promise<void> {
+  /**
+   * The ends as they are now: a call that breaks off before anything came must not begin at a later one. Answers the id of the
+   * stream.
+   */
+  private async findEnds(all: readonly number[], starts: Map<number, Start>): Promise<bigint> {
     const { stream, streams, timeoutMs } = this.options
     const deadlineMs = performance.now() + timeoutMs
+    let known = 0
     for (;;) {
-      const { parts } = await streams.describe(stream)
+      const { id, parts } = await streams.describe(stream)
+      // Ends of one that was made anew meanwhile are no places in the one before.
+      if (id !== known) starts.clear()
+      known = id
       for (const { partition, end } of parts)
         if (end !== null && !starts.has(partition)) starts.set(partition, { kind: 'offset', offset: end })
       const missing = all.find(each => !starts.has(each))
-      if (missing === undefined) return
+      if (missing === undefined) return BigInt(id)
       const found = parts.find(({ partition }) => partition === missing)
       if (found === undefined)
         throw refused(
@@ -215,6 +222,8 @@ interface ReaderOptions {
   readonly stream: string
   readonly partition: number
   readonly start: Start
+  /** Of the stream that `start` is a place in; 0: it is not known. */
+  readonly streamId: bigint
   readonly isFollowing: boolean
   /** How long a node is looked for. */
   readonly timeoutMs: number
@@ -238,11 +247,14 @@ class PartitionReader {
   private waitsSinceMs = 0
   /** When a node was last seen to do well. */
   private wellMs = performance.now()
+  /** Whose offsets these are; 0: of whichever has the name. */
+  private streamId: bigint
 
   constructor(options: ReaderOptions) {
     this.options = options
     this.partition = options.partition
     this.next = options.start
+    this.streamId = options.streamId
   }
 
   /** What has come, and is dealt with from now on; null: nothing. It begins with the first question. */
@@ -263,7 +275,10 @@ class PartitionReader {
     this.waitsSinceMs = 0
     this.wellMs = now
     const last = message.records.at(-1)
-    if (last !== undefined) this.next = { kind: 'offset', offset: Number(last.offset) + 1 }
+    if (last !== undefined) {
+      this.next = { kind: 'offset', offset: Number(last.offset) + 1 }
+      this.streamId = message.streamId
+    }
     return message.records
   }
 
@@ -345,9 +360,9 @@ class PartitionReader {
 
   private request(): ConsumeRequest {
     const { stream, partition, isFollowing } = this.options
-    const { next } = this
+    const { next, streamId } = this
     return ConsumeRequestType.fromPartial({
-      ...{ stream, partition, batches: true, maxBytes: limits.messageBytes },
+      ...{ stream, streamId, partition, batches: true, maxBytes: limits.messageBytes },
       // Who wants all there is gets what was acknowledged before he asked; who follows gets it when it comes.
       linearizable: !isFollowing,
       ...(isFollowing ? {} : { idleMs: 0 }),

@@ -278,8 +278,11 @@ export interface StreamService {
   copy(stream: string, partition: number, offset: number, records: readonly CopiedRecord[]): Promise<number>
   /** The command that appends these records, to be one of an atomic entry's. */
   operationOf(stream: string, partition: number, records: readonly ProducedRecord[]): Promise<Operation>
-  /** Throws NO_SUCH_STREAM, NO_SUCH_PARTITION. */
-  find(name: string, partition: number): Promise<PartitionPlace>
+  /**
+   * Throws NO_SUCH_STREAM, NO_SUCH_PARTITION; and STREAM_REMADE where an id is given and the name stands for another
+   * stream by now; 0: for whichever.
+   */
+  find(name: string, partition: number, id?: number): Promise<PartitionPlace>
   /** Records from an offset on. Throws OFFSET_OUT_OF_RANGE, with the range there is. */
   read(place: PartitionPlace, from: number, options: ReadOptions): Promise<ReadRecords>
   /** The first offset whose record is of that time or later; the end when there is none. */

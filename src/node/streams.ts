@@ -239,8 +239,13 @@ export class Streams implements StreamService {
 
   // --- From a name to a place ---------------------------------------------------------------------------------------
 
-  async find(name: string, partition: number): Promise<PartitionPlace> {
-    return this.placeOf(await this.stream(name), partition)
+  async find(name: string, partition: number, id = 0): Promise<PartitionPlace> {
+    let stream = await this.stream(name)
+    // They only grow: this node has not heard of that one yet.
+    if (stream.id < id) stream = await this.ask(stream.name, () => this.lookUp(stream.name))
+    if (id !== 0 && stream.id !== id)
+      throw new RoundhouseError('STREAM_REMADE', { stream: stream.name, asked: id, id: stream.id })
+    return this.placeOf(stream, partition)
   }
 
   private placeOf({ name, id, partitions }: StreamRecord, partition: number): PartitionPlace {
@@ -269,13 +274,20 @@ export class Streams implements StreamService {
     const known = this.known(name)
     if (known !== undefined) return known
     checkStreamName(name)
-    if (this.lookups.size >= lookupsMax)
-      throw new RoundhouseError('OVERLOADED', { what: 'streams being looked up', max: lookupsMax })
-    const lookup =
+    return this.ask(name, () =>
       name === defaultStream
         ? this.create({ name, partitions: 1, retentionMs: null, retentionBytes: null, ifMissing: true })
-        : this.lookUp(name)
-    const settled = lookup.finally(() => this.lookups.delete(name))
+        : this.lookUp(name),
+    )
+  }
+
+  /** One question a name at a time. */
+  private ask(name: string, question: () => Promise<StreamRecord>): Promise<StreamRecord> {
+    const pending = this.lookups.get(name)
+    if (pending !== undefined) return pending
+    if (this.lookups.size >= lookupsMax)
+      throw new RoundhouseError('OVERLOADED', { what: 'streams being looked up', max: lookupsMax })
+    const settled = question().finally(() => this.lookups.delete(name))
     this.lookups.set(name, settled)
     return settled
   }

@@ -167,6 +167,30 @@ describe('consumer groups in the shell', () => {
     assert.deepEqual([linesOf(shell), shell.stderr.text()], ['0:2 1:2', short])
   })
 
+  it('read the stream that their offsets are of, and not another that was made under its name', async () => {
+    const [before, after] = [await startServer(), await startServer()]
+    try {
+      const create = (node: Harness, name: string) =>
+        node.service.streams.create({
+          ...{ name, partitions: 1, ifMissing: false },
+          ...{ retentionMs: null, retentionBytes: null },
+        })
+      await create(before, 'anew')
+      await create(after, 'an id further')
+      await create(after, 'anew')
+      for (const { service } of [before, after]) service.onExecute = answerFrom(shard)
+      const shell = fakeShell({ ROUNDHOUSE_NODE: `${before.address},${after.address}` })
+      const exit = runCli('consume anew --group late --follow'.split(' '), shell, verbs)
+      await until('it waits', () => before.service.streams.waiting === 1)
+      await before.close()
+      assert.equal(await exit, 1)
+      assert.match(shell.stderr.text(), /error: ERR stream was made anew: anew is 2 now, 1 was read before/)
+    } finally {
+      await before.close()
+      await after.close()
+    }
+  })
+
   it('name what can not be', async () => {
     for (const [line, exit, text] of [
       ['consume orders --group g --partition 1', 2, /the group says who reads which partition/],

@@ -150,6 +150,21 @@ describe('mirror', () => {
     assert.equal((await held(here, 'orders')).end, 3)
   })
 
+  it('ends where the stream was made anew at the source, though its name is there', async () => {
+    await make(there, 'orders', 1)
+    await produce(there, 'orders', 0, 'a')
+    const { streams } = there.service
+    const { find } = streams
+    // Each call that names the stream by its id comes after it was made anew.
+    streams.find = async (name, partition, id = 0) => await find.call(streams, name, partition, id && id + 1)
+    const { exit, err } = await run('--once')
+    assert.deepEqual(
+      [exit, /orders\/0 is not mirrored: it was deleted and made anew/.test(err)],
+      [1, true],
+      err,
+    )
+  })
+
   it('says what is missing', async () => {
     assert.match((await run('--once --streams nope')).err, /no such stream: nope/)
     const shell = fakeShell({ ROUNDHOUSE_NODE: here.address })

@@ -222,6 +222,24 @@ describe('reading', () => {
     })
   })
 
+  it('finds the stream of an id alone: none that was made anew, and a new one that is not known here yet', async () => {
+    const bench = new Bench().know(stream('s', 7))
+    assert.equal((await bench.node.find('s', 0, 7)).id, 7)
+    await assert.rejects(bench.node.find('s', 0, 6), code('STREAM_REMADE'))
+    const asked: unknown[] = []
+    bench.onMeta = async (...question) => {
+      asked.push(question)
+      return stream('s', 9)
+    }
+    const found = await Promise.all([bench.node.find('s', 0, 9), bench.node.find('s', 0, 9)])
+    assert.deepEqual(
+      found.map(({ id }) => id),
+      [9, 9],
+    )
+    assert.deepEqual(asked, [['META.STREAM.FIND', { name: 's' }]])
+    await assert.rejects(bench.node.find('s', 0, 7), code('STREAM_REMADE'))
+  })
+
   it('ends for a place whose stream was deleted, though another has its name now', async () => {
     const bench = new Bench().know(stream('s', 7))
     const place = await bench.node.find('s', 0)

@@ -119,7 +119,7 @@ export class Consumer {
         break
       }
       const kept = found.kept.slice(0, recordsMax - this.sent)
-      await this.send(kept, offset, found)
+      await this.send(kept, offset, { ...found, streamId: place.id })
       offset += kept.length
       this.sent += kept.length
       if (this.sent >= recordsMax) break

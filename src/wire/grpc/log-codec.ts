@@ -113,6 +113,7 @@ function skipTo(reader: BinaryReader, end: number): void {
 // --- Out ------------------------------------------------------------------------------------------------------------
 
 export interface Around {
+  readonly streamId: number
   readonly start: number
   readonly end: number
   readonly lagMs: number
@@ -146,10 +147,11 @@ function encodeResponse(
   kept: readonly Bytes[],
   from: number,
   recordTag: number,
-  { start, end, lagMs }: Around,
+  { start, end, lagMs, streamId }: Around,
 ): Buffer {
   const lengths = new Array<number>(kept.length)
-  let bytes = varintField(136, start) + varintField(144, end) + varintField(152, lagMs)
+  let bytes =
+    varintField(136, start) + varintField(144, end) + varintField(152, lagMs) + varintField(160, streamId)
   for (let i = 0; i < kept.length; i++) {
     const length = recordLength(places.of(kept[i]!), kept[i]!, from + i)
     lengths[i] = length
@@ -164,6 +166,7 @@ function encodeResponse(
   out.field(136, start)
   out.field(144, end)
   out.field(152, lagMs)
+  out.field(160, streamId)
   return out.buffer
 }
 

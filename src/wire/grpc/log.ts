@@ -21,7 +21,13 @@ import {
 import { fromUtf8, toUtf8 } from '../../lib/bytes.ts'
 import { CallOrder } from '../../node/call-order.ts'
 import { defaultStream } from '../../node/meta-streams.ts'
-import { type Batch, plainCall, type Session, type StreamService } from '../../node/ports.ts'
+import {
+  type Batch,
+  type PartitionPlace,
+  plainCall,
+  type Session,
+  type StreamService,
+} from '../../node/ports.ts'
 import { callLimits } from '../../peer/call-codec.ts'
 import { encodeMessage, toSafeInteger } from '../../peer/proto-io.ts'
 import { isExpected, statusOf } from '../../peer/status.ts'
@@ -193,7 +199,7 @@ export class LogHandlers {
 
   /** One read. The end has no record yet, and saying so is not for a replica that may lag. */
   private async consume(message: ConsumeRequest, call: Unary<ConsumeRequest>): Promise<Buffer> {
-    const place = await this.streams.find(message.stream, message.partition)
+    const place = await this.placeOf(message)
     const { streams } = this
     const from = await startOf(streams, place, this.positionOf(message))
     const bytesMax = message.batches ? readBytesOf(message) : 1
@@ -207,9 +213,14 @@ export class LogHandlers {
       const what = `${place.stream}/${place.partition}`
       throw new RoundhouseError('OFFSET_OUT_OF_RANGE', { what, offset: from, start, end })
     }
-    if (!message.batches) return encodeRecordResponse(kept[0]!, from, found)
+    const around = { ...found, streamId: place.id }
+    if (!message.batches) return encodeRecordResponse(kept[0]!, from, around)
     const max = toSafeInteger(message.maxRecords, 'max_records')
-    return encodeBatchResponse(max === 0 ? kept : kept.slice(0, max), from, found)
+    return encodeBatchResponse(max === 0 ? kept : kept.slice(0, max), from, around)
+  }
+
+  private placeOf({ stream, partition, streamId }: ConsumeRequest): Promise<PartitionPlace> {
+    return this.streams.find(stream, partition, toSafeInteger(streamId, 'stream_id'))
   }
 
   private async consumeStream(call: ConsumeStream): Promise<void> {
@@ -240,7 +251,7 @@ export class LogHandlers {
         streams: this.streams,
         memory: this.connections.memoryOf(call),
         signal: abort.signal,
-        find: () => this.streams.find(message.stream, message.partition),
+        find: () => this.placeOf(message),
         position: this.positionOf(message),
         bytesMax: readBytesOf(message),
         recordsMax: toSafeInteger(message.maxRecords, 'max_records') || Number.POSITIVE_INFINITY,

@@ -142,7 +142,7 @@ export class FakeStreams implements StreamService {
     return { command: 'STREAM.APPEND', args: [...places, ...encodeBatch(records)] }
   }
 
-  async find(name: string, partition: number): Promise<PartitionPlace> {
+  async find(name: string, partition: number, id = 0): Promise<PartitionPlace> {
     if ((name === '' || name === 'default') && !this.streams.has('default'))
       await this.create({
         name: 'default',
@@ -152,6 +152,8 @@ export class FakeStreams implements StreamService {
         ifMissing: true,
       })
     const { record, partitions } = this.of(name)
+    if (id !== 0 && id !== record.id)
+      throw new RoundhouseError('STREAM_REMADE', { stream: record.name, asked: id, id: record.id })
     if (partition >= partitions.length)
       throw new RoundhouseError('NO_SUCH_PARTITION', {
         stream: name,

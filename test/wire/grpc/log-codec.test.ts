@@ -41,7 +41,7 @@ describe('an acknowledgement', () => {
 describe('records on the wire of log.v1', () => {
   it('leave as the contract says, by the generated code’s reading', () => {
     const around = fc.record(
-      { start: amount, end: amount, lagMs: fc.integer({ min: 0, max: 2 ** 31 }) },
+      { start: amount, end: amount, lagMs: fc.integer({ min: 0, max: 2 ** 31 }), streamId: amount },
       plain,
     )
     fc.assert(
@@ -60,7 +60,10 @@ describe('records on the wire of log.v1', () => {
             timestampMs: BigInt(timestampMs),
             crc: crc32(encoded[i]!.subarray(4)),
           }))
-          const head = { startOffset: BigInt(at.start), endOffset: BigInt(at.end), lagMs: at.lagMs }
+          const head = {
+            ...{ startOffset: BigInt(at.start), endOffset: BigInt(at.end), lagMs: at.lagMs },
+            streamId: BigInt(at.streamId),
+          }
           const read = decodeMessage(ConsumeResponse, encodeBatchResponse(kept, 1_000, at))
           assert.deepEqual(read, { ...head, record: undefined, records: expected })
           if (kept.length === 0) return

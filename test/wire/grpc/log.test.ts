@@ -342,6 +342,32 @@ describe('log.v1.Log', () => {
     assert.equal(errorInfoOf((await found).metadata)?.reason, 'NO_SUCH_STREAM')
   })
 
+  it('goes on in the stream that was read, and not in another that was made under its name', async () => {
+    const make = () =>
+      h.service.streams.create({
+        ...{ name: 'anew', partitions: 1, ifMissing: false },
+        ...{ retentionMs: null, retentionBytes: null },
+      })
+    await make()
+    await produce({ stream: 'anew', records: ['a', 'b'].map(record) })
+    const { streamId } = await consume({ stream: 'anew' })
+    const [first] = await take(follow({ stream: 'anew', batches: true }), 1)
+    assert.ok(streamId > 0n && first?.streamId === streamId)
+    const later = { stream: 'anew', offset: 1n, streamId }
+    assert.equal((await consume(later)).record?.value.toString(), 'b')
+    await h.service.streams.delete('anew')
+    await make()
+    await produce({ stream: 'anew', records: ['c', 'd'].map(record) })
+    for (const error of [await refused(consume(later)), await refused(take(follow(later)))]) {
+      assert.deepEqual(
+        [error.code, errorInfoOf(error.metadata)?.reason],
+        [status.FAILED_PRECONDITION, 'STREAM_REMADE'],
+      )
+      assert.match(error.details, new RegExp(`anew is ${streamId + 1n} now, ${streamId} was read before`))
+    }
+    assert.equal((await consume({ ...later, streamId: 0n })).record?.value.toString(), 'd')
+  })
+
   it('reads no further than a consumer takes', async () => {
     await h.service.streams.create({
       name: 'large',

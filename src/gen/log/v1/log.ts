@@ -136,6 +136,11 @@ export interface ConsumeRequest {
   batches: boolean;
   /** A consumer group: without a position of its own the call begins at the group's committed offset. */
   group: string;
+  /**
+   * What an earlier answer called the stream. Refused (STREAM_REMADE) where the name stands for another one by now: its
+   * offsets are not those that the caller knows. 0: whichever has the name.
+   */
+  streamId: bigint;
 }
 
 export interface ConsumeResponse {
@@ -146,6 +151,8 @@ export interface ConsumeResponse {
   endOffset: bigint;
   /** How old what that replica knows may be. */
   lagMs: number;
+  /** Of the stream, its own for ever; one that is made anew under its name has another. */
+  streamId: bigint;
 }
 
 export interface GetServersRequest {
@@ -644,6 +651,7 @@ function createBaseConsumeRequest(): ConsumeRequest {
     linearizable: false,
     batches: false,
     group: "",
+    streamId: 0n,
   };
 }
 
@@ -690,6 +698,12 @@ export const ConsumeRequest: MessageFns<ConsumeRequest> = {
     }
     if (message.group !== "") {
       writer.uint32(202).string(message.group);
+    }
+    if (message.streamId !== 0n) {
+      if (BigInt.asUintN(64, message.streamId) !== message.streamId) {
+        throw new globalThis.Error("value provided for field message.streamId of type uint64 too large");
+      }
+      writer.uint32(208).uint64(message.streamId);
     }
     return writer;
   },
@@ -795,6 +809,14 @@ export const ConsumeRequest: MessageFns<ConsumeRequest> = {
             message.group = reader.string();
             continue;
           }
+          case 26: {
+            if (tag !== 208) {
+              break;
+            }
+
+            message.streamId = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -827,12 +849,13 @@ export const ConsumeRequest: MessageFns<ConsumeRequest> = {
     message.linearizable = object.linearizable ?? false;
     message.batches = object.batches ?? false;
     message.group = object.group ?? "";
+    message.streamId = (object.streamId !== undefined && object.streamId !== null) ? BigInt(object.streamId) : 0n;
     return message;
   },
 };
 
 function createBaseConsumeResponse(): ConsumeResponse {
-  return { record: undefined, records: [], startOffset: 0n, endOffset: 0n, lagMs: 0 };
+  return { record: undefined, records: [], startOffset: 0n, endOffset: 0n, lagMs: 0, streamId: 0n };
 }
 
 export const ConsumeResponse: MessageFns<ConsumeResponse> = {
@@ -857,6 +880,12 @@ export const ConsumeResponse: MessageFns<ConsumeResponse> = {
     }
     if (message.lagMs !== 0) {
       writer.uint32(152).uint32(message.lagMs);
+    }
+    if (message.streamId !== 0n) {
+      if (BigInt.asUintN(64, message.streamId) !== message.streamId) {
+        throw new globalThis.Error("value provided for field message.streamId of type uint64 too large");
+      }
+      writer.uint32(160).uint64(message.streamId);
     }
     return writer;
   },
@@ -914,6 +943,14 @@ export const ConsumeResponse: MessageFns<ConsumeResponse> = {
             message.lagMs = reader.uint32();
             continue;
           }
+          case 20: {
+            if (tag !== 160) {
+              break;
+            }
+
+            message.streamId = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -940,6 +977,7 @@ export const ConsumeResponse: MessageFns<ConsumeResponse> = {
       : 0n;
     message.endOffset = (object.endOffset !== undefined && object.endOffset !== null) ? BigInt(object.endOffset) : 0n;
     message.lagMs = object.lagMs ?? 0;
+    message.streamId = (object.streamId !== undefined && object.streamId !== null) ? BigInt(object.streamId) : 0n;
     return message;
   },
 };
