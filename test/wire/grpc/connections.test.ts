@@ -322,7 +322,7 @@ describe('a connection that holds too much', () => {
         const stream = call(greedy, 'StreamCommand')
         for (let j = 0; j < 10; j++) stream.write(get)
       }
-      await until('it is gone', () => greedy.destroyed)
+      await until('it is gone', () => greedy.destroyed, 20_000)
       assert.equal((await h.counters()).connections_cut, 1)
     })
   })
