@@ -1,4 +1,4 @@
-/** The client's side of a connection, for calls that last. */
+/** The client's side of a connection. */
 import type { Duplex } from 'node:stream'
 import { Connection, type ConnectionOptions, headerListBytesMax, protocol } from './connection.ts'
 import { encodeSettings, errorCodes, preface, settings } from './frame.ts'
@@ -19,9 +19,14 @@ export class ClientConnection extends Connection {
     this.widen()
   }
 
-  /** Begins a call with the headers of `block`. Null: the connection is at its end. */
+  /** Calls that may be begun now: the server says how many it takes at a time. 0 at the connection's end. */
+  get room(): number {
+    return this.isClosed || this.isDraining ? 0 : this.remoteStreamsMax - this.streams.size
+  }
+
+  /** Begins a call with the headers of `block`. Null: there is no room. */
   request(block: Uint8Array, receiver: StreamReceiver): Stream | null {
-    if (this.isClosed || this.isDraining) return null
+    if (this.room <= 0) return null
     this.lastStream += this.lastStream === 0 ? 1 : 2
     const stream = new Stream(this, this.lastStream, this.streamWindow, this.receiveWindowBytes)
     this.streams.set(stream.id, stream)

@@ -65,6 +65,8 @@ export abstract class Connection {
   protected lastStream = 0
   /** What a call may send before the other side has read it. */
   protected streamWindow = initialWindowBytes
+  /** Calls that the other side takes at a time. */
+  protected remoteStreamsMax = Number.POSITIVE_INFINITY
   protected isDraining = false
   protected isClosed = false
   private readonly options: ConnectionOptions
@@ -408,6 +410,9 @@ export abstract class Connection {
         if (more > 0) this.pump()
         return
       }
+      case settings.concurrentStreamsMax:
+        this.remoteStreamsMax = value
+        return
       case settings.frameSizeMax:
         demand(value >= framePayloadMax && value < 2 ** 24, `frames of ${value} bytes`)
         return

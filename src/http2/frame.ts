@@ -115,42 +115,65 @@ export function encodeHeaderFrames(stream: number, block: Uint8Array, isLast: bo
   return frames.length === 1 ? frames[0]! : Buffer.concat(frames)
 }
 
-/** Splits what comes into frames, whatever pieces it comes in. Nothing is copied but a frame that came in several. */
+/**
+ * Splits what comes into frames, whatever pieces it comes in. Nothing is copied but a frame that came in several, and no
+ * more than one frame is kept.
+ */
 export class FrameReader {
-  private parts: Buffer[] = []
-  private bytes = 0
-  private needed = frameHeaderBytes
+  /** A frame that is not whole: its first `filled` bytes; as long as it will be, once that is known. */
+  private partial = Buffer.alloc(frameHeaderBytes)
+  private filled = 0
 
   /** Calls `take` for each frame that is whole; its bytes are good for as long as they are held. Throws ConnectionError. */
   read(chunk: Buffer, take: (frame: Buffer) => void): void {
-    let bytes = chunk
-    if (this.parts.length > 0) {
-      this.parts.push(chunk)
-      this.bytes += chunk.byteLength
-      if (this.bytes < this.needed) return
-      bytes = Buffer.concat(this.parts, this.bytes)
-      this.parts = []
-    }
-    let at = 0
-    this.needed = frameHeaderBytes
-    while (bytes.byteLength - at >= frameHeaderBytes) {
-      const length = bytes.readUIntBE(at, 3)
-      if (length > framePayloadMax) {
-        throw new ConnectionError(
-          errorCodes.frameSize,
-          `a frame of ${length} bytes; ${framePayloadMax} are the most`,
-        )
-      }
-      const end = at + frameHeaderBytes + length
-      if (end > bytes.byteLength) {
-        this.needed = end - at
-        break
-      }
-      take(bytes.subarray(at, end))
+    let at = this.filled === 0 ? 0 : this.complete(chunk, take)
+    while (chunk.byteLength - at >= frameHeaderBytes) {
+      const end = at + frameBytes(chunk, at)
+      if (end > chunk.byteLength) break
+      take(chunk.subarray(at, end))
       at = end
     }
-    if (at === bytes.byteLength) return
-    this.parts.push(bytes.subarray(at))
-    this.bytes = bytes.byteLength - at
+    if (at === chunk.byteLength) return
+    this.filled = 0
+    this.partial = Buffer.allocUnsafeSlow(frameHeaderBytes)
+    this.fill(chunk, at)
   }
+
+  /** Where in the chunk the frame that was begun is at its end. */
+  private complete(chunk: Buffer, take: (frame: Buffer) => void): number {
+    const at = this.fill(chunk, 0)
+    if (this.filled < this.partial.byteLength || this.filled < frameBytes(this.partial, 0)) return at
+    this.filled = 0
+    take(this.partial)
+    return at
+  }
+
+  private fill(chunk: Buffer, from: number): number {
+    let at = from + this.copy(chunk, from)
+    if (this.filled === frameHeaderBytes && this.partial.byteLength === frameHeaderBytes) {
+      const header = this.partial
+      this.partial = Buffer.allocUnsafeSlow(frameBytes(header, 0))
+      this.partial.set(header)
+      at += this.copy(chunk, at)
+    }
+    return at
+  }
+
+  private copy(chunk: Buffer, from: number): number {
+    const bytes = Math.min(chunk.byteLength - from, this.partial.byteLength - this.filled)
+    chunk.copy(this.partial, this.filled, from, from + bytes)
+    this.filled += bytes
+    return bytes
+  }
+}
+
+/** Of the frame that begins there, with its header. */
+function frameBytes(bytes: Buffer, at: number): number {
+  const length = bytes.readUIntBE(at, 3)
+  if (length > framePayloadMax)
+    throw new ConnectionError(
+      errorCodes.frameSize,
+      `a frame of ${length} bytes; ${framePayloadMax} are the most`,
+    )
+  return frameHeaderBytes + length
 }

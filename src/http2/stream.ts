@@ -14,11 +14,15 @@ export interface StreamReceiver {
   data(bytes: Buffer): void
   /** That was all. */
   complete(): void
-  /** Once: what we had to say is with the system, or nobody waits for it any more (`wasCut`). */
+  /** All that we had to say is with the system. */
+  taken?(): void
+  /** Once: both sides are at their end, or the call was cut: by a reset, or with the connection. */
   closed(wasCut: boolean): void
 }
 
 const nobody: StreamReceiver = { data: () => {}, complete: () => {}, closed: () => {} }
+
+const noBytes = new Uint8Array()
 
 interface Unsent {
   bytes: Uint8Array
@@ -38,6 +42,7 @@ export class Stream {
   /** Of the answer, what the windows do not let through. */
   private unsent: Unsent[] = []
   private trailers: Uint8Array | null = null
+  private isFinished = false
   private hasHeaders = false
   private isRemoteOver = false
   /** All is said: the last frame is on its way. */
@@ -76,7 +81,7 @@ export class Stream {
 
   /** What it holds must not change afterwards. `onTaken` is run when the system has it, or never. */
   write(bytes: Uint8Array, onTaken?: () => void): void {
-    if (this.isOver || this.trailers !== null) return
+    if (this.isOver || this.isFinished) return
     const sent = this.unsent.length === 0 ? this.sendNow(bytes) : 0
     if (sent < bytes.byteLength) {
       this.unsent.push({ bytes: bytes.subarray(sent), onTaken })
@@ -84,11 +89,12 @@ export class Stream {
     } else if (onTaken !== undefined) this.connection.whenTaken(onTaken)
   }
 
-  /** Nothing more is written. */
-  finish(trailers: Uint8Array): void {
-    if (this.isOver || this.trailers !== null) return
+  /** Nothing more is written. A request ends without trailers. */
+  finish(trailers: Uint8Array | null): void {
+    if (this.isOver || this.isFinished) return
+    this.isFinished = true
     this.trailers = trailers
-    if (this.unsent.length === 0) this.sendTrailers()
+    if (this.unsent.length === 0) this.sendEnd()
   }
 
   /** What comes is not counted as read until `release`: the caller's window closes. */
@@ -152,7 +158,7 @@ export class Stream {
       this.unsent.shift()
       if (next.onTaken !== undefined) this.connection.whenTaken(next.onTaken)
     }
-    if (this.unsent.length === 0 && this.trailers !== null) this.sendTrailers()
+    if (this.unsent.length === 0 && this.isFinished) this.sendEnd()
     return this.unsent.length > 0 && this.sendWindow > 0
   }
 
@@ -178,8 +184,9 @@ export class Stream {
     return sent
   }
 
-  private sendTrailers(): void {
-    this.connection.headers(this.id, this.trailers!, true)
+  private sendEnd(): void {
+    if (this.trailers === null) this.connection.data(this.id, noBytes, true)
+    else this.connection.headers(this.id, this.trailers, true)
     this.localOver()
   }
 
@@ -187,19 +194,14 @@ export class Stream {
     this.isLocalOver = true
     this.connection.whenTaken(() => {
       if (this.isClosed) return
-      this.receiver.closed(false)
-      // What may still come of the request is read and forgotten: the connection's window is for all of its calls.
-      this.receiver = nobody
       this.isLocalTaken = true
-      this.release()
+      this.receiver.taken?.()
       this.forgetIfDone()
     })
   }
 
   private forgetIfDone(): void {
-    if (!this.isRemoteOver || !this.isLocalTaken || this.isClosed) return
-    this.isClosed = true
-    this.forget()
+    if (this.isRemoteOver && this.isLocalTaken) this.close(false)
   }
 
   private forget(): void {

@@ -9,18 +9,18 @@
  *
  * What is sent while it dials leaves once it is open: a vote that is late is better than one more election.
  */
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { type ChannelCredentials, status } from '@grpc/grpc-js'
 import { ClientConnection } from '../http2/client-connection.ts'
 import { errorCodes } from '../http2/frame.ts'
 import { encodeHeaders, type HeaderList, headerOf } from '../http2/hpack.ts'
 import type { Stream } from '../http2/stream.ts'
 import type { Clock } from '../lib/clock.ts'
+import { dial } from '../lib/dial.ts'
 import { grpcFrame } from '../lib/grpc-frame.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
-import { splitAddress } from './address.ts'
 import type { Channels } from './channel.ts'
 import { encodeFrames, encodeHandshake, type Lane, lanes } from './frames.ts'
 
@@ -138,40 +138,23 @@ export class Link {
     const { clock, credentials, onRefused, counters } = this.options
     counters.connects++
     this.early = []
-    const socket = connect({ ...splitAddress(this.address), autoSelectFamily: true })
-    let isOver = false
-    const fail = (why: string, isRefused = false) => {
-      if (isOver) return
-      isOver = true
-      socket.destroy()
-      this.lose(why)
-      if (isRefused) onRefused()
-    }
-    const cancelTimeout = clock.after(linkLimits.dialTimeoutMs, () =>
-      fail(`no connection within ${linkLimits.dialTimeoutMs} ms`),
-    )
-    this.cancel = () => {
-      isOver = true
+    const giveUp = dial(this.address, credentials, (error, socket) => {
       cancelTimeout()
-      socket.destroy()
-    }
-    socket.once('error', (error: NodeJS.ErrnoException) => fail(error.message, error.code === 'ECONNREFUSED'))
-    socket.once('connect', () => {
-      socket.setNoDelay()
-      const target = { scheme: 'dns', path: this.address }
-      credentials
-        ._createSecureConnector(target, {})
-        .connect(socket)
-        .then(
-          ({ socket: secured }) => {
-            if (isOver) return
-            isOver = true
-            cancelTimeout()
-            this.opened(secured)
-          },
-          (error: unknown) => fail(error instanceof Error ? error.message : String(error)),
-        )
+      if (socket !== null) {
+        this.opened(socket)
+        return
+      }
+      this.lose(error!.message)
+      if (error!.code === 'ECONNREFUSED') onRefused()
     })
+    const cancelTimeout = clock.after(linkLimits.dialTimeoutMs, () => {
+      giveUp()
+      this.lose(`no connection within ${linkLimits.dialTimeoutMs} ms`)
+    })
+    this.cancel = () => {
+      cancelTimeout()
+      giveUp()
+    }
   }
 
   private opened(socket: Socket): void {

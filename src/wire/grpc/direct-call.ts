@@ -8,11 +8,12 @@ import { Metadata, type MethodDefinition, status } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import type { Stream, StreamReceiver } from '../../http2/stream.ts'
 import { grpcFrame } from '../../lib/grpc-frame.ts'
+import { GrpcReader } from '../../lib/grpc-reader.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
 import type { CallMemory } from './connections.ts'
 import { answerHeaders, okTrailers, statusAlone, statusTrailers } from './direct-answer.ts'
-import { MessageReader, notOneMessage } from './message-reader.ts'
 import { grpcLimits } from './options.ts'
+import { notOneMessage, unreadable } from './unreadable.ts'
 
 /** What grpc-js calls a handler with: the call, and for one answer a callback. */
 export type Handler = (
@@ -34,7 +35,7 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
   private readonly stream: Stream
   private readonly deadlineMs: number
   private readonly onDenied: (why: string) => void
-  private readonly reader = new MessageReader(grpcLimits.messageBytesMax)
+  private readonly reader = new GrpcReader(grpcLimits.messageBytesMax, unreadable)
   private timer: NodeJS.Timeout | null = null
   private isPaused = false
   private isRequestOver = false
@@ -117,10 +118,17 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
     this.deliver()
   }
 
+  taken(): void {
+    this.closed()
+  }
+
   closed(): void {
+    if (this.cancelled) return
     if (this.timer !== null) clearTimeout(this.timer)
     this.isAnswered = true
     this.cancelled = true
+    // What may still come is read and forgotten: the connection's window is for all of its calls.
+    this.stream.release()
     this.memory.close()
     this.emit('cancelled', 'cancelled')
     this.emit('close')

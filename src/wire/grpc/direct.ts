@@ -23,14 +23,15 @@ import { type HeaderList, headerOf } from '../../http2/hpack.ts'
 import type { Stream, StreamReceiver } from '../../http2/stream.ts'
 import type { Bytes } from '../../lib/bytes.ts'
 import { grpcFrame } from '../../lib/grpc-frame.ts'
+import { GrpcReader } from '../../lib/grpc-reader.ts'
 import type { Caller } from '../../peer/caller.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
 import type { CallMemory, Connection } from './connections.ts'
 import { answerHeaders, okTrailers, statusAlone } from './direct-answer.ts'
 import { DirectCall, type Handler } from './direct-call.ts'
-import { MessageReader, notOneMessage } from './message-reader.ts'
 import type { Answer, Arrived } from './method.ts'
 import { grpcLimits } from './options.ts'
+import { notOneMessage, unreadable } from './unreadable.ts'
 
 /** What a handler of a unary call is given, whichever way the call came. */
 export interface UnaryArrival<Message> {
@@ -124,7 +125,7 @@ export class DirectCalls {
       const refusal = statusOf(error)
       onDenied(refusal.details)
       stream.respond(statusAlone(refusal), true)
-      return { data: () => {}, complete: () => {}, closed: () => memory.close() }
+      return { data: () => {}, complete: () => {}, taken: () => memory.close(), closed: () => memory.close() }
     }
     if (unary !== undefined) return new DirectUnary(unary, stream, caller, memory, deadlineMs, onDenied)
     const call = new DirectCall({ ...other!, stream, memory, deadlineMs, onDenied })
@@ -142,7 +143,7 @@ class DirectUnary implements UnaryArrival<unknown>, StreamReceiver {
   private readonly method: DirectMethod<unknown>
   private readonly stream: Stream
   private readonly onDenied: (why: string) => void
-  private readonly reader = new MessageReader(grpcLimits.requestBytesMax)
+  private readonly reader = new GrpcReader(grpcLimits.requestBytesMax, unreadable)
   private message: Buffer | null = null
   private whenCancelled: (() => void) | null = null
 
@@ -194,9 +195,14 @@ class DirectUnary implements UnaryArrival<unknown>, StreamReceiver {
     this.method.serve(this, (refusal, message) => this.answer(refusal, message))
   }
 
+  taken(): void {
+    this.closed()
+  }
+
   closed(): void {
     this.memory.close()
     this.whenCancelled?.()
+    this.whenCancelled = null
   }
 
   private answer(refusal: GrpcStatus | null, message?: Bytes): void {
