@@ -1,16 +1,14 @@
 /**
  * A client's way to one node, without what a client for people has: no retries, no deadlines of its own (a node answers
  * within its message_timeout), no promises. unary: one call a request. pipelined: StreamCommand or ProduceStream calls,
- * whose answers come in the order of the requests.
- *
- * Several of them, in turn: gRPC hands a stream's messages to HTTP/2 one at a time, the next when the one before is in the
- * socket. So one stream writes a message an event loop turn and system call, on either side; what several streams of a
- * connection have to say leaves together.
+ * whose answers come in the order of the requests; several of them, for a node takes 256 requests of
+ * each at a time.
  */
-import { type ChannelCredentials, type ClientDuplexStream, type ServiceError, status } from '@grpc/grpc-js'
-import { ClusterNodeClient, type CommandRequest, type CommandResponse } from '../gen/clusterpb/cluster.ts'
-import { LogClient, type ProduceRequest, type ProduceResponse } from '../gen/log/v1/log.ts'
+import { type ChannelCredentials, type ServiceError, status } from '@grpc/grpc-js'
+import { ClusterNodeService, type CommandRequest, type CommandResponse } from '../gen/clusterpb/cluster.ts'
+import { LogService, type ProduceRequest, type ProduceResponse } from '../gen/log/v1/log.ts'
 import type { CallKind } from './ports.ts'
+import { Wire, type WireCall } from './wire.ts'
 
 /** What went wrong, or null. */
 export type Answer = (failure: string | null) => void
@@ -23,14 +21,18 @@ export interface Lane<Request> {
 
 /** What a lane needs of a service. */
 interface Contract<Request, Response> {
-  unary(request: Request, answer: (error: ServiceError | null, response: Response) => void): void
-  stream(): ClientDuplexStream<Request, Response>
+  readonly unary: Method<Request, Response>
+  readonly stream: Method<Request, Response>
   /** What an answer says that went wrong; null: nothing. */
-  refusalOf(response: Response | undefined): string | null
-  close(): void
+  readonly refusalOf: (response: Response) => string | null
 }
 
-/** Four and sixteen were tried on a busy machine: sixteen was no clear gain. */
+interface Method<Request, Response> {
+  readonly path: string
+  readonly requestSerialize: (request: Request) => Buffer
+  readonly responseDeserialize: (bytes: Buffer) => Response
+}
+
 const streamsOfLane = 8
 /** Answered requests are cut off together. */
 const trimAfter = 256
@@ -41,21 +43,26 @@ export const channelOptions = {
   'grpc.max_receive_message_length': 32 * 2 ** 20,
 } as const
 
+const commands: Contract<CommandRequest, CommandResponse> = {
+  unary: ClusterNodeService.runCommand,
+  stream: ClusterNodeService.streamCommand,
+  refusalOf: ({ error, code }) => {
+    if (error === '') return null
+    return code === '' ? error : code
+  },
+}
+const batches: Contract<ProduceRequest, ProduceResponse> = {
+  unary: LogService.produce,
+  stream: LogService.produceStream,
+  refusalOf: () => null,
+}
+
 export function openLane(
   address: string,
   kind: CallKind,
   credentials: ChannelCredentials,
 ): Lane<CommandRequest> {
-  const client = new ClusterNodeClient(address, credentials, channelOptions)
-  return laneOf<CommandRequest, CommandResponse>(kind, {
-    unary: (request, answer) => client.runCommand(request, answer),
-    stream: () => client.streamCommand(),
-    refusalOf: response => {
-      if (response === undefined || response.error === '') return null
-      return response.code === '' ? response.error : response.code
-    },
-    close: () => client.close(),
-  })
+  return laneOf(kind, commands, new Wire(address, credentials))
 }
 
 export function openProduceLane(
@@ -63,26 +70,26 @@ export function openProduceLane(
   kind: CallKind,
   credentials: ChannelCredentials,
 ): Lane<ProduceRequest> {
-  const client = new LogClient(address, credentials, channelOptions)
-  return laneOf<ProduceRequest, ProduceResponse>(kind, {
-    unary: (request, answer) => client.produce(request, answer),
-    stream: () => client.produceStream(),
-    refusalOf: () => null,
-    close: () => client.close(),
-  })
+  return laneOf(kind, batches, new Wire(address, credentials))
 }
 
-function laneOf<Request, Response>(kind: CallKind, contract: Contract<Request, Response>): Lane<Request> {
-  return kind === 'unary' ? new UnaryLane(contract) : new PipelinedLane(contract)
+function laneOf<Request, Response>(
+  kind: CallKind,
+  contract: Contract<Request, Response>,
+  wire: Wire,
+): Lane<Request> {
+  return kind === 'unary' ? new UnaryLane(contract, wire) : new PipelinedLane(contract, wire)
 }
 
 class UnaryLane<Request, Response> implements Lane<Request> {
   private readonly contract: Contract<Request, Response>
+  private readonly wire: Wire
   private isClosed = false
   private readonly underWay = new Set<Answer>()
 
-  constructor(contract: Contract<Request, Response>) {
+  constructor(contract: Contract<Request, Response>, wire: Wire) {
     this.contract = contract
+    this.wire = wire
   }
 
   send(request: Request, answer: Answer): void {
@@ -91,28 +98,36 @@ class UnaryLane<Request, Response> implements Lane<Request> {
       return
     }
     this.underWay.add(answer)
-    this.contract.unary(request, (error, response) => {
-      if (this.underWay.delete(answer))
-        answer(error === null ? this.contract.refusalOf(response) : failureOf(error))
+    const { unary, refusalOf } = this.contract
+    let refusal: string | null = null
+    const call = this.wire.call(unary.path, {
+      message: bytes => {
+        refusal = refusalOf(unary.responseDeserialize(bytes))
+      },
+      end: failure => {
+        if (this.underWay.delete(answer)) answer(failure ?? refusal)
+      },
     })
+    call.send(unary.requestSerialize(request))
+    call.finish()
   }
 
   close(): void {
     this.isClosed = true
-    this.contract.close()
+    this.wire.close()
     for (const answer of this.underWay) answer('closed')
     this.underWay.clear()
   }
 }
 
 class PipelinedLane<Request, Response> implements Lane<Request> {
-  private readonly contract: Contract<Request, Response>
+  private readonly wire: Wire
   private readonly streams: readonly RequestStream<Request, Response>[]
   private next = 0
 
-  constructor(contract: Contract<Request, Response>) {
-    this.contract = contract
-    this.streams = Array.from({ length: streamsOfLane }, () => new RequestStream(contract))
+  constructor(contract: Contract<Request, Response>, wire: Wire) {
+    this.wire = wire
+    this.streams = Array.from({ length: streamsOfLane }, () => new RequestStream(contract, wire))
   }
 
   send(request: Request, answer: Answer): void {
@@ -122,20 +137,22 @@ class PipelinedLane<Request, Response> implements Lane<Request> {
 
   close(): void {
     for (const stream of this.streams) stream.close()
-    this.contract.close()
+    this.wire.close()
   }
 }
 
 class RequestStream<Request, Response> {
   private readonly contract: Contract<Request, Response>
-  private stream: ClientDuplexStream<Request, Response> | null = null
+  private readonly wire: Wire
+  private stream: WireCall | null = null
   /** In the order of the requests; those before `head` are answered. */
   private waiting: Answer[] = []
   private head = 0
   private isClosed = false
 
-  constructor(contract: Contract<Request, Response>) {
+  constructor(contract: Contract<Request, Response>, wire: Wire) {
     this.contract = contract
+    this.wire = wire
   }
 
   send(request: Request, answer: Answer): void {
@@ -143,10 +160,10 @@ class RequestStream<Request, Response> {
       answer('closed')
       return
     }
-    this.stream ??= this.open()
     this.waiting.push(answer)
+    this.stream ??= this.open()
     // How much may wait to be written is bounded by the requests in flight.
-    this.stream.write(request)
+    this.stream?.send(this.contract.stream.requestSerialize(request))
   }
 
   close(): void {
@@ -155,15 +172,23 @@ class RequestStream<Request, Response> {
     this.fail('closed')
   }
 
-  private open(): ClientDuplexStream<Request, Response> {
-    const stream = this.contract.stream()
-    stream.on('data', (response: Response) => this.answered(response))
-    stream.on('error', (error: ServiceError) => this.lose(stream, failureOf(error)))
-    stream.on('end', () => this.lose(stream, 'the node ended the stream'))
-    return stream
+  /** null: it has ended already, and the requests with it. */
+  private open(): WireCall | null {
+    const { stream, refusalOf } = this.contract
+    let call: WireCall | null = null
+    let hasEnded = false
+    call = this.wire.call(stream.path, {
+      message: bytes => this.answered(refusalOf(stream.responseDeserialize(bytes))),
+      end: failure => {
+        hasEnded = true
+        // The next request opens another one.
+        if (call === null || this.stream === call) this.lose(failure ?? 'the node ended the stream')
+      },
+    })
+    return hasEnded ? null : call
   }
 
-  private answered(response: Response): void {
+  private answered(refusal: string | null): void {
     const answer = this.waiting[this.head]
     if (answer === undefined) return
     this.head += 1
@@ -171,12 +196,10 @@ class RequestStream<Request, Response> {
       this.waiting.splice(0, this.head)
       this.head = 0
     }
-    answer(this.contract.refusalOf(response))
+    answer(refusal)
   }
 
-  /** The next request opens another one. */
-  private lose(stream: ClientDuplexStream<Request, Response>, why: string): void {
-    if (this.stream !== stream) return
+  private lose(why: string): void {
     this.stream = null
     this.fail(why)
   }

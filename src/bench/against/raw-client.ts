@@ -1,36 +1,40 @@
 /**
  * The lean client of both sides: one connection to one node, unary gRPC calls of messages that are bytes already. So
- * the only difference between the sides is what their servers make of a call.
+ * the only difference between the sides is what their servers make of a call. Where a node is killed, what is asked of it
+ * fails at once, and once.
  */
-import { type ChannelCredentials, Client, Metadata, type ServiceError } from '@grpc/grpc-js'
-import { channelOptions, failureOf } from '../lane.ts'
-
-const asBuffer = (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-const asIs = (bytes: Buffer) => bytes
-const noMetadata = new Metadata()
+import type { ChannelCredentials } from '@grpc/grpc-js'
+import { Wire } from '../wire.ts'
 
 export type RawAnswer = (failure: string | null, response: Uint8Array) => void
 
 const nothing = new Uint8Array()
 
 export class RawClient {
-  private readonly client: Client
+  private readonly wire: Wire
 
   constructor(address: string, credentials: ChannelCredentials) {
-    // Where a node is killed: what is asked of it fails at once, and once.
-    this.client = new Client(address, credentials, {
-      ...channelOptions,
-      'grpc.enable_retries': 0,
-      'grpc.initial_reconnect_backoff_ms': 50,
-      'grpc.max_reconnect_backoff_ms': 100,
-    })
+    this.wire = new Wire(address, credentials)
   }
 
   send(path: string, message: Uint8Array, answer: RawAnswer, msMax?: number): void {
-    const options = msMax === undefined ? {} : { deadline: Date.now() + msMax }
-    const end = (error: ServiceError | null, response?: Buffer) =>
-      error === null ? answer(null, response ?? nothing) : answer(failureOf(error), nothing)
-    this.client.makeUnaryRequest(path, asBuffer, asIs, message, noMetadata, options, end)
+    let response: Uint8Array = nothing
+    const call = this.wire.call(path, {
+      message: bytes => {
+        response = bytes
+      },
+      end: failure => {
+        clearTimeout(timer)
+        answer(failure, failure === null ? response : nothing)
+      },
+    })
+    const late = () => {
+      call.cancel()
+      answer(`DEADLINE_EXCEEDED: no answer within ${msMax} ms`, nothing)
+    }
+    const timer = msMax === undefined ? undefined : setTimeout(late, msMax)
+    call.send(message)
+    call.finish()
   }
 
   /** Rejects with what the server said. */
@@ -43,6 +47,6 @@ export class RawClient {
   }
 
   close(): void {
-    this.client.close()
+    this.wire.close()
   }
 }
