@@ -147,6 +147,7 @@ export abstract class Connection {
       return
     }
     this.silentTicks++
+    this.output.rest()
     if (this.silentTicks === 1) this.output.frame(frameTypes.ping, 0, 0, Buffer.alloc(8))
     else if (this.silentTicks === 2) this.socket.destroy()
   }

@@ -5,18 +5,24 @@
 import type { Duplex } from 'node:stream'
 import { frameHeaderBytes, writeFrameHeader } from './frame.ts'
 
-/** Of the memory that small pieces are copied to. */
-const blockBytes = 64 * 1024
+/** Of the memory that small pieces are copied to: as much as a connection has been saying, from a few answers to many. */
+const blockBytesMin = 1024
+const blockBytesMax = 64 * 1024
 /** From here on copying costs more than a piece of its own. */
 const largeBytes = 8 * 1024
 
+const noBytes = Buffer.alloc(0)
+
 export class Output {
   private readonly socket: Duplex
-  private block = Buffer.alloc(0)
+  private block = noBytes
   /** Of the block: written and not yet sent, from `from` to `at`. */
   private from = 0
   private at = 0
   private parts: Buffer[] = []
+  /** Copied in this turn, and in the last one that had anything to say. */
+  private copied = 0
+  private copiedBefore = 0
   private isScheduled = false
   private waiting: (() => void)[] = []
 
@@ -57,6 +63,15 @@ export class Output {
     this.schedule()
   }
 
+  /** Gives back what a connection that has fallen silent does not need. */
+  rest(): void {
+    if (this.from < this.at) return
+    this.block = noBytes
+    this.from = 0
+    this.at = 0
+    this.copiedBefore = 0
+  }
+
   /** At once: what is said must be out before the socket ends. */
   flush(): void {
     this.isScheduled = false
@@ -65,6 +80,8 @@ export class Output {
     if (parts.length === 0 && waiting.length === 0) return
     this.parts = []
     this.waiting = []
+    this.copiedBefore = this.copied
+    this.copied = 0
     const taken = (error?: Error | null) => {
       if (!error) for (const run of waiting) run()
     }
@@ -74,7 +91,7 @@ export class Output {
     }
     socket.cork()
     for (let i = 0; i < parts.length - 1; i++) socket.write(parts[i]!)
-    socket.write(parts.at(-1) ?? Buffer.alloc(0), taken)
+    socket.write(parts.at(-1) ?? noBytes, taken)
     socket.uncork()
   }
 
@@ -87,9 +104,12 @@ export class Output {
 
   private reserve(bytes: number): void {
     this.schedule()
+    this.copied += bytes
     if (this.block.byteLength - this.at >= bytes) return
     this.seal()
-    this.block = Buffer.allocUnsafeSlow(Math.max(blockBytes, bytes))
+    const usual = 2 * Math.max(this.copied, this.copiedBefore)
+    const length = Math.max(blockBytesMin, Math.min(blockBytesMax, usual))
+    this.block = Buffer.allocUnsafeSlow(Math.max(length, bytes))
     this.from = 0
     this.at = 0
   }

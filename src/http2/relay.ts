@@ -55,6 +55,8 @@ export class Relay {
   private queuedBytes = 0
   private taken: (() => void) | null = null
   private isClosed = false
+  /** Bytes that count against the connection's window until the session has read them. */
+  private unread = 0
   /** What the session says at its beginning of its window of the connection, which the caller was told already. */
   private windowToIgnore: number
 
@@ -106,6 +108,7 @@ export class Relay {
 
   /** A frame of the caller, of a call that is open here. */
   forward(stream: number, frame: Buffer, isLast: boolean): void {
+    if (frame[3] === frameTypes.data) this.unread += frame.byteLength - frameHeaderBytes
     this.push(frame)
     if (isLast) this.requestOver(stream)
   }
@@ -238,7 +241,8 @@ export class Relay {
   private consumed(bytes: number): void {
     const ignored = Math.min(bytes, this.windowToIgnore)
     this.windowToIgnore -= ignored
-    if (bytes > ignored) this.connection.consumed(bytes - ignored)
+    this.unread -= bytes - ignored
+    this.connection.consumed(bytes - ignored)
   }
 
   private requestOver(stream: number): void {
@@ -261,6 +265,8 @@ export class Relay {
     this.isClosed = true
     const streams = [...this.open.keys()]
     this.open.clear()
+    // Nobody will tell that it was read.
+    this.connection.consumed(this.unread)
     this.connection.relayEnded(streams)
   }
 }
