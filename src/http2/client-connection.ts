@@ -6,6 +6,8 @@ import type { HeaderList } from './hpack.ts'
 import { Stream, type StreamReceiver } from './stream.ts'
 
 export class ClientConnection extends Connection {
+  readonly isServer = false
+
   constructor(socket: Duplex, options: ConnectionOptions) {
     super(socket, options)
     this.output.frames(preface)
@@ -38,6 +40,10 @@ export class ClientConnection extends Connection {
   protected override takeNew(id: number, _headers: HeaderList, _isLast: boolean): void {
     // Of a call that is over here, which the server may not know yet.
     if (id > this.lastStream) throw protocol('an answer to no call')
+  }
+
+  protected override takeTooLong(id: number): void {
+    this.streams.get(id)?.reset(errorCodes.cancel)
   }
 
   protected override takeKnown(stream: Stream, headers: HeaderList, isLast: boolean): void {

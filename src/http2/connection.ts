@@ -44,11 +44,13 @@ const headerBlockBytesMax = 65_535
 const continuationsMax = 16
 /** Answers to pings and settings, and refusals, that the system has not taken. */
 const echoesMax = 10_000
+/** Said and not yet taken by the system: beyond it data waits, whatever the windows say. */
+const untakenBytesMax = 1024 * 1024
 /** What may pass until a farewell is with the caller. */
 const farewellMs = 500
-/** Calls that a caller may take back: as many at once, and as many a second after that; as nghttp2 has it. */
-const resetsBurst = 1000
-const resetsPerSecond = 33
+/** Calls taken back and changes of settings: as many at once, and as many a second after that; as nghttp2 has it. */
+const changesBurst = 1000
+const changesPerSecond = 33
 
 interface Continued {
   readonly stream: number
@@ -57,12 +59,21 @@ interface Continued {
   bytes: number
 }
 
+/** Has more to say than may be said. */
+export interface Blocked {
+  /** Says a frame more; true: there would be more to say if the connection let it. */
+  pump(): boolean
+}
+
 export abstract class Connection {
+  abstract readonly isServer: boolean
   readonly socket: Duplex
   protected readonly output: Output
   protected readonly streams = new Map<number, Stream>()
   /** The last call that was begun. */
   protected lastStream = 0
+  /** The last one that was not refused because the connection is at its end. */
+  protected lastServed = 0
   /** What a call may send before the other side has read it. */
   protected streamWindow = initialWindowBytes
   /** Calls that the other side takes at a time. */
@@ -73,7 +84,9 @@ export abstract class Connection {
   private readonly reader = new FrameReader()
   private readonly decoder = new HeaderDecoder({ listBytesMax: headerListBytesMax })
   private hasSettings = false
-  private readonly blocked = new Set<Stream>()
+  /** Their last words are on their way. */
+  private readonly ending = new Set<Stream>()
+  private readonly blocked = new Set<Blocked>()
   private continued: Continued | null = null
   /** What we may still send, and the other side. */
   private window = initialWindowBytes
@@ -82,15 +95,15 @@ export abstract class Connection {
   /** It said how large a table we may use: that we use none is said with the next headers. */
   private mustSayNoTable = false
   private echoes = 0
-  private resetsLeft = resetsBurst
-  private resetsAtMs = performance.now()
+  private changesLeft = changesBurst
+  private changedAtMs = performance.now()
   private hasHeard = true
   private silentTicks = 0
 
   constructor(socket: Duplex, options: ConnectionOptions) {
     this.socket = socket
     this.options = options
-    this.output = new Output(socket)
+    this.output = new Output(socket, () => this.pump())
     this.receiveWindow = options.receiveWindowBytes
     let failure: string | null = null
     socket.on('data', (bytes: Buffer) => this.take(bytes))
@@ -115,8 +128,9 @@ export abstract class Connection {
     return this.options.receiveWindowBytes / 2
   }
 
+  /** What may be said now. */
   get sendWindow(): number {
-    return this.window
+    return Math.min(this.window, untakenBytesMax - this.output.untakenBytes)
   }
 
   /** Serves what was begun and nothing more, then ends. */
@@ -180,20 +194,26 @@ export abstract class Connection {
     this.output.frame(frameTypes.reset, 0, stream, encodeUint32(code))
   }
 
-  whenTaken(run: () => void): void {
+  /** `run` when the system has the last that the stream has to say; else the stream is closed with the connection. */
+  whenTaken(stream: Stream, run: () => void): void {
+    this.ending.add(stream)
+    this.output.whenTaken(() => {
+      this.ending.delete(stream)
+      run()
+    })
+  }
+
+  whenWritten(run: () => void): void {
     this.output.whenTaken(run)
   }
 
-  /** It has more to say than the windows let through. */
-  block(stream: Stream): void {
-    this.blocked.add(stream)
+  block(blocked: Blocked): void {
+    this.blocked.add(blocked)
   }
 
-  forget(stream: number): void {
-    const known = this.streams.get(stream)
-    if (known === undefined) return
-    this.streams.delete(stream)
-    this.blocked.delete(known)
+  forget(stream: Stream): void {
+    this.streams.delete(stream.id)
+    this.blocked.delete(stream)
     this.endIfDrained()
   }
 
@@ -219,6 +239,9 @@ export abstract class Connection {
   /** Headers of one that is. */
   protected abstract takeKnown(stream: Stream, headers: HeaderList, isLast: boolean): void
 
+  /** Headers that are longer than we said we take. */
+  protected abstract takeTooLong(stream: number): void
+
   /** A frame of a call that is not open here; false: nobody knows it. */
   protected takeOther(_stream: number, _frame: Buffer, _isLast: boolean): boolean {
     return false
@@ -226,9 +249,6 @@ export abstract class Connection {
 
   /** What a call may send is another. */
   protected windowChanged(): void {}
-
-  /** The connection may send more. */
-  protected windowGrew(): void {}
 
   protected takeGoAway(_lastStream: number, _code: number): void {}
 
@@ -313,15 +333,13 @@ export abstract class Connection {
     this.receiveWindow -= length
     if (this.receiveWindow < 0)
       throw new ConnectionError(errorCodes.flowControl, 'more than the connection’s window')
-    const stream = this.streams.get(id)
-    if (stream !== undefined) {
-      stream.received(length, unpadded(frame, flag), (flag & flags.endStream) !== 0)
-      return
-    }
-    // Who takes it tells when it has read it.
-    if (this.takeOther(id, frame, (flag & flags.endStream) !== 0)) return
-    demand(id <= this.lastStream, 'data of a call that was not begun')
+    // At once: a call that is not read shall not stand before the others. What it holds, its own window bounds.
     this.consumed(length)
+    const isLast = (flag & flags.endStream) !== 0
+    const stream = this.streams.get(id)
+    if (stream !== undefined) stream.received(length, unpadded(frame, flag), isLast)
+    else if (!this.takeOther(id, frame, isLast))
+      demand(id <= this.lastStream, 'data of a call that was not begun')
   }
 
   private takeHeaders(id: number, flag: number, frame: Buffer): void {
@@ -351,6 +369,10 @@ export abstract class Connection {
   private takeBlock(id: number, flag: number, block: Buffer): void {
     // Whatever becomes of the call: the table is of the connection.
     const headers = this.decoder.decode(block)
+    if (headers === null) {
+      this.takeTooLong(id)
+      return
+    }
     const isLast = (flag & flags.endStream) !== 0
     const known = this.streams.get(id)
     if (known !== undefined) this.takeKnown(known, headers, isLast)
@@ -359,15 +381,7 @@ export abstract class Connection {
 
   private takeReset(id: number, frame: Buffer): void {
     demand(id !== 0 && id <= this.lastStream, 'a reset of a call that was not begun')
-    const now = performance.now()
-    this.resetsLeft = Math.min(
-      resetsBurst,
-      this.resetsLeft + ((now - this.resetsAtMs) / 1000) * resetsPerSecond,
-    )
-    this.resetsAtMs = now
-    if (this.resetsLeft < 1)
-      throw new ConnectionError(errorCodes.enhanceYourCalm, 'too many calls taken back')
-    this.resetsLeft--
+    this.changed()
     const stream = this.streams.get(id)
     if (stream !== undefined) stream.close(true)
     else this.takeOther(id, frame, true)
@@ -380,10 +394,14 @@ export abstract class Connection {
       return
     }
     demandLength(length % 6 === 0, 'settings')
-    for (let at = frameHeaderBytes; at < frame.byteLength; at += 6)
-      this.takeSetting(frame.readUInt16BE(at), frame.readUInt32BE(at + 2))
+    this.changed()
+    // Before what they allow is made use of.
     this.output.frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0))
     this.echoed()
+    const before = this.streamWindow
+    for (let at = frameHeaderBytes; at < frame.byteLength; at += 6)
+      this.takeSetting(frame.readUInt16BE(at), frame.readUInt32BE(at + 2))
+    if (this.streamWindow !== before) this.resize(this.streamWindow - before)
     if (this.hasSettings) return
     this.hasSettings = true
     this.options.onSettings()
@@ -397,20 +415,11 @@ export abstract class Connection {
       case settings.enablePush:
         demand(value <= 1, `a setting for pushes of ${value}`)
         return
-      case settings.initialWindowSize: {
+      case settings.initialWindowSize:
         if (value > windowBytesMax)
           throw new ConnectionError(errorCodes.flowControl, `a window of ${value} bytes`)
-        const more = value - this.streamWindow
         this.streamWindow = value
-        for (const stream of this.streams.values()) {
-          if (!stream.grow(more))
-            throw new ConnectionError(errorCodes.flowControl, 'a window that is too large')
-          this.blocked.add(stream)
-        }
-        this.windowChanged()
-        if (more > 0) this.pump()
         return
-      }
       case settings.concurrentStreamsMax:
         this.remoteStreamsMax = value
         return
@@ -419,6 +428,26 @@ export abstract class Connection {
         return
       default:
     }
+  }
+
+  private resize(more: number): void {
+    for (const stream of this.streams.values()) {
+      stream.grow(more)
+      this.blocked.add(stream)
+    }
+    this.windowChanged()
+    if (more > 0) this.pump()
+  }
+
+  /** Throws where the other side changes its mind too often: what it took back may be at work still. */
+  private changed(): void {
+    const now = performance.now()
+    const regained = ((now - this.changedAtMs) / 1000) * changesPerSecond
+    this.changesLeft = Math.min(changesBurst, this.changesLeft + regained)
+    this.changedAtMs = now
+    if (this.changesLeft < 1)
+      throw new ConnectionError(errorCodes.enhanceYourCalm, 'too many calls taken back, or settings changed')
+    this.changesLeft--
   }
 
   private takeWindowUpdate(id: number, frame: Buffer): void {
@@ -433,25 +462,22 @@ export abstract class Connection {
     }
     const stream = this.streams.get(id)
     if (stream !== undefined) {
-      if (bytes === 0) stream.reset(errorCodes.protocol)
-      else if (!stream.grow(bytes)) stream.reset(errorCodes.flowControl)
-      else {
-        this.blocked.add(stream)
-        this.pump()
-      }
+      demand(bytes > 0, 'a window that grows by nothing')
+      stream.grow(bytes)
+      this.blocked.add(stream)
+      this.pump()
     } else if (!this.takeOther(id, frame, false))
       demand(id <= this.lastStream, 'a window of a call that was not begun')
   }
 
-  /** A frame each, in turn, for as long as the window lasts. */
+  /** A frame each, in turn, for as long as may be. */
   private pump(): void {
     for (const stream of this.blocked) {
-      if (this.window <= 0) break
+      if (this.sendWindow <= 0) break
       // Those at the end of their own window come again when it grows.
       this.blocked.delete(stream)
       if (stream.pump()) this.blocked.add(stream)
     }
-    this.windowGrew()
   }
 
   /** Tells the other side of our window of the connection: that of calls is a setting. */
@@ -460,14 +486,15 @@ export abstract class Connection {
     if (more > 0) this.windowUpdate(0, more)
   }
 
-  /** One more frame that the caller made us say. */
+  /** One more frame that the other side made us say. */
   protected echoed(): void {
-    if (++this.echoes !== echoesMax) return
-    this.socket.pause()
-    this.output.whenTaken(() => {
-      this.echoes = 0
-      this.socket.resume()
-    })
+    this.echoes++
+    if (this.echoes === 1)
+      this.output.whenTaken(() => {
+        if (this.echoes >= echoesMax) this.socket.resume()
+        this.echoes = 0
+      })
+    else if (this.echoes === echoesMax) this.socket.pause()
   }
 
   protected goAway(code: number): void {
@@ -475,15 +502,17 @@ export abstract class Connection {
       frameTypes.goAway,
       0,
       0,
-      Buffer.concat([encodeUint32(this.lastStream), encodeUint32(code)]),
+      Buffer.concat([encodeUint32(this.lastServed), encodeUint32(code)]),
     )
   }
 
-  private fail(error: ConnectionError): void {
+  /** Ends it for what the other side did. */
+  fail(error: ConnectionError): void {
+    if (this.isClosed) return
     this.goAway(error.code)
     this.output.flush()
     this.socket.end()
-    setTimeout(() => this.socket.destroy(), farewellMs)
+    setTimeout(() => this.socket.destroy(), farewellMs).unref()
     this.close(error.message)
   }
 
@@ -498,7 +527,7 @@ export abstract class Connection {
     this.isClosed = true
     // First, so that calls that end by it know why.
     this.options.onClosed(why)
-    for (const stream of [...this.streams.values()]) stream.close(true)
+    for (const stream of [...this.streams.values(), ...this.ending]) stream.close(true)
     this.ended()
   }
 }

@@ -108,8 +108,11 @@ export class HeaderDecoder {
     this.limits = limits
   }
 
-  /** A block, whole. Throws ConnectionError where it is none: the tables of both sides then differ for good. */
-  decode(block: Buffer): HeaderList {
+  /**
+   * A block, whole; null: it is longer than the limit, and read all the same, for the table's sake. Throws ConnectionError
+   * where it is none: the tables of both sides then differ for good.
+   */
+  decode(block: Buffer): HeaderList | null {
     const isShort = block.byteLength <= rememberedBlockBytesMax
     const key = isShort ? block.toString('latin1') : ''
     const known = isShort ? this.remembered.get(key) : undefined
@@ -122,7 +125,7 @@ export class HeaderDecoder {
     while (this.at < block.byteLength) {
       const first = block[this.at]!
       if ((first & 0xe0) === 0x20) {
-        if (list.length > 0) throw broken('a change of the table’s size among fields')
+        if (listBytes > 0) throw broken('a change of the table’s size among fields')
         this.resize(this.integer(5))
         isTableChanged = true
         continue
@@ -144,16 +147,12 @@ export class HeaderDecoder {
         }
       }
       listBytes += name.length + value.length + entryOverheadBytes
-      if (listBytes > this.limits.listBytesMax) {
-        throw new ConnectionError(
-          errorCodes.enhanceYourCalm,
-          `headers of over ${this.limits.listBytesMax} bytes`,
-        )
-      }
-      list.push(name, value)
+      if (listBytes <= this.limits.listBytesMax) list.push(name, value)
     }
     if (isTableChanged) this.remembered.clear()
-    else if (isShort && this.remembered.size < rememberedBlocksMax) this.remembered.set(key, list)
+    if (listBytes > this.limits.listBytesMax) return null
+    if (!isTableChanged && isShort && this.remembered.size < rememberedBlocksMax)
+      this.remembered.set(key, list)
     return list
   }
 

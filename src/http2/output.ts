@@ -15,6 +15,7 @@ const noBytes = Buffer.alloc(0)
 
 export class Output {
   private readonly socket: Duplex
+  private readonly onTaken: () => void
   private block = noBytes
   /** Of the block: written and not yet sent, from `from` to `at`. */
   private from = 0
@@ -25,9 +26,19 @@ export class Output {
   private copiedBefore = 0
   private isScheduled = false
   private waiting: (() => void)[] = []
+  private untaken = 0
+  /** Of this turn. */
+  private said = 0
 
-  constructor(socket: Duplex) {
+  /** `onTaken` is run whenever the system has taken what was said in a turn. */
+  constructor(socket: Duplex, onTaken: () => void) {
     this.socket = socket
+    this.onTaken = onTaken
+  }
+
+  /** Said, and not yet taken by the system. */
+  get untakenBytes(): number {
+    return this.untaken
   }
 
   frame(type: number, flag: number, stream: number, payload: Uint8Array): void {
@@ -35,6 +46,7 @@ export class Output {
     this.reserve(frameHeaderBytes + (byteLength < largeBytes ? byteLength : 0))
     writeFrameHeader(this.block, this.at, byteLength, type, flag, stream)
     this.at += frameHeaderBytes
+    this.count(frameHeaderBytes + byteLength)
     if (byteLength < largeBytes) {
       this.block.set(payload, this.at)
       this.at += byteLength
@@ -46,6 +58,7 @@ export class Output {
 
   /** Frames that are whole already. */
   frames(bytes: Buffer): void {
+    this.count(bytes.byteLength)
     if (bytes.byteLength < largeBytes) {
       this.reserve(bytes.byteLength)
       this.block.set(bytes, this.at)
@@ -82,8 +95,14 @@ export class Output {
     this.waiting = []
     this.copiedBefore = this.copied
     this.copied = 0
+    const { said } = this
+    this.said = 0
     const taken = (error?: Error | null) => {
-      if (!error) for (const run of waiting) run()
+      // A socket that failed is closed, and says so.
+      if (error) return
+      this.untaken -= said
+      for (const run of waiting) run()
+      this.onTaken()
     }
     if (parts.length === 1) {
       socket.write(parts[0]!, taken)
@@ -100,6 +119,11 @@ export class Output {
     if (this.isScheduled) return
     this.isScheduled = true
     process.nextTick(flush, this)
+  }
+
+  private count(bytes: number): void {
+    this.untaken += bytes
+    this.said += bytes
   }
 
   private reserve(bytes: number): void {

@@ -7,11 +7,15 @@
  *                             ◀─ the same ─
  */
 import { Duplex } from 'node:stream'
+import { Fifo } from '../lib/fifo.ts'
+import type { Blocked } from './connection.ts'
 import {
+  ConnectionError,
   encodeFrame,
   encodeHeaderFrames,
   encodeSettings,
   encodeUint32,
+  errorCodes,
   FrameReader,
   flags,
   frameHeaderBytes,
@@ -26,6 +30,8 @@ import type { ServerConnection } from './server-connection.ts'
 
 /** Answers that wait for the connection's window. Beyond it the session's writes are not taken any more. */
 const queuedBytesMax = 256 * 1024
+/** What the session has not read, beside data. */
+const unreadBytesMax = 256 * 1024
 
 interface Sides {
   isRequestOver: boolean
@@ -43,7 +49,7 @@ interface Said {
 
 const noBytes = Buffer.alloc(0)
 
-export class Relay {
+export class Relay implements Blocked {
   private readonly connection: ServerConnection
   private readonly reader = new FrameReader()
   private readonly open = new Map<number, Sides>()
@@ -51,18 +57,15 @@ export class Relay {
   /** Headers that are not whole yet. */
   private block: Said | null = null
   /** In order: data that the window holds back, and what came after it. */
-  private queue: Said[] = []
+  private readonly queue = new Fifo<Said>()
   private queuedBytes = 0
   private taken: (() => void) | null = null
   private isClosed = false
-  /** Bytes that count against the connection's window until the session has read them. */
-  private unread = 0
-  /** What the session says at its beginning of its window of the connection, which the caller was told already. */
-  private windowToIgnore: number
+  /** The session is gone; what it said is still to leave. */
+  private isInnerGone = false
 
   constructor(connection: ServerConnection, start: (inner: Duplex) => void, streamWindow: number) {
     this.connection = connection
-    this.windowToIgnore = connection.receiveWindowBytes - initialWindowBytes
     this.inner = new Duplex({
       read: () => {},
       write: (chunk: Buffer, _encoding, callback) => this.take(chunk, callback),
@@ -108,7 +111,6 @@ export class Relay {
 
   /** A frame of the caller, of a call that is open here. */
   forward(stream: number, frame: Buffer, isLast: boolean): void {
-    if (frame[3] === frameTypes.data) this.unread += frame.byteLength - frameHeaderBytes
     this.push(frame)
     if (isLast) this.requestOver(stream)
   }
@@ -123,32 +125,40 @@ export class Relay {
     this.push(encodeSettings([[settings.initialWindowSize, streamWindow]]))
   }
 
-  /** The connection's window has grown. */
-  pump(): void {
-    while (this.queue.length > 0) {
-      const said = this.queue[0]!
-      const rest = this.send(said)
-      this.queuedBytes -= said.bytes.byteLength - (rest?.bytes.byteLength ?? 0)
-      if (rest !== null) {
-        this.queue[0] = rest
-        break
-      }
-      this.queue.shift()
+  /** No call can be begun on it. */
+  get isEnding(): boolean {
+    return this.isInnerGone
+  }
+
+  pump(): boolean {
+    const said = this.queue.first
+    if (said === undefined) return false
+    const rest = this.send(said)
+    this.queuedBytes -= said.bytes.byteLength - (rest?.bytes.byteLength ?? 0)
+    if (rest === null) this.queue.shift()
+    else this.queue.replace(rest)
+    if (this.queuedBytes <= queuedBytesMax) {
+      const { taken } = this
+      this.taken = null
+      taken?.()
     }
-    if (this.queuedBytes > queuedBytesMax) return
-    const { taken } = this
-    this.taken = null
-    taken?.()
+    this.endIfSaid()
+    return this.queue.length > 0
   }
 
   close(): void {
     this.isClosed = true
-    this.queue = []
+    this.queue.clear()
+    this.open.clear()
     this.inner.destroy()
   }
 
   private push(bytes: Buffer): void {
-    if (!this.isClosed) this.inner.push(bytes)
+    if (this.isClosed || this.isInnerGone) return
+    this.inner.push(bytes)
+    // While it does not read, the caller's data is bounded by its windows, and the rest by this.
+    if (this.inner.readableLength > this.connection.receiveWindowBytes + unreadBytesMax)
+      this.connection.fail(new ConnectionError(errorCodes.enhanceYourCalm, 'more than is read'))
   }
 
   /** What the session says. */
@@ -173,8 +183,9 @@ export class Relay {
         if (!isAck) this.push(encodeFrame(frameTypes.ping, flags.ack, 0, payload))
         return
       case frameTypes.windowUpdate:
-        if (stream === 0) this.consumed(payload.readUInt32BE(0))
-        else if (this.open.has(stream)) this.connection.windowUpdate(stream, payload.readUInt32BE(0))
+        // That of the connection is kept there.
+        if (stream !== 0 && this.open.has(stream))
+          this.connection.windowUpdate(stream, payload.readUInt32BE(0))
         return
       case frameTypes.data:
         this.say({ what: 'data', stream, bytes: payload, isLast })
@@ -190,8 +201,14 @@ export class Relay {
       case frameTypes.reset:
         this.say({ what: 'reset', stream, bytes: payload, isLast: true })
         return
+      case frameTypes.goAway: {
+        // That of one that is stopped is of this session alone; what is wrong is what the caller did.
+        const code = payload.readUInt32BE(4)
+        if (code !== errorCodes.none)
+          this.connection.fail(new ConnectionError(code, 'what node:http2 refuses'))
+        return
+      }
       default:
-      // Its farewells are of this session alone.
     }
   }
 
@@ -205,6 +222,7 @@ export class Relay {
     if (rest === null) return
     this.queue.push(rest)
     this.queuedBytes += rest.bytes.byteLength
+    this.connection.block(this)
   }
 
   /** Sends what may be sent; what is left of it, or null. */
@@ -238,13 +256,6 @@ export class Relay {
     return null
   }
 
-  private consumed(bytes: number): void {
-    const ignored = Math.min(bytes, this.windowToIgnore)
-    this.windowToIgnore -= ignored
-    this.unread -= bytes - ignored
-    this.connection.consumed(bytes - ignored)
-  }
-
   private requestOver(stream: number): void {
     const sides = this.open.get(stream)
     if (sides === undefined) return
@@ -260,13 +271,23 @@ export class Relay {
     if (this.open.delete(stream)) this.connection.relayForgot()
   }
 
+  /** The session is gone. What it had said leaves; calls that it had not answered to their end are over. */
   private ended(): void {
-    if (this.isClosed) return
+    if (this.isClosed || this.isInnerGone) return
+    this.isInnerGone = true
+    const answered = new Set<number>()
+    for (const { stream, isLast } of this.queue) if (isLast) answered.add(stream)
+    for (const stream of [...this.open.keys()]) {
+      if (answered.has(stream)) continue
+      this.connection.resetStream(stream, errorCodes.cancel)
+      this.forget(stream)
+    }
+    this.endIfSaid()
+  }
+
+  private endIfSaid(): void {
+    if (!this.isInnerGone || this.isClosed || this.queue.length > 0) return
     this.isClosed = true
-    const streams = [...this.open.keys()]
-    this.open.clear()
-    // Nobody will tell that it was read.
-    this.connection.consumed(this.unread)
-    this.connection.relayEnded(streams)
+    this.connection.relayEnded()
   }
 }

@@ -20,6 +20,7 @@ export interface ServerConnectionOptions extends ConnectionOptions {
 }
 
 export class ServerConnection extends Connection {
+  readonly isServer = true
   private readonly server: ServerConnectionOptions
   /** Bytes of the preface that have come. */
   private prefaceBytes = 0
@@ -50,11 +51,9 @@ export class ServerConnection extends Connection {
     this.endIfDrained()
   }
 
-  /** Its session is gone, with its calls. */
-  relayEnded(streams: Iterable<number>): void {
+  /** Its session is gone, and what it had said has left. */
+  relayEnded(): void {
     this.relay = null
-    if (this.isClosed) return
-    for (const stream of streams) this.resetStream(stream, errorCodes.cancel)
     this.endIfDrained()
   }
 
@@ -70,8 +69,8 @@ export class ServerConnection extends Connection {
 
   protected override takeKnown(stream: Stream, _headers: HeaderList, isLast: boolean): void {
     // Trailers, of which a request of gRPC has none.
-    if (isLast) stream.remoteOver()
-    else stream.reset(errorCodes.protocol)
+    if (!isLast) throw protocol('headers in the midst of a call')
+    stream.remoteOver()
   }
 
   protected override takeNew(id: number, headers: HeaderList, isLast: boolean): void {
@@ -82,9 +81,9 @@ export class ServerConnection extends Connection {
     // Of a call that is over here: its caller may not know it yet.
     if (id <= this.lastStream) return
     this.lastStream = id
+    if (!this.isDraining) this.lastServed = id
     if (this.isDraining || this.openStreams >= this.server.streamsMax) {
-      this.resetStream(id, errorCodes.refused)
-      this.echoed()
+      this.refuse(id, errorCodes.refused)
       return
     }
     let stream: Stream | undefined
@@ -95,12 +94,25 @@ export class ServerConnection extends Connection {
     }
     const receiver = this.server.open(begin, headers)
     if (stream === undefined || receiver === null) {
+      if (this.relay?.isEnding) {
+        this.refuse(id, errorCodes.refused)
+        return
+      }
       this.relay ??= new Relay(this, this.server.relay, this.streamWindow)
       this.relay.begin(id, headers, isLast)
       return
     }
     stream.serve(receiver)
     if (isLast) stream.remoteOver()
+  }
+
+  protected override takeTooLong(id: number): void {
+    const known = this.streams.get(id)
+    if (known !== undefined) known.reset(errorCodes.enhanceYourCalm)
+    else {
+      this.lastStream = Math.max(this.lastStream, id)
+      this.refuse(id, errorCodes.enhanceYourCalm)
+    }
   }
 
   protected override takeOther(id: number, frame: Buffer, isLast: boolean): boolean {
@@ -114,11 +126,12 @@ export class ServerConnection extends Connection {
     this.relay?.resize(this.streamWindow)
   }
 
-  protected override windowGrew(): void {
-    this.relay?.pump()
-  }
-
   protected override ended(): void {
     this.relay?.close()
+  }
+
+  private refuse(id: number, code: number): void {
+    this.resetStream(id, code)
+    this.echoed()
   }
 }

@@ -2,8 +2,10 @@
  * One call of a connection that is served here: its side of flow control, and what it has to say as far as the windows let
  * it.
  */
+
+import { Fifo } from '../lib/fifo.ts'
 import type { Connection } from './connection.ts'
-import { errorCodes, framePayloadMax, windowBytesMax } from './frame.ts'
+import { ConnectionError, errorCodes, framePayloadMax, windowBytesMax } from './frame.ts'
 import type { HeaderList } from './hpack.ts'
 
 /** Who is told what comes: at a server the request, at a client the answer. */
@@ -35,12 +37,11 @@ export class Stream {
   private receiver: StreamReceiver = nobody
   private sendWindow: number
   private receiveWindow: number
-  /** Read, and not yet told to the caller; of this, what the connection was told to count as read. */
+  /** Read, and not yet told to the other side. */
   private credit = 0
-  private toldToConnection = 0
   private isHeld = false
-  /** Of the answer, what the windows do not let through. */
-  private unsent: Unsent[] = []
+  /** What the windows do not let through. */
+  private readonly unsent = new Fifo<Unsent>()
   private trailers: Uint8Array | null = null
   private isFinished = false
   private hasHeaders = false
@@ -50,6 +51,7 @@ export class Stream {
   /** The system has it. */
   private isLocalTaken = false
   private isClosed = false
+  private hasToldEnd = false
 
   constructor(connection: Connection, id: number, sendWindow: number, receiveWindow: number) {
     this.connection = connection
@@ -86,7 +88,7 @@ export class Stream {
     if (sent < bytes.byteLength) {
       this.unsent.push({ bytes: bytes.subarray(sent), onTaken })
       this.connection.block(this)
-    } else if (onTaken !== undefined) this.connection.whenTaken(onTaken)
+    } else if (onTaken !== undefined) this.connection.whenWritten(onTaken)
   }
 
   /** Nothing more is written. A request ends without trailers. */
@@ -116,16 +118,12 @@ export class Stream {
   // What the connection tells it.
 
   received(frameBytes: number, bytes: Buffer, isLast: boolean): void {
+    // To end only the call would let its maker begin as many more as he likes.
+    if (this.isRemoteOver) throw new ConnectionError(errorCodes.streamClosed, 'data after the end of a call')
     this.receiveWindow -= frameBytes
     this.credit += frameBytes
-    if (this.isRemoteOver) {
-      this.reset(errorCodes.streamClosed)
-      return
-    }
-    if (this.receiveWindow < 0) {
-      this.reset(errorCodes.flowControl)
-      return
-    }
+    if (this.receiveWindow < 0)
+      throw new ConnectionError(errorCodes.flowControl, 'more than the window of a call')
     if (bytes.byteLength > 0) this.receiver.data(bytes)
     if (isLast) this.remoteOver()
     this.tellCredit()
@@ -142,32 +140,31 @@ export class Stream {
     this.forgetIfDone()
   }
 
-  /** False: the window would be larger than one can be. */
-  grow(bytes: number): boolean {
+  grow(bytes: number): void {
     this.sendWindow += bytes
-    return this.sendWindow <= windowBytesMax
+    if (this.sendWindow > windowBytesMax)
+      throw new ConnectionError(errorCodes.flowControl, 'a window that is too large')
   }
 
   /** Says a frame more, if there is one and it may; true: there would be more to say if the connection's window were larger. */
   pump(): boolean {
-    const next = this.unsent[0]
+    const next = this.unsent.first
     if (next === undefined || this.isOver) return false
     const sent = this.sendNow(next.bytes, framePayloadMax)
     if (sent < next.bytes.byteLength) next.bytes = next.bytes.subarray(sent)
     else {
       this.unsent.shift()
-      if (next.onTaken !== undefined) this.connection.whenTaken(next.onTaken)
+      if (next.onTaken !== undefined) this.connection.whenWritten(next.onTaken)
     }
     if (this.unsent.length === 0 && this.isFinished) this.sendEnd()
     return this.unsent.length > 0 && this.sendWindow > 0
   }
 
   close(wasCut: boolean): void {
-    if (this.isClosed) return
     this.isClosed = true
-    this.unsent = []
-    this.receiver.closed(wasCut)
-    this.forget()
+    this.unsent.clear()
+    this.connection.forget(this)
+    this.tellEnd(wasCut)
   }
 
   /** As much as the windows let through, at most `max`; how much that was. */
@@ -192,33 +189,38 @@ export class Stream {
 
   private localOver(): void {
     this.isLocalOver = true
-    this.connection.whenTaken(() => {
-      if (this.isClosed) return
+    this.connection.whenTaken(this, () => {
       this.isLocalTaken = true
       this.receiver.taken?.()
-      this.forgetIfDone()
+      if (this.isClosed) this.tellEnd(false)
     })
+    this.forgetIfDone()
   }
 
+  /** Its place is free when both sides have said all, as the other side counts; the receiver hears when ours has left. */
   private forgetIfDone(): void {
-    if (this.isRemoteOver && this.isLocalTaken) this.close(false)
+    if (this.isClosed || !this.isLocalOver) return
+    if (!this.isRemoteOver) {
+      if (!this.connection.isServer) return
+      // Nobody reads the rest of a request that was answered (RFC 9113, section 8.1).
+      this.connection.resetStream(this.id, errorCodes.none)
+    }
+    this.isClosed = true
+    this.connection.forget(this)
+    if (this.isLocalTaken) this.tellEnd(false)
   }
 
-  private forget(): void {
-    this.connection.consumed(this.credit - this.toldToConnection)
-    this.credit = 0
-    this.toldToConnection = 0
-    this.connection.forget(this.id)
+  private tellEnd(wasCut: boolean): void {
+    if (this.hasToldEnd) return
+    this.hasToldEnd = true
+    this.receiver.closed(wasCut)
   }
 
   private tellCredit(): void {
-    if (this.isHeld || this.isClosed) return
-    this.connection.consumed(this.credit - this.toldToConnection)
-    this.toldToConnection = this.credit
-    if (this.credit < this.connection.creditBytesMin || this.isRemoteOver) return
+    if (this.isHeld || this.isClosed || this.isRemoteOver) return
+    if (this.credit < this.connection.creditBytesMin) return
     this.receiveWindow += this.credit
     this.connection.windowUpdate(this.id, this.credit)
     this.credit = 0
-    this.toldToConnection = 0
   }
 }

@@ -6,7 +6,6 @@
 import type {
   Http2SecureServer,
   Http2Server,
-  IncomingHttpHeaders,
   ServerHttp2Session,
   ServerHttp2Stream,
   Settings,
@@ -39,6 +38,7 @@ export class Front {
   private readonly direct: DirectCalls
   private readonly clock: Clock
   private readonly open = new Set<ServerConnection>()
+  private isDraining = false
   private cancelTick: () => void
 
   constructor(connections: Connections, direct: DirectCalls, clock: Clock) {
@@ -72,6 +72,7 @@ export class Front {
 
   /** Serves what was begun and nothing more. */
   drain(): void {
+    this.isDraining = true
     for (const connection of [...this.open]) connection.drain()
   }
 
@@ -107,7 +108,11 @@ export class Front {
           this.adopt(session, held)
         }
         server.prependOnceListener('session', adopt)
-        relay(inner)
+        try {
+          relay(inner)
+        } finally {
+          server.removeListener('session', adopt)
+        }
       },
       onSettings: () => this.connections.spoke(held),
       onClosed: () => {
@@ -116,6 +121,7 @@ export class Front {
       },
     })
     this.open.add(connection)
+    if (this.isDraining) connection.drain()
   }
 
   private adopt(session: ServerHttp2Session, held: Connection): void {
@@ -124,8 +130,18 @@ export class Front {
   }
 
   private watchCalls(server: AnyServer): void {
-    server.prependListener('stream', (stream: ServerHttp2Stream, _headers: IncomingHttpHeaders) => {
+    const [serve, ...others] = server.listeners('stream') as Listener[]
+    assert(
+      serve !== undefined && others.length === 0,
+      'grpc-js serves the calls of its HTTP/2 servers in one place',
+    )
+    server.removeListener('stream', serve)
+    server.on('stream', (stream: ServerHttp2Stream, ...more: unknown[]) => {
+      // Its caller may have taken it back already, which grpc-js does not expect: it would throw where nobody catches it.
+      stream.on('error', () => {})
+      if (stream.destroyed || stream.closed) return
       this.connections.called(stream)
+      serve.call(server, stream, ...more)
     })
   }
 
