@@ -248,7 +248,7 @@ describe('npm run bench', () => {
     try {
       const small = [
         '--duration',
-        '200ms',
+        '500ms',
         '--warm-up',
         '50ms',
         '--nodes',
