@@ -92,6 +92,8 @@ export abstract class Connection {
   private window = initialWindowBytes
   private receiveWindow: number
   private credit = 0
+  /** What the other side asked for last as the window of a call. */
+  private askedWindow = initialWindowBytes
   /** It said how large a table we may use: that we use none is said with the next headers. */
   private mustSayNoTable = false
   private echoes = 0
@@ -247,8 +249,10 @@ export abstract class Connection {
     return false
   }
 
-  /** What a call may send is another. */
-  protected windowChanged(): void {}
+  /** What a call may send is to be this; `settle` when it is. */
+  protected windowAsked(window: number): void {
+    this.settle(window)
+  }
 
   protected takeGoAway(_lastStream: number, _code: number): void {}
 
@@ -395,13 +399,10 @@ export abstract class Connection {
     }
     demandLength(length % 6 === 0, 'settings')
     this.changed()
-    // Before what they allow is made use of.
-    this.output.frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0))
-    this.echoed()
-    const before = this.streamWindow
     for (let at = frameHeaderBytes; at < frame.byteLength; at += 6)
       this.takeSetting(frame.readUInt16BE(at), frame.readUInt32BE(at + 2))
-    if (this.streamWindow !== before) this.resize(this.streamWindow - before)
+    this.windowAsked(this.askedWindow)
+    this.echoed()
     if (this.hasSettings) return
     this.hasSettings = true
     this.options.onSettings()
@@ -418,7 +419,7 @@ export abstract class Connection {
       case settings.initialWindowSize:
         if (value > windowBytesMax)
           throw new ConnectionError(errorCodes.flowControl, `a window of ${value} bytes`)
-        this.streamWindow = value
+        this.askedWindow = value
         return
       case settings.concurrentStreamsMax:
         this.remoteStreamsMax = value
@@ -430,17 +431,21 @@ export abstract class Connection {
     }
   }
 
-  private resize(more: number): void {
+  /** Calls have this window, and the other side knows it before they use it: it counts by it from then on only. */
+  protected settle(window: number): void {
+    const more = window - this.streamWindow
+    this.streamWindow = window
+    this.output.frame(frameTypes.settings, flags.ack, 0, Buffer.alloc(0))
+    if (more === 0) return
     for (const stream of this.streams.values()) {
       stream.grow(more)
       this.blocked.add(stream)
     }
-    this.windowChanged()
     if (more > 0) this.pump()
   }
 
   /** Throws where the other side changes its mind too often: what it took back may be at work still. */
-  private changed(): void {
+  protected changed(): void {
     const now = performance.now()
     const regained = ((now - this.changedAtMs) / 1000) * changesPerSecond
     this.changesLeft = Math.min(changesBurst, this.changesLeft + regained)
@@ -452,8 +457,8 @@ export abstract class Connection {
 
   private takeWindowUpdate(id: number, frame: Buffer): void {
     const bytes = frame.readUInt32BE(frameHeaderBytes) & 0x7fffffff
+    demand(bytes > 0, 'a window that grows by nothing')
     if (id === 0) {
-      demand(bytes > 0, 'a window that grows by nothing')
       this.window += bytes
       if (this.window > windowBytesMax)
         throw new ConnectionError(errorCodes.flowControl, 'a window that is too large')
@@ -462,11 +467,12 @@ export abstract class Connection {
     }
     const stream = this.streams.get(id)
     if (stream !== undefined) {
-      demand(bytes > 0, 'a window that grows by nothing')
       stream.grow(bytes)
       this.blocked.add(stream)
       this.pump()
-    } else if (!this.takeOther(id, frame, false))
+      return
+    }
+    if (!this.takeOther(id, frame, false))
       demand(id <= this.lastStream, 'a window of a call that was not begun')
   }
 
@@ -510,16 +516,15 @@ export abstract class Connection {
   fail(error: ConnectionError): void {
     if (this.isClosed) return
     this.goAway(error.code)
-    this.output.flush()
-    this.socket.end()
-    setTimeout(() => this.socket.destroy(), farewellMs).unref()
+    this.output.end()
+    const timer = setTimeout(() => this.socket.destroy(), farewellMs)
+    this.socket.once('close', () => clearTimeout(timer))
     this.close(error.message)
   }
 
   protected endIfDrained(): void {
     if (!this.isDraining || this.isClosed || this.openStreams > 0) return
-    this.output.flush()
-    this.socket.end()
+    this.output.end()
   }
 
   private close(why: string | null): void {

@@ -25,6 +25,7 @@ export class Output {
   private copied = 0
   private copiedBefore = 0
   private isScheduled = false
+  private isEnded = false
   private waiting: (() => void)[] = []
   private untaken = 0
   /** Of this turn. */
@@ -93,6 +94,7 @@ export class Output {
     if (parts.length === 0 && waiting.length === 0) return
     this.parts = []
     this.waiting = []
+    if (this.isEnded) return
     this.copiedBefore = this.copied
     this.copied = 0
     const { said } = this
@@ -119,6 +121,13 @@ export class Output {
     if (this.isScheduled) return
     this.isScheduled = true
     process.nextTick(flush, this)
+  }
+
+  /** What was said leaves, and then the socket ends: nothing is said after it. */
+  end(): void {
+    this.flush()
+    this.isEnded = true
+    this.socket.end()
   }
 
   private count(bytes: number): void {

@@ -33,6 +33,16 @@ const queuedBytesMax = 256 * 1024
 /** What the session has not read, beside data. */
 const unreadBytesMax = 256 * 1024
 
+/** Resets and farewells for what the caller did: he broke the rules. All others are of the session alone. */
+const faultsOfCallers: ReadonlySet<number> = new Set([
+  errorCodes.protocol,
+  errorCodes.flowControl,
+  errorCodes.streamClosed,
+  errorCodes.frameSize,
+  errorCodes.compression,
+  errorCodes.enhanceYourCalm,
+])
+
 interface Sides {
   isRequestOver: boolean
   isAnswerOver: boolean
@@ -40,7 +50,7 @@ interface Sides {
 
 /** What the session says of a call; of headers the block, of a reset its code. */
 interface Said {
-  readonly what: 'headers' | 'data' | 'reset'
+  readonly what: 'headers' | 'data' | 'reset' | 'settled'
   readonly stream: number
   readonly bytes: Buffer
   /** Of the answer. */
@@ -61,6 +71,8 @@ export class Relay implements Blocked {
   private queuedBytes = 0
   private taken: (() => void) | null = null
   private isClosed = false
+  /** Our settings at its beginning are acknowledged. */
+  private isBegun = false
   /** The session is gone; what it said is still to leave. */
   private isInnerGone = false
 
@@ -178,6 +190,8 @@ export class Relay implements Blocked {
     switch (frame[3]) {
       case frameTypes.settings:
         if (!isAck) this.push(encodeFrame(frameTypes.settings, flags.ack, 0, noBytes))
+        else if (this.isBegun) this.say({ what: 'settled', stream, bytes: noBytes, isLast: false })
+        else this.isBegun = true
         return
       case frameTypes.ping:
         if (!isAck) this.push(encodeFrame(frameTypes.ping, flags.ack, 0, payload))
@@ -204,7 +218,7 @@ export class Relay implements Blocked {
       case frameTypes.goAway: {
         // That of one that is stopped is of this session alone; what is wrong is what the caller did.
         const code = payload.readUInt32BE(4)
-        if (code !== errorCodes.none)
+        if (faultsOfCallers.has(code))
           this.connection.fail(new ConnectionError(code, 'what node:http2 refuses'))
         return
       }
@@ -228,6 +242,10 @@ export class Relay implements Blocked {
   /** Sends what may be sent; what is left of it, or null. */
   private send(said: Said): Said | null {
     const { what, stream, bytes, isLast } = said
+    if (what === 'settled') {
+      this.connection.relaySettled()
+      return null
+    }
     const sides = this.open.get(stream)
     // The caller took the call back meanwhile.
     if (sides === undefined) return null
@@ -236,6 +254,7 @@ export class Relay implements Blocked {
       case 'reset':
         connection.resetStream(stream, bytes.readUInt32BE(0))
         this.forget(stream)
+        if (faultsOfCallers.has(bytes.readUInt32BE(0))) connection.relayBrokeOff()
         return null
       case 'headers':
         connection.headers(stream, bytes, isLast)

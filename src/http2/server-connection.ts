@@ -4,8 +4,9 @@
  * unusual.
  */
 import type { Duplex } from 'node:stream'
+import { Fifo } from '../lib/fifo.ts'
 import { Connection, type ConnectionOptions, headerListBytesMax, protocol } from './connection.ts'
-import { encodeSettings, errorCodes, frameTypes, preface, settings } from './frame.ts'
+import { type ConnectionError, encodeSettings, errorCodes, frameTypes, preface, settings } from './frame.ts'
 import type { HeaderList } from './hpack.ts'
 import { Relay } from './relay.ts'
 import { Stream, type StreamReceiver } from './stream.ts'
@@ -25,6 +26,8 @@ export class ServerConnection extends Connection {
   /** Bytes of the preface that have come. */
   private prefaceBytes = 0
   private relay: Relay | null = null
+  /** Windows that the relay's session does not keep to yet. */
+  private readonly unsettled = new Fifo<number>()
 
   constructor(socket: Duplex, options: ServerConnectionOptions) {
     super(socket, options)
@@ -46,6 +49,21 @@ export class ServerConnection extends Connection {
 
   // For the relay.
 
+  /** Its session keeps to the next window that the caller asked for. */
+  relaySettled(): void {
+    const window = this.unsettled.shift()
+    if (window !== undefined && !this.isClosed) this.settle(window)
+  }
+
+  /** Its session broke a call off for what the caller did. */
+  relayBrokeOff(): void {
+    try {
+      this.changed()
+    } catch (error) {
+      this.fail(error as ConnectionError)
+    }
+  }
+
   /** A call of it is over. */
   relayForgot(): void {
     this.endIfDrained()
@@ -54,6 +72,7 @@ export class ServerConnection extends Connection {
   /** Its session is gone, and what it had said has left. */
   relayEnded(): void {
     this.relay = null
+    while (this.unsettled.length > 0) this.relaySettled()
     this.endIfDrained()
   }
 
@@ -122,8 +141,17 @@ export class ServerConnection extends Connection {
     return true
   }
 
-  protected override windowChanged(): void {
-    this.relay?.resize(this.streamWindow)
+  /**
+   * What the relay's session said before is of the old window, and leaves before the caller counts by the new one: a caller
+   * who makes it smaller would take it for a breach.
+   */
+  protected override windowAsked(window: number): void {
+    if (this.relay === null || this.relay.isEnding) {
+      this.settle(window)
+      return
+    }
+    this.unsettled.push(window)
+    this.relay.resize(window)
   }
 
   protected override ended(): void {

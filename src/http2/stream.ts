@@ -71,6 +71,8 @@ export class Stream {
 
   serve(receiver: StreamReceiver): void {
     this.receiver = receiver
+    // It was reset as it began.
+    if (this.hasToldEnd) receiver.closed(true)
   }
 
   /** The headers of the answer; `isLast`: all of it. */

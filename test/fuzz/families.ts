@@ -1,5 +1,6 @@
 import { diskFamilies } from './disk-families.ts'
 import type { Family } from './family.ts'
+import { http2Families } from './http2-families.ts'
 import { stateFamilies } from './state-families.ts'
 import { streamFamilies } from './stream-families.ts'
 import { textFamilies } from './text-families.ts'
@@ -9,6 +10,7 @@ import { wireFamilies } from './wire-families.ts'
 /** Every decoder of bytes that may be bad. */
 export const families: readonly Family[] = [
   ...wireFamilies,
+  ...http2Families,
   ...diskFamilies,
   ...stateFamilies,
   ...streamFamilies,

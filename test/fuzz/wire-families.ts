@@ -20,7 +20,6 @@ import type { MemberRecord } from '../../src/gossip/member.ts'
 import type { Bytes } from '../../src/lib/bytes.ts'
 import { crc32 } from '../../src/lib/crc.ts'
 import { statusDetailsKey } from '../../src/lib/error-info.ts'
-import { framePrefixBytes, grpcFrame } from '../../src/lib/grpc-frame.ts'
 import type { Prng } from '../../src/lib/prng.ts'
 import type { Call } from '../../src/node/ports.ts'
 import { BulkStream } from '../../src/peer/bulk.ts'
@@ -41,7 +40,6 @@ import { remoteErrorOf, statusOf } from '../../src/peer/status.ts'
 import { draft, type Message } from '../../src/raft/types.ts'
 import type { PeerMessage } from '../../src/shard/ports.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from '../../src/wire/grpc/cluster-node.ts'
-import { DirectCalls } from '../../src/wire/grpc/direct.ts'
 import { FakePeerService, FakeService } from '../wire/grpc/fake-service.ts'
 import { decodes, type Family, type Outcome } from './family.ts'
 import {
@@ -398,19 +396,19 @@ function someRequest(random: Prng): CommandRequest {
   return { ...writeRequest(call), id: BigInt(random.below(1000)) }
 }
 
-function requestCorpus(random: Prng): Buffer[] {
+export function requestCorpus(random: Prng): Buffer[] {
   const requests = Array.from({ length: 200 }, () => encodeMessage(CommandRequest, someRequest(random)))
   const transfer = { shard: 3, snapshot: 'f'.repeat(32), part: 'rows.0', position: 65_536, length: 65_536 }
   return [...requests, encodeMessage(CommandRequest, writeTransfer(transfer))]
 }
 
 /** Half of them damaged bytes, half well-formed requests with arguments that make no sense. */
-function requestBytes(random: Prng, mutator: Mutator): Uint8Array {
+export function requestBytes(random: Prng, mutator: Mutator): Uint8Array {
   return random.below(2) === 0 ? mutator.next(random) : encodeMessage(CommandRequest, someRequest(random))
 }
 
 /** A node's state grows; a new one every so often keeps its size, and the time of a scan, in bounds. */
-const inputsOfOneShard = 5_000
+export const inputsOfOneShard = 5_000
 
 const unaryCommands: Family = {
   name: 'run-command',
@@ -435,107 +433,6 @@ const unaryCommands: Family = {
           decodeMessage(CommandResponse, answer)
           return 'taken'
         })
-      },
-    }
-  },
-}
-
-const grpcTimeouts = [
-  undefined,
-  '1S',
-  '99999999n',
-  '0m',
-  '',
-  '1',
-  'S',
-  '-1S',
-  '123456789S',
-  '1.5S',
-  ' 1S',
-  'é',
-]
-
-/** A call as node:http2 hands it over: its headers, its body in pieces, and what is said back. */
-class FakeHttp2Stream extends EventEmitter {
-  destroyed = false
-  closed = false
-  headersSent = false
-  readonly said: Record<string, unknown>[] = []
-  readonly body: Buffer[] = []
-
-  respond(headers: Record<string, unknown>, { endStream = false }: { readonly endStream?: boolean }): void {
-    if (this.headersSent || this.closed) throw new Error('a second answer, or one after the end')
-    this.headersSent = true
-    this.said.push(headers)
-    if (endStream) this.finish()
-  }
-
-  end(bytes: Buffer): void {
-    this.body.push(bytes)
-    this.emit('wantTrailers')
-  }
-
-  sendTrailers(headers: Record<string, unknown>): void {
-    this.said.push(headers)
-    this.finish()
-  }
-
-  resume(): void {}
-
-  private finish(): void {
-    this.closed = true
-    this.emit('close')
-  }
-}
-
-/** What comes past grpc-js: one answer with a status, however its message is framed, cut up or broken off. */
-const directCalls: Family = {
-  name: 'direct-call',
-  refuses: 'a status with one of our codes',
-  share: 0.5,
-  isStateful: true,
-  open: async random => {
-    const requests = new Mutator(requestCorpus(random))
-    const frames = new Mutator(requestCorpus(random).map(grpcFrame))
-    const calls = new DirectCalls({ admit: () => null, denied: () => {} })
-    let inputs = 0
-    return {
-      run: async each => {
-        if (inputs++ % inputsOfOneShard === 0) {
-          const options = gateOptions(new OneShard(random))
-          calls.add(new ClusterNodeHandlers(options, nobodyIsChecked, connections).directRunCommand())
-        }
-        const stream = new FakeHttp2Stream()
-        const headers = {
-          ':method': each.below(50) === 0 ? 'GET' : 'POST',
-          ':path': clusterNodeMethods.runCommand.path,
-          'content-type': each.below(50) === 0 ? 'text/plain' : 'application/grpc',
-          'grpc-timeout': grpcTimeouts[each.below(grpcTimeouts.length)],
-        }
-        const http2Stream = stream as unknown as Parameters<DirectCalls['take']>[0]
-        if (!calls.take(http2Stream, headers, connections.memoryOf({}))) return 'refused'
-        const bytes = Buffer.from(
-          each.below(2) === 0 ? frames.next(each) : grpcFrame(requestBytes(each, requests)),
-        )
-        for (let at = 0; at < bytes.byteLength; ) {
-          const piece = bytes.subarray(at, at + 1 + each.below(each.below(4) === 0 ? 3 : 4_096))
-          stream.emit('data', piece)
-          at += piece.byteLength
-        }
-        const isCut = each.below(20) === 0
-        if (isCut) {
-          stream.destroyed = true
-          stream.emit('close')
-        }
-        stream.emit('end')
-        while (!isCut && !stream.closed) await new Promise<void>(resolve => setImmediate(resolve))
-        throwUnexpected()
-        if (isCut) return 'refused'
-        const status = Number(stream.said.at(-1)!['grpc-status'])
-        if (status !== 0) return 'refused'
-        const answer = Buffer.concat(stream.body)
-        decodeMessage(CommandResponse, answer.subarray(framePrefixBytes))
-        return 'taken'
       },
     }
   },
@@ -783,7 +680,6 @@ export const wireFamilies: readonly Family[] = [
   questions,
   heartbeats,
   unaryCommands,
-  directCalls,
   streamedCommands,
   responses,
   errorDetails,
