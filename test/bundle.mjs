@@ -9,7 +9,9 @@
  *       dist/tests/*.js         a file for each test file and each program that tests start, and what they share
  *
  * Sources are as they were when the run began. Stacks and places of failures name them, by source maps; paths that a test
- * makes from `import.meta` are those of its source. Packages stay outside: they are what is installed.
+ * makes from `import.meta` are those of its source. What the program needs of its packages is compiled into it, as it is
+ * installed: to find and read their four hundred files was a third of what a node computed until it was ready. Packages of
+ * tests, and native ones, stay outside.
  */
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -33,18 +35,32 @@ const programs = [
   'test/storage/state-child.ts',
 ]
 
-/** A test's own place is that of its source: fixtures, programs and sources that it reads are found from there. */
-const placesOfTests = {
-  name: 'places of tests',
+/** What brings a library of the machine's own, found beside its sources, stays where it is installed. */
+const native = ['lmdb', 'koffi']
+/** Packages that were made for `require` ask for Node's own modules by it. */
+const banner = `import { createRequire as ownRequire } from 'node:module'; const require = ownRequire(import.meta.url)`
+
+/**
+ * A test's own place is that of its source, and a package's that of what is installed: fixtures, programs, locales and
+ * contracts that they read are found from there.
+ */
+const places = {
+  name: 'places',
   setup(build) {
-    build.onLoad({ filter: /\.ts$/ }, ({ path }) => {
-      if (!path.startsWith(join(root, 'test') + sep)) return null
-      const contents = readFileSync(path, 'utf8')
-        .replaceAll('import.meta.dirname', JSON.stringify(dirname(path)))
-        .replaceAll('import.meta.filename', JSON.stringify(path))
-        .replaceAll('import.meta.url', JSON.stringify(pathToFileURL(path).href))
-      return { contents, loader: 'ts' }
-    })
+    const placed = path => {
+      const own = { dirname: dirname(path), filename: path, url: pathToFileURL(path).href }
+      const text = readFileSync(path, 'utf8')
+      // A module of the new kind that says `__dirname` has made it by itself.
+      const names = text.includes('import.meta')
+        ? /\bimport\.meta\.(dirname|filename|url)\b/g
+        : /\b__(dirname|filename)\b/g
+      return text.replace(names, (_, name) => JSON.stringify(own[name]))
+    }
+    build.onLoad({ filter: /\.ts$/ }, ({ path }) =>
+      path.startsWith(join(root, 'test') + sep) ? { contents: placed(path), loader: 'ts' } : null,
+    )
+    const ofPackages = /[\\/]node_modules[\\/].*\.[cm]?js$/
+    build.onLoad({ filter: ofPackages }, ({ path }) => ({ contents: placed(path), loader: 'js' }))
   },
 }
 
@@ -61,12 +77,12 @@ export async function bundle(files) {
   const home = mkdtempSync(join(cache, 'run-'))
   process.on('exit', () => rmSync(home, { recursive: true, force: true }))
   copyFileSync(join(root, 'package.json'), join(home, 'package.json'))
-  const compile = (folder, entries) =>
+  const compile = (folder, entries, more) =>
     esbuild.build({
       entryPoints: entries,
       outdir: join(home, 'dist', folder),
       absWorkingDir: root,
-      ...{ bundle: true, splitting: true, packages: 'external', plugins: [placesOfTests] },
+      ...{ bundle: true, splitting: true, plugins: [places], ...more },
       ...{ format: 'esm', platform: 'node', target: 'node20' },
       ...{ sourcemap: true, sourcesContent: false, logLevel: 'error' },
     })
@@ -74,8 +90,11 @@ export async function bundle(files) {
   const named = files.map(flat)
   const beside = threads.map(file => ({ in: file, out: file.replace(/^.*\/|\.ts$/g, '') }))
   await Promise.all([
-    compile('program', [{ in: 'src/main.ts', out: 'main' }, ...beside]),
-    compile('tests', [...named, ...programs.map(flat), ...beside]),
+    compile('program', [{ in: 'src/main.ts', out: 'main' }, ...beside], {
+      external: native,
+      banner: { js: banner },
+    }),
+    compile('tests', [...named, ...programs.map(flat), ...beside], { packages: 'external' }),
   ])
   await esbuild.stop()
   return {
