@@ -25,6 +25,7 @@ const leakBytesMax = 48 * 2 ** 20
 const grownBytesMax = 256 * 2 ** 20
 /** V8's heap: on a large machine it would let garbage lie until there are gigabytes of it. What leaks ends the node. */
 const heapFlags = '--max-old-space-size=128 --max-semi-space-size=4'
+const alone = { nodes: 1, shardCount: 4, runtime: [], env: { NODE_OPTIONS: heapFlags } }
 const answerMsMax = 5_000
 
 const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
@@ -186,7 +187,7 @@ const timed = { timeout: 60_000 }
 
 describe('a node', () => {
   it('answers others while clients misbehave, and keeps nothing of them', timed, async t => {
-    await Cluster.with({ nodes: 1, shardCount: 4, env: { NODE_OPTIONS: heapFlags } }, async cluster => {
+    await Cluster.with(alone, async cluster => {
       const { client } = cluster
       const { address } = cluster.node(1)
       const large = 'x'.repeat(512 * 1024)

@@ -83,6 +83,8 @@ export class NodeProcess {
   flags: readonly string[]
   /** Variables beside PATH, for every start. */
   env: Readonly<Record<string, string>> = {}
+  /** What Node itself is told, for every start. */
+  runtime: readonly string[] = []
   private child: ChildProcess | null = null
   private exit: Promise<Exit> = Promise.resolve({ code: null, signal: null })
   private isFrozen = false
@@ -127,7 +129,7 @@ export class NodeProcess {
     if (this.child !== null) throw new Error(`${this.id} runs already`)
     const own = ['--node-id', this.id, '--host', '127.0.0.1', '--port', String(this.port)]
     const args = ['serve', ...own, '--data-dir', this.dataDir, ...this.flags]
-    const child = spawn(process.execPath, [programPath(), ...args], {
+    const child = spawn(process.execPath, [...this.runtime, programPath(), ...args], {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { PATH: process.env.PATH ?? '', ROUNDHOUSE_SUPERVISED: '1', ...smallFiles, ...this.env },
     })
