@@ -19,22 +19,10 @@ import { SmallDisk } from '../lib/small-disk.ts'
 const soon = () => Date.now() + 20_000
 const mebibyte = 2 ** 20
 
-/** A node whose fdatasync can be told to fail or to stall, from its next start on. */
-function sicken(cluster: Cluster, node: NodeProcess): { say(order: 'fail' | 'stall'): void; heal(): void } {
-  const control = join(cluster.directory, `${node.id}.sick`)
-  const preload = new URL('./sick-disk.mjs', import.meta.url).href
-  node.env = { ...node.env, NODE_OPTIONS: `--import ${preload}`, SICK_DISK: control }
-  return {
-    say: order => writeFileSync(control, order),
-    heal: () => rmSync(control, { force: true }),
-  }
-}
-
-async function restart(cluster: Cluster, node: NodeProcess): Promise<void> {
-  assert.deepEqual(await node.stop(), { code: 0, signal: null })
-  node.start()
-  await cluster.settled()
-}
+/** All nodes' fdatasync can be told to fail or to stall. */
+const sickDisks = { NODE_OPTIONS: `--import ${new URL('./sick-disk.mjs', import.meta.url).href}` }
+const say = (node: NodeProcess, order: 'fail' | 'stall') => writeFileSync(`${node.dataDir}.sick`, order)
+const heal = (node: NodeProcess) => rmSync(`${node.dataDir}.sick`)
 
 const loadOf = (
   cluster: Cluster,
@@ -42,17 +30,18 @@ const loadOf = (
   more: Partial<ConstructorParameters<typeof Load>[1]> = {},
 ) => new Load(cluster.client, { prefix, keys: 200, writers: 8, readers: 2, pick: cluster.anyNode, ...more })
 
-describe('a failed fdatasync', () => {
-  it('ends the node with the file named; the others go on, and a start with a good disk brings it back', async () => {
-    await Cluster.with({ shardCount: 8 }, async cluster => {
+describe('a sick disk', () => {
+  const shared = Cluster.shared({ shardCount: 8, env: sickDisks })
+
+  it(
+    'whose fdatasync fails ends the node with the file named; the others go on, and a start with a good disk brings it back',
+    shared(async cluster => {
       const node = cluster.node(2)
-      const disk = sicken(cluster, node)
-      await restart(cluster, node)
       const load = loadOf(cluster, 'failed')
       await load.fill()
       load.start()
       await load.writesMore(50)
-      disk.say('fail')
+      say(node, 'fail')
       const exit = await eventually('the node ends', 20_000, () =>
         Promise.race([node.ended, new Promise<null>(resolve => setTimeout(resolve, 100, null))]),
       )
@@ -63,22 +52,19 @@ describe('a failed fdatasync', () => {
         new RegExp(`${node.dataDir}/journal/segment-\\d+: EIO: i/o error, fdatasync`),
       )
       await load.writesMore(200)
-      disk.heal()
+      heal(node)
       node.start()
       await cluster.settled()
       await load.stop()
       await load.verify(cluster.nodes.map(each => each.address))
       assert.deepEqual(load.violations, [])
-    })
-  })
-})
+    }),
+  )
 
-describe('a disk that hangs', () => {
-  it('moves the leadership to others within seconds, and heals without a restart', async t => {
-    await Cluster.with({ shardCount: 8 }, async cluster => {
+  it(
+    'that hangs moves the leadership to others within seconds, and heals without a restart',
+    shared(async (cluster, t) => {
       const node = cluster.node(1)
-      const disk = sicken(cluster, node)
-      await restart(cluster, node)
       const load = loadOf(cluster, 'hung')
       await load.fill()
       load.start()
@@ -87,7 +73,7 @@ describe('a disk that hangs', () => {
         return nodes.find(each => each.nodeId === node.id)!.leaders
       })
       await load.writesMore(50)
-      disk.say('stall')
+      say(node, 'stall')
       const stalledMs = Date.now()
       await eventually('others lead all shards', 30_000, async () => {
         const { shards, meta } = await cluster.status(cluster.node(2))
@@ -100,7 +86,7 @@ describe('a disk that hangs', () => {
         return nodes.find(each => each.nodeId === node.id)!.disk === 'hung'
       })
       const pid = node.pid
-      disk.heal()
+      heal(node)
       await eventually('status says that it is well', 20_000, async () => {
         const { nodes } = await cluster.status(cluster.node(3))
         return nodes.every(each => each.disk === 'ok')
@@ -110,8 +96,8 @@ describe('a disk that hangs', () => {
       assert.equal(node.pid, pid)
       await load.verify(cluster.nodes.map(each => each.address))
       assert.deepEqual(load.violations, [])
-    })
-  })
+    }),
+  )
 })
 
 describe('bits that flip on the disk of a stopped node', () => {

@@ -21,9 +21,12 @@ async function cli(...args: readonly string[]): Promise<{ code: number | null; t
   return { code, text }
 }
 
-describe('a node whose directory is lost', () => {
-  it('is rebuilt under its name by replace, and nothing that was acknowledged is missing', async () => {
-    await Cluster.with({ shardCount: 16, flags: ['--heartbeat-interval', '200ms'] }, async cluster => {
+describe('of three nodes', () => {
+  const shared = Cluster.shared({ flags: ['--heartbeat-interval', '200ms'] })
+
+  it(
+    'one whose directory is lost is rebuilt under its name by replace, and nothing that was acknowledged is missing',
+    shared(async cluster => {
       const load = new Load(cluster.client, {
         ...{ prefix: 'lost', keys: 400, writers: 6, readers: 6 },
         pick: cluster.anyNode,
@@ -61,13 +64,12 @@ describe('a node whose directory is lost', () => {
       await load.stop()
       await load.verify(cluster.nodes.map(node => node.address))
       assert.deepEqual(load.violations, [])
-    })
-  })
-})
+    }),
+  )
 
-describe('a machine that is lost', () => {
-  it('is replaced by one of another name, which takes over what it held; nothing acknowledged is missing', async () => {
-    await Cluster.with({ shardCount: 8 }, async cluster => {
+  it(
+    'a machine that is lost is replaced by one of another name, which takes over what it held; nothing acknowledged is missing',
+    shared(async cluster => {
       const { client } = cluster
       const session = client.session()
       const [one, two] = [cluster.node(1), cluster.node(2)]
@@ -97,21 +99,21 @@ describe('a machine that is lost', () => {
         const found = await client.read(() => four.address, { command: 'GET', key: `k${i}` }, soon())
         assert.equal(textOf(found), `v${i}`)
       }
-    })
-  })
-})
+    }),
+  )
 
-describe('a node that is left of three', () => {
-  it('goes on alone after recover --unsafe, with what it had, and takes in others again', async () => {
-    await Cluster.with({ shardCount: 8, flags: ['--heartbeat-interval', '200ms'] }, async cluster => {
+  it(
+    'one that is left goes on alone after recover --unsafe, with what it had, and takes in others again',
+    shared(async cluster => {
       const { client } = cluster
       const session = client.session()
       const one = cluster.node(1)
       for (let i = 0; i < 50; i++)
-        await session.write(cluster.anyNode, { command: 'SET', key: `k${i}`, args: [`v${i}`] }, soon())
+        await session.write(cluster.anyNode, { command: 'SET', key: `left${i}`, args: [`v${i}`] }, soon())
       await cluster.settled()
-      await Promise.all(cluster.nodes.map(node => node.kill()))
-      for (const node of cluster.nodes.slice(1)) rmSync(node.dataDir, { recursive: true })
+      const others = cluster.awake.filter(node => node !== one)
+      await Promise.all(cluster.awake.map(node => node.kill()))
+      for (const node of others) rmSync(node.dataDir, { recursive: true })
 
       const usage = await cli('recover', '--data-dir', one.dataDir)
       assert.equal(usage.code, 2)
@@ -119,26 +121,26 @@ describe('a node that is left of three', () => {
       assert.match(usage.text, /--lost/)
       const stranger = await cli('recover', '--unsafe', '--data-dir', one.dataDir, '--lost', 'node9', '--yes')
       assert.equal(stranger.code, 2)
-      assert.match(stranger.text, /node9 is not known here; accepted: node2, node3/)
+      assert.match(stranger.text, /node9 is not known here; accepted: node3, node4/)
       const done = await cli(
         'recover',
         '--unsafe',
         '--data-dir',
         one.dataDir,
         '--lost',
-        'node2,node3',
+        'node3,node4',
         '--yes',
       )
       assert.equal(done.code, 0, done.text)
-      assert.match(done.text, /becomes the only voter; lost: node2, node3/)
+      assert.match(done.text, /becomes the only voter; lost: node3, node4/)
 
       one.start()
       for (let i = 0; i < 50; i++) {
-        const found = await client.read(() => one.address, { command: 'GET', key: `k${i}` }, soon())
+        const found = await client.read(() => one.address, { command: 'GET', key: `left${i}` }, soon())
         assert.equal(textOf(found), `v${i}`)
       }
       await session.write(() => one.address, { command: 'SET', key: 'after', args: ['all'] }, soon())
-      for (const node of cluster.nodes.slice(1)) {
+      for (const node of others) {
         await eventually(`${node.id} is given up`, patienceMs, async () => {
           await client.replace(one.address, node.id, node.id)
           return true
@@ -149,6 +151,6 @@ describe('a node that is left of three', () => {
       await cluster.settled(patienceMs)
       const found = await client.read(() => cluster.node(3).address, { command: 'GET', key: 'after' }, soon())
       assert.equal(textOf(found), 'all')
-    })
-  })
+    }),
+  )
 })

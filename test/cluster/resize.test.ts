@@ -7,7 +7,7 @@ import { scale } from '../lib/scale.ts'
 
 const shardCount = scale(16, 64)
 const replicas = 3 * shardCount
-const keys = scale(2_000, 200_000)
+const keys = scale(1_000, 200_000)
 const balanceMs = scale(90_000, 900_000)
 /** DESIGN §2: a join moves at most this times the least that it could. */
 const moveFactorMax = 1.15

@@ -1,11 +1,11 @@
 /**
- * Loaded into a node's process before the program: its fdatasync does what the file named by SICK_DISK says, as long as it
- * is there: `fail` with EIO, or `stall` until it is gone.
+ * Loaded into a node's process before the program: its fdatasync does what the file beside its data directory says (the
+ * directory's path and `.sick`), as long as it is there: `fail` with EIO, or `stall` until it is gone.
  */
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 
-const control = process.env['SICK_DISK']
+const control = `${process.argv[process.argv.indexOf('--data-dir') + 1]}.sick`
 const original = fs.fdatasync
 const order = () => (fs.existsSync(control) ? fs.readFileSync(control, 'utf8') : '')
 

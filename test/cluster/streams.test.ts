@@ -19,7 +19,7 @@ import {
   type ProduceResponse,
 } from '../../src/gen/log/v1/log.ts'
 import { StreamsClient } from '../../src/gen/roundhouse/v1/streams.ts'
-import { Cluster, eventually, fastFlags } from '../lib/cluster-harness.ts'
+import { Cluster, eventually } from '../lib/cluster-harness.ts'
 
 const promised = <T>(begin: (done: (error: ServiceError | null, answer: T) => void) => unknown): Promise<T> =>
   new Promise((resolve, reject) => begin((error, answer) => (error ? reject(error) : resolve(answer))))
@@ -158,8 +158,11 @@ function leaderOf(door: LogClient, stream = ''): Promise<number> {
 }
 
 describe('a stream on real nodes', () => {
-  it('is produced to through one call while its leader is restarted, and is the same everywhere after a leader was cut off', async t => {
-    await Cluster.with({ shardCount: 8, flags: fastFlags }, async cluster => {
+  const shared = Cluster.shared({ shardCount: 8 })
+
+  it(
+    'is produced to through one call while its leader is restarted, and is the same everywhere after a leader was cut off',
+    shared(async (cluster, t) => {
       const doors = cluster.nodes.map(({ address }) => new LogClient(address, credentials.createInsecure()))
       const streams = new StreamsClient(cluster.node(1).address, credentials.createInsecure())
       const create = (name: string) =>
@@ -218,11 +221,12 @@ describe('a stream on real nodes', () => {
         for (const door of doors) door.close()
         streams.close()
       }
-    })
-  })
+    }),
+  )
 
-  it('keeps every acknowledged record once and in order when nodes are killed, stopped and wiped, one and then all', async t => {
-    await Cluster.with({ shardCount: 8, flags: fastFlags }, async cluster => {
+  it(
+    'keeps every acknowledged record once and in order when nodes are killed, stopped and wiped, one and then all',
+    shared(async (cluster, t) => {
       const doors = cluster.nodes.map(({ address }) => new LogClient(address, credentials.createInsecure()))
       try {
         const producer = new Producer(doors)
@@ -296,6 +300,6 @@ describe('a stream on real nodes', () => {
       } finally {
         for (const door of doors) door.close()
       }
-    })
-  })
+    }),
+  )
 })

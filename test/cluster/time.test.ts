@@ -10,9 +10,88 @@ const soon = () => Date.now() + 20_000
 const frozenMs = scale(5_000, 60_000)
 const keysPerClient = scale(12, 1_600)
 
-describe('a frozen node', () => {
-  it('comes back by itself and serves nothing stale, though it led most shards when it froze', async t => {
-    await Cluster.with({ shardCount: 32 }, async cluster => {
+describe('three nodes', () => {
+  const shared = Cluster.shared({
+    shardCount: scale(32, 64),
+    flags: [...fastFlags, '--cleanup-interval', '300ms'],
+  })
+
+  it(
+    'agree on what is left of a life to a tenth of a second, and route every key of 64 clients',
+    shared(async (cluster, t) => {
+      const { client, anyNode } = cluster
+      const calls = { ttl: 0, routed: 0, refused: 0 }
+
+      const mortal = async (key: string, lifeMs: number) => {
+        const sentMs = Date.now()
+        await client.session().write(anyNode, { command: 'SET', key, args: ['v', 'PX', `${lifeMs}`] }, soon())
+        const ackedMs = Date.now()
+        // Its end lies between these two.
+        const earliestMs = sentMs + lifeMs
+        const latestMs = ackedMs + lifeMs
+        for (let isOver = false; !isOver; ) {
+          const beforeMs = Date.now()
+          const left = numberOf(await client.read(anyNode, { command: 'PTTL', key }, soon()))
+          const betweenMs = Date.now()
+          const value = textOf(await client.read(anyNode, { command: 'GET', key }, soon()))
+          const afterMs = Date.now()
+          calls.ttl += 2
+          if (left === -2)
+            assert.ok(betweenMs > earliestMs - ttlErrorMsMax, `gone ${earliestMs - betweenMs} ms too early`)
+          else {
+            assert.ok(left >= earliestMs - betweenMs - ttlErrorMsMax, `${left} ms left: too few`)
+            assert.ok(left <= latestMs - beforeMs + ttlErrorMsMax, `${left} ms left: too many`)
+          }
+          if (value === null)
+            assert.ok(afterMs > earliestMs - ttlErrorMsMax, `gone ${earliestMs - afterMs} ms too early`)
+          else {
+            assert.equal(value, 'v')
+            assert.ok(betweenMs < latestMs + ttlErrorMsMax, `still there ${betweenMs - latestMs} ms too late`)
+          }
+          isOver = beforeMs > latestMs + ttlErrorMsMax
+          await new Promise(resolve => setTimeout(resolve, 20))
+        }
+      }
+
+      const owner = async (name: number) => {
+        const session = client.session()
+        for (let i = 0; i < keysPerClient; i++) {
+          const key = `client${name}:${i}`
+          await session.write(anyNode, { command: 'SET', key, args: [`of ${key}`] }, soon())
+          const found = await client.read(anyNode, { command: 'GET', key }, soon())
+          assert.equal(textOf(found), `of ${key}`)
+          calls.routed += 2
+        }
+      }
+
+      await Promise.all(Array.from({ length: 64 }, (_, name) => owner(name)))
+      await Promise.all(Array.from({ length: 12 }, (_, i) => mortal(`mortal${i}`, 400 + i * 60)))
+      await eventually('the expired are swept', 10_000, async () => {
+        assert.equal(numberOf(await client.run(anyNode(), { command: 'DBSIZE' })), 64 * keysPerClient)
+        return true
+      })
+
+      // A client that asked not to be forwarded is told where to go, and the place is right.
+      for (let i = 0; i < 100; i++) {
+        const key = `client${i % 64}:${i % keysPerClient}`
+        const command = { command: 'GET', key, noForward: true }
+        try {
+          assert.equal(textOf(await client.run(anyNode(), command)), `of ${key}`)
+        } catch (error) {
+          const { code, leaderAddress } = error as { code: string; leaderAddress: string }
+          assert.equal(code, 'NOT_LEADER')
+          assert.equal(textOf(await client.run(leaderAddress, command)), `of ${key}`)
+          calls.refused += 1
+        }
+      }
+      assert.ok(calls.refused > 20)
+      t.diagnostic(JSON.stringify(calls))
+    }),
+  )
+
+  it(
+    'serve nothing stale when the one that led most shards was frozen, and it comes back by itself',
+    shared(async (cluster, t) => {
       const load = new Load(cluster.client, {
         ...{ prefix: 'freeze', keys: 600, writers: 8, readers: 8, counters: 4, incrementers: 4 },
         pick: cluster.anyNode,
@@ -43,88 +122,6 @@ describe('a frozen node', () => {
       await load.verify(cluster.nodes.map(node => node.address))
       assert.deepEqual(load.violations, [])
       t.diagnostic(JSON.stringify(load.counts))
-    })
-  })
-})
-
-describe('three nodes', () => {
-  it('agree on what is left of a life to a tenth of a second, and route every key of 64 clients', async t => {
-    await Cluster.with(
-      { shardCount: 64, flags: [...fastFlags, '--cleanup-interval', '300ms'] },
-      async cluster => {
-        const { client, anyNode } = cluster
-        const calls = { ttl: 0, routed: 0, refused: 0 }
-
-        const mortal = async (key: string, lifeMs: number) => {
-          const sentMs = Date.now()
-          await client
-            .session()
-            .write(anyNode, { command: 'SET', key, args: ['v', 'PX', `${lifeMs}`] }, soon())
-          const ackedMs = Date.now()
-          // Its end lies between these two.
-          const earliestMs = sentMs + lifeMs
-          const latestMs = ackedMs + lifeMs
-          for (let isOver = false; !isOver; ) {
-            const beforeMs = Date.now()
-            const left = numberOf(await client.read(anyNode, { command: 'PTTL', key }, soon()))
-            const betweenMs = Date.now()
-            const value = textOf(await client.read(anyNode, { command: 'GET', key }, soon()))
-            const afterMs = Date.now()
-            calls.ttl += 2
-            if (left === -2)
-              assert.ok(betweenMs > earliestMs - ttlErrorMsMax, `gone ${earliestMs - betweenMs} ms too early`)
-            else {
-              assert.ok(left >= earliestMs - betweenMs - ttlErrorMsMax, `${left} ms left: too few`)
-              assert.ok(left <= latestMs - beforeMs + ttlErrorMsMax, `${left} ms left: too many`)
-            }
-            if (value === null)
-              assert.ok(afterMs > earliestMs - ttlErrorMsMax, `gone ${earliestMs - afterMs} ms too early`)
-            else {
-              assert.equal(value, 'v')
-              assert.ok(
-                betweenMs < latestMs + ttlErrorMsMax,
-                `still there ${betweenMs - latestMs} ms too late`,
-              )
-            }
-            isOver = beforeMs > latestMs + ttlErrorMsMax
-            await new Promise(resolve => setTimeout(resolve, 20))
-          }
-        }
-
-        const owner = async (name: number) => {
-          const session = client.session()
-          for (let i = 0; i < keysPerClient; i++) {
-            const key = `client${name}:${i}`
-            await session.write(anyNode, { command: 'SET', key, args: [`of ${key}`] }, soon())
-            const found = await client.read(anyNode, { command: 'GET', key }, soon())
-            assert.equal(textOf(found), `of ${key}`)
-            calls.routed += 2
-          }
-        }
-
-        await Promise.all(Array.from({ length: 64 }, (_, name) => owner(name)))
-        await Promise.all(Array.from({ length: 12 }, (_, i) => mortal(`mortal${i}`, 400 + i * 60)))
-        await eventually('the expired are swept', 10_000, async () => {
-          assert.equal(numberOf(await client.run(anyNode(), { command: 'DBSIZE' })), 64 * keysPerClient)
-          return true
-        })
-
-        // A client that asked not to be forwarded is told where to go, and the place is right.
-        for (let i = 0; i < 100; i++) {
-          const key = `client${i % 64}:${i % keysPerClient}`
-          const command = { command: 'GET', key, noForward: true }
-          try {
-            assert.equal(textOf(await client.run(anyNode(), command)), `of ${key}`)
-          } catch (error) {
-            const { code, leaderAddress } = error as { code: string; leaderAddress: string }
-            assert.equal(code, 'NOT_LEADER')
-            assert.equal(textOf(await client.run(leaderAddress, command)), `of ${key}`)
-            calls.refused += 1
-          }
-        }
-        assert.ok(calls.refused > 20)
-        t.diagnostic(JSON.stringify(calls))
-      },
-    )
-  })
+    }),
+  )
 })
