@@ -23,8 +23,9 @@ const withProcesses = ['test/cluster/', 'test/client/', 'test/bench/', 'test/fuz
 /** The longest of each part, the longest first. */
 const longest = [
   ...['fuzz/fuzz', 'node/watches-cluster', 'tls/certs', 'storage/state-process', 'storage/lmdb-state'],
-  ...['cluster/disk', 'cluster/crash', 'cluster/lost', 'cluster/streams', 'cluster/resize', 'cluster/time'],
-  ...['cluster/restart', 'bench/verify', 'cluster/trouble'],
+  ...['cluster/disk', 'cluster/restart', 'cluster/streams', 'cluster/lost', 'cluster/time', 'cluster/trouble'],
+  ...['cluster/resize', 'cluster/crash', 'bench/verify', 'fuzz/connections', 'client/trouble', 'cluster/watch'],
+  'cluster/tls',
 ].map(name => `test/${name}.test.ts`)
 
 const named = process.argv.slice(2)
