@@ -30,7 +30,7 @@ export class ClientConnection extends Connection {
   request(block: Uint8Array, receiver: StreamReceiver): Stream | null {
     if (this.room <= 0) return null
     this.lastStream += this.lastStream === 0 ? 1 : 2
-    const stream = new Stream(this, this.lastStream, this.streamWindow, this.receiveWindowBytes)
+    const stream = new Stream(this, this.lastStream, this.streamWindow, this.receiveWindowBytes, false)
     this.streams.set(stream.id, stream)
     stream.serve(receiver)
     stream.respond(block)

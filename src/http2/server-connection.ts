@@ -107,7 +107,7 @@ export class ServerConnection extends Connection {
     }
     let stream: Stream | undefined
     const begin = () => {
-      stream = new Stream(this, id, this.streamWindow, this.server.receiveWindowBytes)
+      stream = new Stream(this, id, this.streamWindow, this.server.receiveWindowBytes, isLast)
       this.streams.set(id, stream)
       return stream
     }
@@ -122,7 +122,6 @@ export class ServerConnection extends Connection {
       return
     }
     stream.serve(receiver)
-    if (isLast) stream.remoteOver()
   }
 
   protected override takeTooLong(id: number): void {

@@ -45,7 +45,7 @@ export class Stream {
   private trailers: Uint8Array | null = null
   private isFinished = false
   private hasHeaders = false
-  private isRemoteOver = false
+  private isRemoteOver: boolean
   /** All is said: the last frame is on its way. */
   private isLocalOver = false
   /** The system has it. */
@@ -53,11 +53,19 @@ export class Stream {
   private isClosed = false
   private hasToldEnd = false
 
-  constructor(connection: Connection, id: number, sendWindow: number, receiveWindow: number) {
+  /** `isRemoteOver`: its headers are all that comes. */
+  constructor(
+    connection: Connection,
+    id: number,
+    sendWindow: number,
+    receiveWindow: number,
+    isRemoteOver: boolean,
+  ) {
     this.connection = connection
     this.id = id
     this.sendWindow = sendWindow
     this.receiveWindow = receiveWindow
+    this.isRemoteOver = isRemoteOver
   }
 
   /** Nothing that is said reaches the caller any more. */
@@ -73,6 +81,7 @@ export class Stream {
     this.receiver = receiver
     // It was reset as it began.
     if (this.hasToldEnd) receiver.closed(true)
+    else if (this.isRemoteOver && !this.isClosed) receiver.complete()
   }
 
   /** The headers of the answer; `isLast`: all of it. */
@@ -136,7 +145,9 @@ export class Stream {
   }
 
   remoteOver(): void {
-    if (this.isRemoteOver || this.isClosed) return
+    if (this.isClosed) return
+    if (this.isRemoteOver)
+      throw new ConnectionError(errorCodes.streamClosed, 'headers after the end of a call')
     this.isRemoteOver = true
     this.receiver.complete()
     this.forgetIfDone()
