@@ -6,7 +6,16 @@
 import type { Duplex } from 'node:stream'
 import { Fifo } from '../lib/fifo.ts'
 import { Connection, type ConnectionOptions, headerListBytesMax, protocol } from './connection.ts'
-import { type ConnectionError, encodeSettings, errorCodes, frameTypes, preface, settings } from './frame.ts'
+import {
+  type ConnectionError,
+  encodeFrame,
+  encodeSettings,
+  encodeUint32,
+  errorCodes,
+  frameTypes,
+  preface,
+  settings,
+} from './frame.ts'
 import type { HeaderList } from './hpack.ts'
 import { Relay } from './relay.ts'
 import { Stream, type StreamReceiver } from './stream.ts'
@@ -125,12 +134,16 @@ export class ServerConnection extends Connection {
   }
 
   protected override takeTooLong(id: number): void {
+    const code = errorCodes.enhanceYourCalm
     const known = this.streams.get(id)
-    if (known !== undefined) known.reset(errorCodes.enhanceYourCalm)
-    else {
-      this.lastStream = Math.max(this.lastStream, id)
-      this.refuse(id, errorCodes.enhanceYourCalm)
+    if (known !== undefined) {
+      known.reset(code)
+      return
     }
+    if (this.relay?.has(id)) this.relay.reset(id, encodeFrame(frameTypes.reset, 0, id, encodeUint32(code)))
+    else if (id <= this.lastStream) return
+    else this.lastStream = id
+    this.refuse(id, code)
   }
 
   protected override takeOther(id: number, frame: Buffer, isLast: boolean): boolean {
