@@ -244,7 +244,7 @@ export abstract class Connection {
   /** Headers that are longer than we said we take. */
   protected abstract takeTooLong(stream: number): void
 
-  /** A frame of a call that is not open here; false: nobody knows it. */
+  /** A frame of a call that is not open here; false: nobody knows it. Whoever takes data says when it is read. */
   protected takeOther(_stream: number, _frame: Buffer, _isLast: boolean): boolean {
     return false
   }
@@ -337,13 +337,13 @@ export abstract class Connection {
     this.receiveWindow -= length
     if (this.receiveWindow < 0)
       throw new ConnectionError(errorCodes.flowControl, 'more than the connection’s window')
-    // At once: a call that is not read shall not stand before the others. What it holds, its own window bounds.
-    this.consumed(length)
     const isLast = (flag & flags.endStream) !== 0
     const stream = this.streams.get(id)
-    if (stream !== undefined) stream.received(length, unpadded(frame, flag), isLast)
-    else if (!this.takeOther(id, frame, isLast))
-      demand(id <= this.lastStream, 'data of a call that was not begun')
+    if (stream === undefined && this.takeOther(id, frame, isLast)) return
+    demand(id <= this.lastStream, 'data of a call that was not begun')
+    // At once: a call that is not read shall not stand before the others. What it holds, its own window bounds.
+    this.consumed(length)
+    stream?.received(length, unpadded(frame, flag), isLast)
   }
 
   private takeHeaders(id: number, flag: number, frame: Buffer): void {

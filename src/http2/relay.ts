@@ -75,6 +75,8 @@ export class Relay implements Blocked {
   private isBegun = false
   /** The session is gone; what it said is still to leave. */
   private isInnerGone = false
+  /** Data that the session has not read: while it waits for the caller to read, it reads nothing at all. */
+  private unreadBytes = 0
 
   constructor(connection: ServerConnection, start: (inner: Duplex) => void, streamWindow: number) {
     this.connection = connection
@@ -91,7 +93,10 @@ export class Relay implements Blocked {
       },
     })
     this.inner.on('error', () => {})
+    // Whoever reads it begins when he is ready.
+    this.inner.pause()
     start(this.inner)
+    this.inner.on('data', (chunk: Buffer) => this.read(chunk))
     this.push(preface)
     this.push(
       encodeSettings([
@@ -123,6 +128,8 @@ export class Relay implements Blocked {
 
   /** A frame of the caller, of a call that is open here. */
   forward(stream: number, frame: Buffer, isLast: boolean): void {
+    this.unreadBytes += dataBytes(frame)
+    if (this.isInnerGone) this.readAll()
     this.push(frame)
     if (isLast) this.requestOver(stream)
   }
@@ -171,6 +178,18 @@ export class Relay implements Blocked {
     // While it does not read, the caller's data is bounded by its windows, and the rest by this.
     if (this.inner.readableLength > this.connection.receiveWindowBytes + unreadBytesMax)
       this.connection.fail(new ConnectionError(errorCodes.enhanceYourCalm, 'more than is read'))
+  }
+
+  private read(chunk: Buffer): void {
+    const bytes = dataBytes(chunk)
+    this.unreadBytes -= bytes
+    this.connection.consumed(bytes)
+  }
+
+  /** Nobody reads it any more. */
+  private readAll(): void {
+    this.connection.consumed(this.unreadBytes)
+    this.unreadBytes = 0
   }
 
   /** What the session says. */
@@ -294,6 +313,7 @@ export class Relay implements Blocked {
   private ended(): void {
     if (this.isClosed || this.isInnerGone) return
     this.isInnerGone = true
+    this.readAll()
     const answered = new Set<number>()
     for (const { stream, isLast } of this.queue) if (isLast) answered.add(stream)
     for (const stream of [...this.open.keys()]) {
@@ -309,4 +329,9 @@ export class Relay implements Blocked {
     this.isClosed = true
     this.connection.relayEnded()
   }
+}
+
+/** As the connection's window counts them. */
+function dataBytes(frame: Buffer): number {
+  return frame[3] === frameTypes.data ? frame.byteLength - frameHeaderBytes : 0
 }
