@@ -479,7 +479,7 @@ const records: Family = {
     const corpus = Array.from({ length: 50 }, () => storedOf(random))
     const written = new Set(corpus.map(each => Buffer.from(each).toString('hex')))
     const mutator = new Mutator(corpus)
-    const around = { start: 0, end: 1, lagMs: 0 }
+    const around = { streamId: 1, start: 0, end: 1, lagMs: 0 }
     return {
       run: each => {
         const record = mutator.next(each)

@@ -1,7 +1,7 @@
 /** The other end of a ServerConnection, by hand: frames byte by byte, the wrong ones too, over a socket without a network. */
 import { Duplex } from 'node:stream'
 import { HeaderDecoder, type HeaderList, headerOf } from '../../src/http2/hpack.ts'
-import { type ConnectionOptions, ServerConnection } from '../../src/http2/server-connection.ts'
+import { ServerConnection, type ServerConnectionOptions } from '../../src/http2/server-connection.ts'
 import type { Stream, StreamReceiver } from '../../src/http2/stream.ts'
 
 export const types = {
@@ -158,15 +158,17 @@ export class Wire extends Duplex {
 /** A call as who serves it sees it. */
 export class Served implements StreamReceiver {
   readonly stream: Stream
-  readonly headers: HeaderList
+  readonly list: HeaderList
   readonly chunks: Buffer[] = []
   completed = 0
+  /** How often it heard that all is with the system. */
+  takings = 0
   /** What `closed` was told, each time. */
   readonly closings: boolean[] = []
 
-  constructor(stream: Stream, headers: HeaderList) {
+  constructor(stream: Stream, list: HeaderList) {
     this.stream = stream
-    this.headers = headers
+    this.list = list
   }
 
   get body(): Buffer {
@@ -185,12 +187,16 @@ export class Served implements StreamReceiver {
     this.completed++
   }
 
+  taken(): void {
+    this.takings++
+  }
+
   closed(wasCut: boolean): void {
     this.closings.push(wasCut)
   }
 }
 
-export interface CallerOptions extends Partial<ConnectionOptions> {
+export interface CallerOptions extends Partial<ServerConnectionOptions> {
   /** Of each call that is served here, as it begins. */
   readonly onCall?: (call: Served) => void
   readonly make?: (stream: Stream, headers: HeaderList) => Served
@@ -284,4 +290,4 @@ export class Caller {
 }
 
 export const readBlock = (bytes: Buffer): HeaderList =>
-  new HeaderDecoder({ listBytesMax: 1_000_000 }).decode(bytes)
+  new HeaderDecoder({ listBytesMax: 1_000_000 }).decode(bytes)!

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import type { Duplex } from 'node:stream'
 import { describe, it } from 'node:test'
 import {
   ack,
@@ -316,7 +317,7 @@ describe('headers of a call', () => {
       ),
     )
     assert.deepEqual(
-      caller.served.map(({ stream, headers }) => [stream.id, headers[5]]),
+      caller.served.map(({ stream, list }) => [stream.id, list[5]]),
       [
         [1, '/direct'],
         [3, '/direct'],
@@ -357,8 +358,8 @@ describe('headers of a call', () => {
       frame(types.continuation, endHeaders, 3),
     )
     const [one, other] = caller.served
-    assert.deepEqual([one!.headers.at(-1)!.length, one!.completed], [40_000, 1])
-    assert.deepEqual([other!.headers.at(-1)!.length, other!.completed], [40_000, 0])
+    assert.deepEqual([one!.list.at(-1)!.length, one!.completed], [40_000, 1])
+    assert.deepEqual([other!.list.at(-1)!.length, other!.completed], [40_000, 0])
   })
 
   it('are not broken off by anything: PROTOCOL_ERROR', async () => {
@@ -384,10 +385,28 @@ describe('headers of a call', () => {
     await refuses(codes.enhanceYourCalm, frame(types.headers, 0, 1), ...empty)
   })
 
-  it('of a table that unfolds to more than the limit end the connection: ENHANCE_YOUR_CALM', async () => {
+  it('of a table that unfolds to more than the limit end the call alone: ENHANCE_YOUR_CALM', async () => {
     const entry = Buffer.concat([Buffer.from('4001617f811d', 'hex'), Buffer.alloc(3840, 'x')])
-    const many = Buffer.concat([entry, Buffer.alloc(20, 0xbe)])
-    await refuses(codes.enhanceYourCalm, frame(types.headers, endHeaders, 1, many))
+    const many = Buffer.concat([requestOf('/direct'), entry, Buffer.alloc(20, 0xbe)])
+    const caller = await Caller.greeted()
+    const heard = await caller.tells(
+      frame(types.headers, endHeaders | endStream, 1, many),
+      callFrame(3),
+      frame(types.headers, endHeaders | endStream, 3, many),
+      // Of one that is over: nobody is told again.
+      frame(types.headers, endHeaders | endStream, 1, many),
+    )
+    assert.deepEqual(heard, ['reset 1 11', 'reset 3 11'])
+    assert.deepEqual(
+      caller.served.map(({ stream, closings }) => [stream.id, closings]),
+      [[3, [true]]],
+    )
+    // What they add to the table is there for others.
+    await caller.send(
+      frame(types.headers, endHeaders, 5, Buffer.concat([requestOf('/direct'), Buffer.of(0xbe)])),
+    )
+    assert.deepEqual(caller.served[1]!.list.slice(-2), ['a', 'x'.repeat(3840)])
+    assert.equal(caller.connection.openStreams, 1)
   })
 
   it('beyond the number of calls refuse this one, and no other', async () => {
@@ -411,39 +430,26 @@ describe('headers of a call', () => {
     assert.equal(caller.served.length, 1)
   })
 
-  it('that come again end the request where they are its last, and otherwise the call', async () => {
+  it('that come again end the request where they are its last, and otherwise the connection', async () => {
     const caller = await Caller.greeted()
     const trailers = (id: number, flags: number) =>
       frame(types.headers, endHeaders | flags, id, block('x', 'y'))
-    const heard = await caller.tells(
-      callFrame(1),
-      dataFrame(1, 'x'),
-      trailers(1, endStream),
-      callFrame(3),
-      trailers(3, 0),
-    )
-    assert.deepEqual(heard, ['reset 3 1'])
-    assert.deepEqual(
-      caller.served.map(({ completed, closings }) => [completed, closings]),
-      [
-        [1, []],
-        [0, [true]],
-      ],
-    )
+    assert.deepEqual(await caller.tells(callFrame(1), dataFrame(1, 'x'), trailers(1, endStream)), [])
+    assert.deepEqual([caller.served[0]!.completed, caller.served[0]!.closings], [1, []])
+    await ends(codes.protocol, caller, callFrame(3), trailers(3, 0))
+    assert.deepEqual([caller.served[1]!.completed, caller.served[1]!.closings], [0, [true]])
   })
 })
 
 describe('a call whose request is over', () => {
-  it('takes no more data and no more headers: STREAM_CLOSED, and the connection goes on', async () => {
+  it('takes no more data and no more headers: STREAM_CLOSED, and the connection is over', async () => {
     const again = frame(types.headers, endHeaders | endStream, 1, block('x', 'y'))
-    for (const more of [dataFrame(1, 'x'), dataFrame(1, '', endStream), again]) {
-      const caller = await Caller.greeted()
-      assert.deepEqual(await caller.tells(callFrame(1, endStream), more, pingFrame()), [
-        'reset 1 5',
-        'ping ack pingpong',
-      ])
-      assert.deepEqual([caller.served[0]!.completed, caller.served[0]!.closings], [1, [true]])
-    }
+    for (const more of [dataFrame(1, 'x'), dataFrame(1, '', endStream), again])
+      for (const whole of [[callFrame(1, endStream)], [callFrame(1), dataFrame(1, 'x', endStream)]]) {
+        const caller = await Caller.greeted()
+        await ends(codes.streamClosed, caller, ...whole, more)
+        assert.deepEqual([caller.served[0]!.completed, caller.served[0]!.closings], [1, [true]])
+      }
   })
 
   it('may be taken back, and its window may grow', async () => {
@@ -472,26 +478,43 @@ describe('a call whose request is over', () => {
 })
 
 describe('a call that is answered before its request is over', () => {
-  it('reads on and forgets, until the request is over', async () => {
+  it('is forgotten: its caller is told that no more of it is wanted, and what still comes is read', async () => {
     const caller = await Caller.greeted({ onCall: ({ stream }) => stream.respond(okBlock, true) })
-    assert.deepEqual(await caller.tells(callFrame(1)), ['headers 1 end'])
-    assert.deepEqual(caller.served[0]!.closings, [false])
-    let windows = 0
-    for (let i = 0; i < 64; i++) windows += (await caller.tells(dataFrame(1, Buffer.alloc(16_000)))).length
-    assert.ok(windows > 10)
-    assert.deepEqual([caller.served[0]!.bytes, caller.connection.openStreams], [0, 1])
-    await caller.send(dataFrame(1, '', endStream))
-    assert.deepEqual([caller.served[0]!.closings, caller.connection.openStreams], [[false], 0])
+    assert.deepEqual(await caller.tells(callFrame(1)), ['headers 1 end', 'reset 1 0'])
+    const [call] = caller.served
+    assert.deepEqual([call!.closings, call!.takings, caller.connection.openStreams], [[false], 1, 0])
+    const heard: string[] = []
+    for (let i = 0; i < 64; i++) heard.push(...(await caller.tells(dataFrame(1, Buffer.alloc(16_000)))))
+    assert.ok(heard.length > 10 && heard.every(each => each.startsWith('window 0 ')), `${heard}`)
+    assert.deepEqual(await caller.tells(windowFrame(1, 5), resetFrame(1), callFrame(1, endStream)), [])
+    assert.deepEqual([call!.bytes, call!.completed, call!.closings], [0, 0, [false]])
   })
 
-  it('even where it was held', async () => {
-    const caller = await Caller.greeted({ onCall: ({ stream }) => stream.hold() })
+  it('even where it was held, and where the answer waited for a window', async () => {
+    const caller = await Caller.greeted({ onCall: ({ stream }) => stream.hold() }, [initialWindow, 10])
     await caller.send(callFrame(1), ...Array.from({ length: 8 }, () => dataFrame(1, Buffer.alloc(16_000))))
-    caller.served[0]!.stream.respond(okBlock, true)
-    assert.deepEqual(
-      (await caller.heard()).map(told).filter(each => each.startsWith('window 1')),
-      ['window 1 128000'],
-    )
+    answering(11)(caller.served[0]!)
+    assert.deepEqual((await caller.heard()).map(told), ['headers 1', 'data 1 10'])
+    assert.equal(caller.connection.openStreams, 1)
+    assert.deepEqual(await caller.tells(windowFrame(1, 1)), ['data 1 1', 'headers 1 end', 'reset 1 0'])
+    assert.deepEqual([caller.served[0]!.closings, caller.connection.openStreams], [[false], 0])
+  })
+})
+
+describe('the place of a call', () => {
+  it('is free when both sides have said all; who serves it hears of the end when ours is with the system', async () => {
+    const caller = await Caller.greeted({ streamsMax: 1 })
+    await caller.send(callFrame(1, endStream))
+    caller.wire.isStuck = true
+    answering(10)(caller.served[0]!)
+    await turn()
+    const { closings } = caller.served[0]!
+    assert.deepEqual([caller.connection.openStreams, caller.served[0]!.takings, closings], [0, 0, []])
+    await caller.send(callFrame(3))
+    assert.equal(caller.served.length, 2)
+    caller.wire.unstick()
+    await caller.heard()
+    assert.deepEqual([caller.served[0]!.takings, closings], [1, [false]])
   })
 })
 
@@ -642,17 +665,14 @@ describe('a window', () => {
     ])
   })
 
-  it('of a call that does so ends the call', async () => {
+  it('of a call that does so ends it as well', async () => {
+    await refuses(codes.protocol, callFrame(1), windowFrame(1, 0))
+    await refuses(codes.flowControl, callFrame(1), windowFrame(1, windowMax))
     const caller = await Caller.greeted()
-    const heard = await caller.tells(
-      ...[callFrame(1), callFrame(3), callFrame(5), windowFrame(1, 0)],
-      ...[windowFrame(3, windowMax), windowFrame(5, windowMax - 65_535), pingFrame(), windowFrame(5, 1)],
-    )
-    assert.deepEqual(heard, ['reset 1 1', 'reset 3 3', 'ping ack pingpong', 'reset 5 3'])
-    assert.deepEqual(
-      caller.served.map(each => each.closings),
-      [[true], [true], [true]],
-    )
+    assert.deepEqual(await caller.tells(callFrame(1), windowFrame(1, windowMax - 65_535), pingFrame()), [
+      'ping ack pingpong',
+    ])
+    await ends(codes.flowControl, caller, windowFrame(1, 1))
   })
 
   it('of a call that settings make too large ends the connection: FLOW_CONTROL_ERROR', async () => {
@@ -664,7 +684,7 @@ describe('a window', () => {
     )
   })
 
-  it('of ours is kept: beyond that of a call the call ends, beyond the connection’s the connection', async () => {
+  it('of ours is kept: beyond that of a call or the connection’s the connection ends', async () => {
     const part = dataFrame(1, Buffer.alloc(16_384))
     const hold: CallerOptions = { onCall: ({ stream }) => stream.hold() }
     const caller = await Caller.greeted(hold)
@@ -672,13 +692,30 @@ describe('a window', () => {
       'window 0 65536',
       'window 0 65536',
     ])
-    assert.deepEqual(await caller.tells(dataFrame(1, 'x')), ['reset 1 3'])
-    assert.deepEqual(caller.served[0]!.closings, [true])
-    // What is relayed is read by somebody else: here by nobody.
-    const other = await Caller.greeted({ relay: () => {} })
-    const relayed = [1, 2, 3, 4, 5, 6, 7, 8].map(() => dataFrame(1, Buffer.alloc(16_384)))
-    assert.deepEqual(await other.tells(callFrame(1, 0, '/relayed'), ...relayed), [])
-    await ends(codes.flowControl, other, dataFrame(1, 'x'))
+    await ends(codes.flowControl, caller, dataFrame(1, 'x'))
+  })
+
+  it('of ours is given back for what is relayed when it is read there, or nobody can', async () => {
+    let inner!: Duplex
+    const relay = (duplex: Duplex) => {
+      inner = duplex
+    }
+    const relayed = [
+      callFrame(1, 0, '/relayed'),
+      ...Array.from({ length: 8 }, () => dataFrame(1, Buffer.alloc(16_384))),
+    ]
+    const unread = await Caller.greeted({ relay })
+    assert.deepEqual(await unread.tells(...relayed), [])
+    await ends(codes.flowControl, unread, dataFrame(1, 'x'))
+    const read = await Caller.greeted({ relay })
+    await read.send(...relayed)
+    inner.resume()
+    assert.deepEqual((await read.heard()).map(told), ['window 0 65536', 'window 0 65536'])
+    const gone = await Caller.greeted({ relay })
+    await gone.send(...relayed)
+    inner.destroy()
+    assert.deepEqual((await gone.heard()).map(told), ['window 0 131072', 'reset 1 8'])
+    assert.deepEqual(await gone.tells(...relayed.slice(1, 5)), ['window 0 65536'])
   })
 
   it('counts padding, too', async () => {
@@ -688,7 +725,7 @@ describe('a window', () => {
     assert.equal(caller.served[0]!.bytes, 510)
     // 131072 are the most; 510 of 257 bytes are 131070.
     assert.deepEqual(await caller.tells(dataFrame(1, 'xx')), [])
-    assert.deepEqual(await caller.tells(dataFrame(1, 'x')), ['reset 1 3'])
+    await ends(codes.flowControl, caller, dataFrame(1, 'x'))
   })
 
   /** A caller that keeps to the windows it is told: all it may send, in frames of `piece`, then what it hears. */
@@ -815,11 +852,15 @@ describe('a caller that does not read', () => {
     await caller.send(windowFrame(0, windowMax - 65_535))
     caller.wire.isStuck = true
     for (let id = 1; id < 401; id += 2) await caller.send(callFrame(id, endStream), resetFrame(id))
+    // The first is answered as a whole, so that nothing was left to take back: it waits for the system.
     assert.deepEqual(
       caller.served.map(each => each.closings.length),
-      Array(200).fill(1),
+      [0, ...Array(199).fill(1)],
     )
     assert.ok(caller.wire.writableLength < 1_200_000, `${caller.wire.writableLength}`)
+    caller.wire.unstick()
+    await caller.heard()
+    assert.deepEqual(caller.served[0]!.closings, [false])
   })
 
   it('gets all of it once it does', async () => {
@@ -858,23 +899,12 @@ describe('calls that are taken back', () => {
     )
   })
 
-  it('are the same where the caller makes us do it', async () => {
-    const faults = [
-      (id: number) => [callFrame(id), windowFrame(id, 0)],
-      (id: number) => [callFrame(id, endStream), dataFrame(id, '')],
-      (id: number) => [callFrame(id), windowFrame(id, windowMax)],
-      (id: number) => [callFrame(id), frame(types.headers, endHeaders, id, block('x', 'y'))],
-    ]
-    for (const fault of faults) {
-      const caller = await Caller.greeted()
-      const few = await caller.tells(...Array.from({ length: 900 }, (_, i) => fault(2 * i + 1)).flat())
-      assert.equal(few.length, 900)
-      await ends(
-        codes.enhanceYourCalm,
-        caller,
-        ...Array.from({ length: 1000 }, (_, i) => fault(2 * i + 3001)).flat(),
-      )
-    }
+  it('and settings that change are counted as one', async () => {
+    const caller = await Caller.greeted()
+    const few = Array.from({ length: 450 }, (_, i) => [callFrame(2 * i + 1), resetFrame(2 * i + 1)])
+    const settings = Array.from({ length: 450 }, () => settingsFrame())
+    assert.equal((await caller.tells(...few.flat(), ...settings)).length, 450)
+    await ends(codes.enhanceYourCalm, caller, ...settings)
   })
 })
 
