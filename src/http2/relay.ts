@@ -167,8 +167,8 @@ export class Relay implements Blocked {
 
   close(): void {
     this.isClosed = true
-    this.queue.clear()
     this.open.clear()
+    this.queue.clear()
     this.inner.destroy()
   }
 

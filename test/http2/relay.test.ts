@@ -557,6 +557,15 @@ describe('a relayed call', { timeout: 30_000 }, () => {
     assert.ok(caller.wire.isEnded)
   })
 
+  it('is over with its connection', async () => {
+    const caller = await greeted()
+    await hearing(caller, 'headers 1', relayed(1))
+    assert.equal(caller.connection.openStreams, 1)
+    caller.wire.destroy()
+    await until('its session knows', () => streamsBehind.every(each => each.destroyed))
+    assert.deepEqual([caller.connection.openStreams, caller.closings], [0, [null]])
+  })
+
   it('that is not the caller’s any more says nothing', async () => {
     const caller = await greeted()
     await hearing(caller, 'headers 1', relayed(1))
