@@ -10,7 +10,7 @@
  *
  * Sources are as they were when the run began. Stacks and places of failures name them, by source maps; paths that a test
  * makes from `import.meta` are those of its source. What the program needs of its packages is compiled into it, as it is
- * installed: to find and read their four hundred files was a third of what a node computed until it was ready. Packages of
+ * installed: to find and read their four hundred files was a quarter of what a node computed until it was ready. Packages of
  * tests, and native ones, stay outside.
  */
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
