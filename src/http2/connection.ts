@@ -66,7 +66,6 @@ export interface Blocked {
 }
 
 export abstract class Connection {
-  abstract readonly isServer: boolean
   readonly socket: Duplex
   protected readonly output: Output
   protected readonly streams = new Map<number, Stream>()
@@ -123,6 +122,13 @@ export abstract class Connection {
   /** Calls that are open. */
   get openStreams(): number {
     return this.streams.size
+  }
+
+  /** Calls that we have something to say of. */
+  protected get unanswered(): number {
+    let count = 0
+    for (const stream of this.streams.values()) if (!stream.isOver) count++
+    return count
   }
 
   /** What is read and not told to the other side is told from here on. */
@@ -522,8 +528,8 @@ export abstract class Connection {
     this.close(error.message)
   }
 
-  protected endIfDrained(): void {
-    if (!this.isDraining || this.isClosed || this.openStreams > 0) return
+  endIfDrained(): void {
+    if (!this.isDraining || this.isClosed || this.unanswered > 0) return
     this.output.end()
   }
 

@@ -54,7 +54,11 @@ export class Output {
       return
     }
     this.seal()
-    this.parts.push(Buffer.from(payload.buffer, payload.byteOffset, byteLength))
+    // A view keeps all that it is cut from, which may be a long answer of a call that was taken back.
+    const isShare = 2 * byteLength < payload.buffer.byteLength
+    this.parts.push(
+      isShare ? Buffer.from(payload) : Buffer.from(payload.buffer, payload.byteOffset, byteLength),
+    )
   }
 
   /** Frames that are whole already. */

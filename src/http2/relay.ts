@@ -30,8 +30,9 @@ import type { ServerConnection } from './server-connection.ts'
 
 /** Answers that wait for the connection's window. Beyond it the session's writes are not taken any more. */
 const queuedBytesMax = 256 * 1024
-/** What the session has not read, beside data. */
-const unreadBytesMax = 256 * 1024
+/** What the session has not read, beside data; each piece weighs more than its bytes. */
+const unreadWeightMax = 8 * 1024 * 1024
+const pieceWeight = 128
 
 /** Resets and farewells for what the caller did: he broke the rules. All others are of the session alone. */
 const faultsOfCallers: ReadonlySet<number> = new Set([
@@ -77,6 +78,7 @@ export class Relay implements Blocked {
   private isInnerGone = false
   /** Data that the session has not read: while it waits for the caller to read, it reads nothing at all. */
   private unreadBytes = 0
+  private unreadWeight = 0
 
   constructor(connection: ServerConnection, start: (inner: Duplex) => void, streamWindow: number) {
     this.connection = connection
@@ -174,14 +176,16 @@ export class Relay implements Blocked {
 
   private push(bytes: Buffer): void {
     if (this.isClosed || this.isInnerGone) return
+    this.unreadWeight += bytes.byteLength - dataBytes(bytes) + pieceWeight
     this.inner.push(bytes)
     // While it does not read, the caller's data is bounded by its windows, and the rest by this.
-    if (this.inner.readableLength > this.connection.receiveWindowBytes + unreadBytesMax)
+    if (this.unreadWeight > unreadWeightMax)
       this.connection.fail(new ConnectionError(errorCodes.enhanceYourCalm, 'more than is read'))
   }
 
   private read(chunk: Buffer): void {
     const bytes = dataBytes(chunk)
+    this.unreadWeight -= chunk.byteLength - bytes + pieceWeight
     this.unreadBytes -= bytes
     this.connection.consumed(bytes)
   }

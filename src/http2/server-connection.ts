@@ -6,16 +6,7 @@
 import type { Duplex } from 'node:stream'
 import { Fifo } from '../lib/fifo.ts'
 import { Connection, type ConnectionOptions, headerListBytesMax, protocol } from './connection.ts'
-import {
-  type ConnectionError,
-  encodeFrame,
-  encodeSettings,
-  encodeUint32,
-  errorCodes,
-  frameTypes,
-  preface,
-  settings,
-} from './frame.ts'
+import { ConnectionError, encodeSettings, errorCodes, frameTypes, preface, settings } from './frame.ts'
 import type { HeaderList } from './hpack.ts'
 import { Relay } from './relay.ts'
 import { Stream, type StreamReceiver } from './stream.ts'
@@ -30,7 +21,6 @@ export interface ServerConnectionOptions extends ConnectionOptions {
 }
 
 export class ServerConnection extends Connection {
-  readonly isServer = true
   private readonly server: ServerConnectionOptions
   /** Bytes of the preface that have come. */
   private prefaceBytes = 0
@@ -54,6 +44,10 @@ export class ServerConnection extends Connection {
   /** Relayed ones too. */
   override get openStreams(): number {
     return this.streams.size + (this.relay?.streams ?? 0)
+  }
+
+  protected override get unanswered(): number {
+    return super.unanswered + (this.relay?.streams ?? 0)
   }
 
   // For the relay.
@@ -134,16 +128,12 @@ export class ServerConnection extends Connection {
   }
 
   protected override takeTooLong(id: number): void {
-    const code = errorCodes.enhanceYourCalm
-    const known = this.streams.get(id)
-    if (known !== undefined) {
-      known.reset(code)
-      return
-    }
-    if (this.relay?.has(id)) this.relay.reset(id, encodeFrame(frameTypes.reset, 0, id, encodeUint32(code)))
-    else if (id <= this.lastStream) return
-    else this.lastStream = id
-    this.refuse(id, code)
+    // Of a call that was begun: to end only that would let its maker begin as many more as he likes.
+    if (this.streams.has(id) || this.relay?.has(id))
+      throw new ConnectionError(errorCodes.enhanceYourCalm, 'long headers in the midst of a call')
+    if (id <= this.lastStream) return
+    this.lastStream = id
+    this.refuse(id, errorCodes.enhanceYourCalm)
   }
 
   protected override takeOther(id: number, frame: Buffer, isLast: boolean): boolean {

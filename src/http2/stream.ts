@@ -208,16 +208,15 @@ export class Stream {
       if (this.isClosed) this.tellEnd(false)
     })
     this.forgetIfDone()
+    this.connection.endIfDrained()
   }
 
-  /** Its place is free when both sides have said all, as the other side counts; the receiver hears when ours has left. */
+  /**
+   * Its place is free when both sides have said all, as the other side counts; the receiver hears when ours has left. So one
+   * that was answered early keeps it: what was begun for it may be at work still.
+   */
   private forgetIfDone(): void {
-    if (this.isClosed || !this.isLocalOver) return
-    if (!this.isRemoteOver) {
-      if (!this.connection.isServer) return
-      // Nobody reads the rest of a request that was answered (RFC 9113, section 8.1).
-      this.connection.resetStream(this.id, errorCodes.none)
-    }
+    if (this.isClosed || !this.isLocalOver || !this.isRemoteOver) return
     this.isClosed = true
     this.connection.forget(this)
     if (this.isLocalTaken) this.tellEnd(false)

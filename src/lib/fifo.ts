@@ -1,6 +1,6 @@
 /** First in, first out, without moving the rest at each step. */
 export class Fifo<Item> {
-  private items: Item[] = []
+  private items: (Item | undefined)[] = []
   private head = 0
 
   get length(): number {
@@ -18,7 +18,7 @@ export class Fifo<Item> {
   shift(): Item | undefined {
     const item = this.items[this.head]
     if (item === undefined) return undefined
-    this.head++
+    this.items[this.head++] = undefined
     if (2 * this.head >= this.items.length) {
       this.items = this.items.slice(this.head)
       this.head = 0
@@ -37,6 +37,6 @@ export class Fifo<Item> {
   }
 
   *[Symbol.iterator](): Generator<Item> {
-    for (let i = this.head; i < this.items.length; i++) yield this.items[i]!
+    for (let i = this.head; i < this.items.length; i++) yield this.items[i] as Item
   }
 }

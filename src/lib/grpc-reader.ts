@@ -38,7 +38,7 @@ export class GrpcReader {
   push(chunk: Buffer): void {
     this.bytes += chunk.byteLength
     if (chunk.byteLength >= smallBytes || this.parts.length === 0) {
-      this.parts.push(chunk)
+      this.parts.push(this.parts.length === 0 ? chunk : ownOf(chunk))
       this.blockBytes = blockBytes
       return
     }
@@ -57,14 +57,14 @@ export class GrpcReader {
 
   /** The next message, a view of what came; null: it is not whole yet. Throws as soon as its first bytes say that it is none. */
   next(): Buffer | null {
-    if (this.bytes < framePrefixBytes) return null
+    if (this.bytes < framePrefixBytes) return this.keep()
     let first = this.parts[0]!
     if (first.byteLength < framePrefixBytes) first = this.joined()
     if (first[0] !== 0) throw this.refuse('compressed')
     const bytes = first.readUInt32BE(1)
     if (bytes > this.bytesMax) throw this.refuse({ bytes, max: this.bytesMax })
     const end = framePrefixBytes + bytes
-    if (this.bytes < end) return null
+    if (this.bytes < end) return this.keep()
     this.blockBytes = blockBytes
     if (first.byteLength < end) first = this.joined()
     this.bytes -= end
@@ -73,10 +73,24 @@ export class GrpcReader {
     return first.subarray(framePrefixBytes, end)
   }
 
+  /** What is left waits for the rest. */
+  private keep(): null {
+    if (this.parts.length === 1) this.parts[0] = ownOf(this.parts[0]!)
+    return null
+  }
+
   private joined(): Buffer {
     const all = Buffer.concat(this.parts, this.bytes)
     this.parts = [all]
     this.blockBytes = blockBytes
     return all
   }
+}
+
+/** A view keeps all that it is cut from, such as a read of 64 KiB from a socket: a copy where it is a small part of that. */
+function ownOf(bytes: Buffer): Buffer {
+  if (4 * bytes.byteLength >= bytes.buffer.byteLength) return bytes
+  const copy = Buffer.allocUnsafeSlow(bytes.byteLength)
+  bytes.copy(copy)
+  return copy
 }

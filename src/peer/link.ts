@@ -162,21 +162,28 @@ export class Link {
     channels.renew(this.address)
     const connection = new ClientConnection(socket, {
       receiveWindowBytes: linkLimits.receiveWindowBytes,
-      onSettings: () => {},
+      onSettings: () => cancelMute(),
       onClosed: why => {
         if (this.open?.connection === connection) this.lose(why ?? 'the connection broke')
       },
     })
+    const cancelMute = clock.after(linkLimits.aliveMs, () =>
+      this.lose(`no word of HTTP/2 within ${linkLimits.aliveMs} ms`),
+    )
     const open: Open = {
       connection,
       streams: { appends: this.openLane(connection), control: this.openLane(connection) },
     }
     this.open = open
     const alive = () => {
-      this.cancel = clock.after(linkLimits.aliveMs, () => {
+      const cancelTick = clock.after(linkLimits.aliveMs, () => {
         connection.tick()
         if (this.open === open) alive()
       })
+      this.cancel = () => {
+        cancelMute()
+        cancelTick()
+      }
     }
     alive()
     const early = this.early!

@@ -7,7 +7,7 @@ import { EventEmitter } from 'node:events'
 import { Metadata, type MethodDefinition, status } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import type { Stream, StreamReceiver } from '../../http2/stream.ts'
-import { grpcFrame } from '../../lib/grpc-frame.ts'
+import { framePrefixBytes, grpcFrame } from '../../lib/grpc-frame.ts'
 import { GrpcReader } from '../../lib/grpc-reader.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
 import type { CallMemory } from './connections.ts'
@@ -43,6 +43,7 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
   /** Of a call with one request. */
   private hasRequest = false
   private isAnswered = false
+  private isClosed = false
 
   constructor(options: {
     readonly method: MethodDefinition<unknown, unknown>
@@ -113,7 +114,7 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
 
   data(bytes: Buffer): void {
     if (this.isAnswered) return
-    this.memory.received(bytes.byteLength)
+    this.memory.add(bytes.byteLength)
     this.reader.push(bytes)
     this.deliver()
   }
@@ -123,15 +124,21 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
   }
 
   closed(): void {
-    if (this.cancelled) return
+    if (this.isClosed) return
+    this.isClosed = true
     if (this.timer !== null) clearTimeout(this.timer)
     this.isAnswered = true
-    this.cancelled = true
     // What may still come is read and forgotten: the connection's window is for all of its calls.
     this.stream.release()
     this.memory.close()
-    this.emit('cancelled', 'cancelled')
+    this.cancel()
     this.emit('close')
+  }
+
+  private cancel(): void {
+    if (this.cancelled) return
+    this.cancelled = true
+    this.emit('cancelled', 'cancelled')
   }
 
   complete(): void {
@@ -145,6 +152,10 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
       while (!this.isPaused && !this.isAnswered) {
         const message = this.reader.next()
         if (message === null) break
+        // A handler that hands over what came means this, not what waits behind it.
+        const bytes = framePrefixBytes + message.byteLength
+        this.memory.add(-bytes)
+        this.memory.received(bytes)
         if (this.method.requestStream) this.emit('data', this.method.requestDeserialize(message))
         else this.take(message)
       }
@@ -188,5 +199,7 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
     const refusal = { code, details, metadata: metadata ?? new Metadata() }
     if (this.stream.isAnswered) this.stream.finish(statusTrailers(refusal))
     else this.stream.respond(statusAlone(refusal), true)
+    // What was begun for it ends, whether its caller reads the answer or not.
+    this.cancel()
   }
 }
