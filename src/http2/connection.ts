@@ -391,7 +391,8 @@ export abstract class Connection {
 
   private takeReset(id: number, frame: Buffer): void {
     demand(id !== 0 && id <= this.lastStream, 'a reset of a call that was not begun')
-    this.changed()
+    // At a client every call is of its own making.
+    if (this.isServer) this.changed()
     const stream = this.streams.get(id)
     if (stream !== undefined) stream.close(true)
     else this.takeOther(id, frame, true)

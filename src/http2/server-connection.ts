@@ -89,9 +89,10 @@ export class ServerConnection extends Connection {
     return chunk.subarray(length)
   }
 
-  protected override takeKnown(stream: Stream, _headers: HeaderList, isLast: boolean): void {
+  protected override takeKnown(stream: Stream, headers: HeaderList, isLast: boolean): void {
     // Trailers, of which a request of gRPC has none.
     if (!isLast) throw protocol('headers in the midst of a call')
+    stream.headed(headers)
     stream.remoteOver()
   }
 

@@ -141,13 +141,13 @@ export class Stream {
   }
 
   headed(list: HeaderList): void {
+    if (this.isRemoteOver)
+      throw new ConnectionError(errorCodes.streamClosed, 'headers after the end of a call')
     this.receiver.headers?.(list)
   }
 
   remoteOver(): void {
-    if (this.isClosed) return
-    if (this.isRemoteOver)
-      throw new ConnectionError(errorCodes.streamClosed, 'headers after the end of a call')
+    if (this.isRemoteOver || this.isClosed) return
     this.isRemoteOver = true
     this.receiver.complete()
     this.forgetIfDone()

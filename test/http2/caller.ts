@@ -92,6 +92,24 @@ export interface Frame {
   readonly payload: Buffer
 }
 
+/** Those that are whole. */
+export function framesOf(bytes: Buffer): { readonly frames: Frame[]; readonly rest: Buffer } {
+  const frames: Frame[] = []
+  let at = 0
+  while (bytes.byteLength - at >= 9) {
+    const length = bytes.readUIntBE(at, 3)
+    if (at + 9 + length > bytes.byteLength) break
+    frames.push({
+      type: bytes[at + 3]!,
+      flags: bytes[at + 4]!,
+      stream: bytes.readUInt32BE(at + 5),
+      payload: bytes.subarray(at + 9, at + 9 + length),
+    })
+    at += 9 + length
+  }
+  return { frames, rest: bytes.subarray(at) }
+}
+
 /** In words, to compare by. */
 export function told({ type, flags, stream, payload }: Frame): string {
   switch (type) {
@@ -232,7 +250,7 @@ export class Caller {
   readonly served: Served[] = []
   readonly closings: (string | null)[] = []
   settingsHeard = 0
-  private rest = Buffer.alloc(0)
+  private rest: Buffer = Buffer.alloc(0)
 
   constructor(options: CallerOptions = {}) {
     this.connection = connectionOf(this.wire as Duplex, {
@@ -265,21 +283,8 @@ export class Caller {
   async heard(): Promise<Frame[]> {
     await turn()
     await turn()
-    const bytes = Buffer.concat([this.rest, this.wire.written()])
-    const frames: Frame[] = []
-    let at = 0
-    while (bytes.byteLength - at >= 9) {
-      const length = bytes.readUIntBE(at, 3)
-      if (at + 9 + length > bytes.byteLength) break
-      frames.push({
-        type: bytes[at + 3]!,
-        flags: bytes[at + 4]!,
-        stream: bytes.readUInt32BE(at + 5),
-        payload: bytes.subarray(at + 9, at + 9 + length),
-      })
-      at += 9 + length
-    }
-    this.rest = bytes.subarray(at)
+    const { frames, rest } = framesOf(Buffer.concat([this.rest, this.wire.written()]))
+    this.rest = rest
     return frames
   }
 
