@@ -888,9 +888,10 @@ describe('calls that are taken back', () => {
   it('a thousand at once are too many: ENHANCE_YOUR_CALM', async () => {
     const caller = await Caller.greeted()
     const rapid = (id: number) => [callFrame(id), resetFrame(id)]
-    const ids = Array.from({ length: 1000 }, (_, i) => 2 * i + 1)
+    // Its settings were the first change.
+    const ids = Array.from({ length: 999 }, (_, i) => 2 * i + 1)
     assert.deepEqual(await caller.tells(...ids.flatMap(rapid), pingFrame()), ['ping ack pingpong'])
-    assert.equal(caller.served.length, 1000)
+    assert.equal(caller.served.length, 999)
     // As long as this took, some more are allowed.
     await ends(
       codes.enhanceYourCalm,
