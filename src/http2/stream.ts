@@ -203,6 +203,7 @@ export class Stream {
   private localOver(): void {
     this.isLocalOver = true
     this.connection.whenTaken(this, () => {
+      if (this.hasToldEnd) return
       this.isLocalTaken = true
       this.receiver.taken?.()
       if (this.isClosed) this.tellEnd(false)

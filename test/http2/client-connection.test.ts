@@ -410,6 +410,19 @@ describe('a client', () => {
     assert.deepEqual(await server.tells(windowFrame(0, 500_000), windowFrame(1, 500_000)), [])
   })
 
+  it('hears no more of a call that it takes back, whatever of it still leaves', async () => {
+    const server = await HandServer.greeted()
+    server.wire.isStuck = true
+    const call = make(server.connection, '/')
+    call.stream.finish(null)
+    await turn()
+    call.stream.reset(codes.cancel)
+    server.wire.isStuck = false
+    server.wire.unstick()
+    assert.deepEqual(await server.tells(), ['headers 1', 'data 1 0 end', 'reset 1 8'])
+    assert.deepEqual([call.takings, call.closings], [0, [true]])
+  })
+
   it('bears that a server takes back any number of its calls', async () => {
     const server = await HandServer.greeted()
     for (let i = 0; i < 30; i++) {

@@ -516,6 +516,19 @@ describe('the place of a call', () => {
     await caller.heard()
     assert.deepEqual([caller.served[0]!.takings, closings], [1, [false]])
   })
+
+  it('is told of no more once it was cut, whatever of it still leaves', async () => {
+    const caller = await Caller.greeted({ onCall: answering(10) })
+    caller.wire.isStuck = true
+    await caller.send(callFrame(1, endStream), windowFrame(0, 0))
+    const [call] = caller.served
+    assert.deepEqual([call!.takings, call!.closings], [0, [true]])
+    caller.wire.isStuck = false
+    caller.wire.unstick()
+    await caller.heard()
+    assert.ok(caller.wire.isEnded)
+    assert.deepEqual([call!.takings, call!.closings], [0, [true]])
+  })
 })
 
 describe('what a call answers', () => {
