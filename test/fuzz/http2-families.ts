@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { ServiceDefinition } from '@grpc/grpc-js'
 import { CommandResponse, HeartbeatResponse } from '../../src/gen/clusterpb/cluster.ts'
+import { ClientConnection } from '../../src/http2/client-connection.ts'
 import { headerOf } from '../../src/http2/hpack.ts'
 import { framePrefixBytes, grpcFrame } from '../../src/lib/grpc-frame.ts'
 import type { Prng } from '../../src/lib/prng.ts'
@@ -22,6 +23,7 @@ import {
   endStream,
   type Frame,
   frame,
+  framesOf,
   okBlock,
   padded,
   pingFrame,
@@ -32,7 +34,9 @@ import {
   resetFrame,
   type Served,
   settingsFrame,
+  turn,
   types,
+  Wire,
   windowFrame,
 } from '../http2/caller.ts'
 import type { Family } from './family.ts'
@@ -389,4 +393,82 @@ const http2Frames: Family = {
   },
 }
 
-export const http2Families: readonly Family[] = [directCalls, http2Frames]
+/** A server's bytes to a client with three calls: each call ends once, and what is no answer ends the connection. */
+const http2Answers: Family = {
+  name: 'http2-answers',
+  refuses: 'GOAWAY with a code, or the error that a farewell names',
+  share: 1,
+  open: async random => {
+    const long = block('x-long', 'x'.repeat(3_000))
+    const frames = [1, 3, 5].flatMap(id => [
+      ...Array.from({ length: 3 }, () => frame(types.headers, endHeaders, id, okBlock)),
+      ...Array.from({ length: 4 }, () => dataFrame(id, random.bytes(random.below(2_000)))),
+      frame(types.headers, endHeaders | endStream, id, endBlock),
+      dataFrame(id, '', endStream),
+      frame(types.data, padded, id, Buffer.concat([Buffer.of(9), random.bytes(20), Buffer.alloc(9)])),
+      Buffer.concat([frame(types.headers, 0, id, okBlock), frame(types.continuation, endHeaders, id, long)]),
+      windowFrame(id, 1 + random.below(70_000)),
+      resetFrame(id),
+      resetFrame(id, codes.none),
+    ])
+    frames.push(
+      ...[pingFrame(), windowFrame(0, 100_000), settingsFrame(), settingsFrame([initialWindow, 100], [3, 2])],
+      ...[frame(types.goAway, 0, 0, Buffer.from('0000000300000000', 'hex')), frame(99, 1, 1, 'unknown')],
+    )
+    const mutator = new Mutator(frames)
+    return {
+      run: async each => {
+        const wire = new Wire()
+        const closings: (string | null)[] = []
+        const connection = new ClientConnection(wire as Duplex, {
+          receiveWindowBytes: 128 * 1024,
+          onSettings: () => {},
+          onClosed: why => closings.push(why),
+        })
+        const ends = [0, 0, 0]
+        for (let i = 0; i < ends.length; i++) {
+          const open = () => {
+            if (ends[i] !== 0) throw new Error('a call hears more after its end')
+          }
+          const stream = connection.request(requestOf('/'), {
+            ...{ headers: open, data: open, complete: open, taken: open },
+            closed: () => void ends[i]!++,
+          })!
+          stream.write(Buffer.alloc(each.below(100_000)))
+          if (each.below(2) === 0) stream.finish(null)
+          if (each.below(6) === 0) stream.hold()
+        }
+        const bytes = Buffer.concat([
+          settingsFrame(),
+          ...Array.from({ length: 1 + each.below(12) }, () =>
+            each.below(12) === 0 ? mutator.next(each) : frames[each.below(frames.length)]!,
+          ),
+        ])
+        for (const piece of pieces(bytes, each)) {
+          wire.come(piece)
+          if (each.below(4) === 0) await turn()
+        }
+        await turn()
+        await turn()
+        const isRefused = typeof closings[0] === 'string'
+        const heard = framesOf(wire.written().subarray(preface.byteLength))
+        if (heard.rest.byteLength > 0) throw new Error(`${heard.rest.byteLength} bytes that are no frame`)
+        const said = heard.frames.at(-1)
+        // It may have ended by itself already, after a farewell and its last call.
+        const isLeft = framesOf(bytes).frames.some(({ type }) => type === types.goAway)
+        if (isRefused && !wire.destroyed && !((said?.type === types.goAway || isLeft) && wire.isEnded))
+          throw new Error(`it ended with ${JSON.stringify(said)}: ${closings}`)
+        wire.destroy()
+        await turn()
+        await turn()
+        if (closings.length !== 1) throw new Error(`it is closed ${closings.length} times`)
+        if (ends.some(times => times !== 1)) throw new Error(`its calls are closed ${ends} times`)
+        if (connection.openStreams !== 0 || connection.room !== 0)
+          throw new Error('it has calls, or room for them')
+        return isRefused ? 'refused' : 'taken'
+      },
+    }
+  },
+}
+
+export const http2Families: readonly Family[] = [directCalls, http2Frames, http2Answers]
