@@ -17,6 +17,7 @@ import { GrpcReader } from '../lib/grpc-reader.ts'
 const receiveWindowBytes = 4 * 2 ** 20
 const answerBytesMax = 32 * 2 ** 20
 const redialMs = 100
+const dialMs = 10_000
 
 /** Each message of the answer; at the end null, or what went wrong. */
 export interface Receiver {
@@ -38,6 +39,7 @@ export class Wire {
   private readonly credentials: ChannelCredentials
   private readonly blocks = new Map<string, Buffer>()
   private connection: ClientConnection | null = null
+  /** Until the server has spoken. */
   private cancelDial: (() => void) | null = null
   private failure = ''
   private failedAtMs = Number.NEGATIVE_INFINITY
@@ -92,25 +94,46 @@ export class Wire {
   }
 
   private dial(): void {
-    this.cancelDial = dial(this.address, this.credentials, (error, socket) => {
-      this.cancelDial = null
-      if (error === null) this.opened(socket!)
-      else this.lose(`UNAVAILABLE: ${error.message}`)
+    const giveUp = dial(this.address, this.credentials, (error, socket) => {
+      if (error === null) this.opened(socket!, timer)
+      else {
+        clearTimeout(timer)
+        this.cancelDial = null
+        this.lose(`UNAVAILABLE: ${error.message}`)
+      }
     })
+    const timer = setTimeout(() => {
+      this.cancelDial?.()
+      this.lose(`UNAVAILABLE: no word of HTTP/2 within ${dialMs} ms`)
+    }, dialMs)
+    this.cancelDial = () => {
+      clearTimeout(timer)
+      this.cancelDial = null
+      giveUp()
+    }
   }
 
-  private opened(socket: Socket): void {
+  private opened(socket: Socket, timer: NodeJS.Timeout): void {
     const connection = new ClientConnection(socket, {
       receiveWindowBytes,
       onSettings: () => {
+        clearTimeout(timer)
+        this.cancelDial = null
         this.connection = connection
         this.admit()
       },
       onClosed: why => {
+        clearTimeout(timer)
+        this.cancelDial = null
         this.connection = null
         this.lose(`UNAVAILABLE: ${why ?? 'the connection broke'}`)
       },
     })
+    this.cancelDial = () => {
+      clearTimeout(timer)
+      this.cancelDial = null
+      connection.destroy(errorCodes.none)
+    }
   }
 
   private lose(why: string): void {
@@ -190,8 +213,10 @@ class Call implements WireCall, StreamReceiver {
     if (this.isOver) return
     this.reader.push(bytes)
     try {
-      for (let next = this.reader.next(); next !== null; next = this.reader.next())
+      for (let next = this.reader.next(); next !== null; next = this.reader.next()) {
         this.receiver.message(next)
+        if (this.isOver) return
+      }
     } catch (error) {
       this.fail(String(error))
       this.cancel()

@@ -6,6 +6,8 @@ import type { HeaderList } from './hpack.ts'
 import { Stream, type StreamReceiver } from './stream.ts'
 
 export class ClientConnection extends Connection {
+  readonly isServer = false
+
   constructor(socket: Duplex, options: ConnectionOptions) {
     super(socket, options)
     this.output.frames(preface)

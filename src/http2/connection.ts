@@ -66,6 +66,7 @@ export interface Blocked {
 }
 
 export abstract class Connection {
+  abstract readonly isServer: boolean
   readonly socket: Duplex
   protected readonly output: Output
   protected readonly streams = new Map<number, Stream>()
@@ -124,8 +125,9 @@ export abstract class Connection {
     return this.streams.size
   }
 
-  /** Calls that we have something to say of. */
+  /** Calls of which the answer is not whole: what a server still has to say, and a client to hear. */
   protected get unanswered(): number {
+    if (!this.isServer) return this.streams.size
     let count = 0
     for (const stream of this.streams.values()) if (!stream.isOver) count++
     return count

@@ -21,6 +21,7 @@ export interface ServerConnectionOptions extends ConnectionOptions {
 }
 
 export class ServerConnection extends Connection {
+  readonly isServer = true
   private readonly server: ServerConnectionOptions
   /** Bytes of the preface that have come. */
   private prefaceBytes = 0

@@ -135,7 +135,7 @@ export class Stream {
     this.credit += frameBytes
     if (this.receiveWindow < 0)
       throw new ConnectionError(errorCodes.flowControl, 'more than the window of a call')
-    if (bytes.byteLength > 0) this.receiver.data(bytes)
+    if (bytes.byteLength > 0 && this.isWanted) this.receiver.data(bytes)
     if (isLast) this.remoteOver()
     this.tellCredit()
   }
@@ -149,7 +149,7 @@ export class Stream {
   remoteOver(): void {
     if (this.isRemoteOver || this.isClosed) return
     this.isRemoteOver = true
-    this.receiver.complete()
+    if (this.isWanted) this.receiver.complete()
     this.forgetIfDone()
   }
 
@@ -178,6 +178,11 @@ export class Stream {
     this.unsent.clear()
     this.connection.forget(this)
     this.tellEnd(wasCut)
+  }
+
+  /** What comes of a request that was answered already is read, and nobody is told. */
+  private get isWanted(): boolean {
+    return !this.isLocalOver || !this.connection.isServer
   }
 
   /** As much as the windows let through, at most `max`; how much that was. */

@@ -448,18 +448,18 @@ describe('a relayed call', { timeout: 30_000 }, () => {
     assert.equal(heard.at(-1), `goaway 1 ${codes.protocol}`)
   })
 
-  it('with trailers beyond the limit ends, and its session knows', async () => {
+  it('with trailers beyond the limit ends the connection, and its session knows', async () => {
     const caller = await greeted()
     await hearing(caller, 'headers 1', relayed(1))
     const entry = Buffer.concat([Buffer.from('4001617f811d', 'hex'), Buffer.alloc(3840, 'x')])
     const trailers = Buffer.concat([entry, Buffer.alloc(20, 0xbe)])
     const heard = await caller.tells(frame(types.headers, endHeaders | endStream, 1, trailers))
-    assert.deepEqual(heard, [`reset 1 ${codes.enhanceYourCalm}`])
+    assert.deepEqual(heard, [`goaway 1 ${codes.enhanceYourCalm}`])
     assert.equal(caller.connection.openStreams, 0)
     await until('its session knows', () => streamsBehind.every(each => each.destroyed))
     assert.deepEqual(
       streamsBehind.map(each => each.rstCode),
-      [codes.enhanceYourCalm],
+      [codes.cancel],
     )
   })
 
