@@ -161,8 +161,8 @@ export abstract class Connection {
   }
 
   /**
-   * To be called in even steps: a connection that was silent for two of them is asked whether it is there, and cut after
-   * the next one.
+   * To be called in even steps: a connection that was silent for a whole one is asked whether it is there, and cut after the
+   * next one.
    */
   tick(): void {
     if (this.hasHeard) {

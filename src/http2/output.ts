@@ -11,6 +11,9 @@ const blockBytesMax = 64 * 1024
 /** From here on copying costs more than a piece of its own. */
 const largeBytes = 8 * 1024
 
+/** Of what is cut from something longer: a frame of what a consumer is sent at a time is not copied. */
+const keptTimesMax = 40
+
 const noBytes = Buffer.alloc(0)
 
 export class Output {
@@ -55,7 +58,7 @@ export class Output {
     }
     this.seal()
     // A view keeps all that it is cut from, which may be a long answer of a call that was taken back.
-    const isShare = 2 * byteLength < payload.buffer.byteLength
+    const isShare = keptTimesMax * byteLength < payload.buffer.byteLength
     this.parts.push(
       isShare ? Buffer.from(payload) : Buffer.from(payload.buffer, payload.byteOffset, byteLength),
     )

@@ -56,16 +56,12 @@ export class ServerConnection extends Connection {
   /** Its session keeps to the next window that the caller asked for. */
   relaySettled(): void {
     const window = this.unsettled.shift()
-    if (window !== undefined && !this.isClosed) this.settle(window)
+    if (window !== undefined && !this.isClosed) this.failing(() => this.settle(window))
   }
 
   /** Its session broke a call off for what the caller did. */
   relayBrokeOff(): void {
-    try {
-      this.changed()
-    } catch (error) {
-      this.fail(error as ConnectionError)
-    }
+    this.failing(() => this.changed())
   }
 
   /** A call of it is over. */
@@ -160,6 +156,16 @@ export class ServerConnection extends Connection {
 
   protected override ended(): void {
     this.relay?.close()
+  }
+
+  /** What the caller has to answer for, found while it is the session that speaks. */
+  private failing(run: () => void): void {
+    try {
+      run()
+    } catch (error) {
+      if (!(error instanceof ConnectionError)) throw error
+      this.fail(error)
+    }
   }
 
   private refuse(id: number, code: number): void {

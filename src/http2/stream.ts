@@ -2,7 +2,6 @@
  * One call of a connection that is served here: its side of flow control, and what it has to say as far as the windows let
  * it.
  */
-
 import { Fifo } from '../lib/fifo.ts'
 import type { Connection } from './connection.ts'
 import { ConnectionError, errorCodes, framePayloadMax, windowBytesMax } from './frame.ts'

@@ -12,3 +12,22 @@ export function grpcFrame(message: Bytes): Buffer {
   frame.set(message, framePrefixBytes)
   return frame
 }
+
+/** From here on a message is not copied for its prefix's sake. */
+const apartBytes = 16 * 1024
+
+/** Writes a message with its prefix. */
+export function writeMessage(
+  stream: { write(bytes: Uint8Array, onTaken?: () => void): void },
+  message: Bytes,
+  onTaken?: () => void,
+): void {
+  if (message.byteLength < apartBytes) {
+    stream.write(grpcFrame(message), onTaken)
+    return
+  }
+  const prefix = Buffer.alloc(framePrefixBytes)
+  prefix.writeUInt32BE(message.byteLength, 1)
+  stream.write(prefix)
+  stream.write(message, onTaken)
+}

@@ -17,7 +17,7 @@ import { encodeHeaders, type HeaderList, headerOf } from '../http2/hpack.ts'
 import type { Stream } from '../http2/stream.ts'
 import type { Clock } from '../lib/clock.ts'
 import { dial } from '../lib/dial.ts'
-import { grpcFrame } from '../lib/grpc-frame.ts'
+import { writeMessage } from '../lib/grpc-frame.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
@@ -128,7 +128,7 @@ export class Link {
   }
 
   private writeTo(open: Open, lane: Lane, bytes: Buffer): void {
-    open.streams[lane].write(grpcFrame(bytes), () => {
+    writeMessage(open.streams[lane], bytes, () => {
       // Of a connection that was given up the bytes are no longer counted.
       if (this.open === open) this.queuedBytes -= bytes.length
     })

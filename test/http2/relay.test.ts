@@ -435,6 +435,14 @@ describe('a relayed call', { timeout: 30_000 }, () => {
     assert.equal(caller.closings.length, 1)
   })
 
+  it('stands before a window that is too large for a direct call, which ends the connection all the same', async () => {
+    const caller = await greeted()
+    await hearing(caller, 'headers 1', relayed(1))
+    await caller.send(callFrame(3), windowFrame(3, 2 ** 31 - 1 - 65_535))
+    const heard = await hearing(caller, 'goaway', settingsFrame([4, 65_536]))
+    assert.equal(heard.at(-1), `goaway 3 ${codes.flowControl}`)
+  })
+
   it('whose window grows too large ends; what comes after it is served', async () => {
     const caller = await greeted()
     await hearing(caller, `reset 1 ${codes.flowControl}`, relayed(1), windowFrame(1, 2 ** 31 - 1))

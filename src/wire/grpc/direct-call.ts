@@ -7,7 +7,7 @@ import { EventEmitter } from 'node:events'
 import { Metadata, type MethodDefinition, status } from '@grpc/grpc-js'
 import { RoundhouseError } from '../../errors.ts'
 import type { Stream, StreamReceiver } from '../../http2/stream.ts'
-import { framePrefixBytes, grpcFrame } from '../../lib/grpc-frame.ts'
+import { framePrefixBytes, writeMessage } from '../../lib/grpc-frame.ts'
 import { GrpcReader } from '../../lib/grpc-reader.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
 import type { CallMemory } from './connections.ts'
@@ -88,7 +88,7 @@ export class DirectCall extends EventEmitter implements StreamReceiver {
   write(message: Buffer, onSent?: () => void): boolean {
     if (this.isAnswered) return true
     if (!this.stream.isAnswered) this.stream.respond(answerHeaders)
-    this.stream.write(grpcFrame(message), onSent)
+    writeMessage(this.stream, message, onSent)
     return true
   }
 

@@ -22,7 +22,7 @@ import {
 import { type HeaderList, headerOf } from '../../http2/hpack.ts'
 import type { Stream, StreamReceiver } from '../../http2/stream.ts'
 import type { Bytes } from '../../lib/bytes.ts'
-import { grpcFrame } from '../../lib/grpc-frame.ts'
+import { writeMessage } from '../../lib/grpc-frame.ts'
 import { GrpcReader } from '../../lib/grpc-reader.ts'
 import type { Caller } from '../../peer/caller.ts'
 import { type GrpcStatus, statusOf } from '../../peer/status.ts'
@@ -210,7 +210,7 @@ class DirectUnary implements UnaryArrival<unknown>, StreamReceiver {
     if (stream.isOver || stream.isAnswered) return
     if (refusal === null) {
       stream.respond(answerHeaders)
-      stream.write(grpcFrame(message as Buffer))
+      writeMessage(stream, message!)
       stream.finish(okTrailers)
       return
     }
