@@ -116,7 +116,7 @@ const methods = ['runCommand', 'streamCommand', 'streamCommand', 'heartbeat'] as
 const directCalls: Family = {
   name: 'direct-call',
   refuses: 'a status with one of our codes',
-  share: 0.5,
+  share: 0.2,
   isStateful: true,
   open: async random => {
     const requests = new Mutator(requestCorpus(random))
@@ -319,7 +319,7 @@ function sessionOf(inner: Duplex, random: Prng): void {
 const http2Frames: Family = {
   name: 'http2-frames',
   refuses: 'GOAWAY with a code',
-  share: 1,
+  share: 0.5,
   open: async random => {
     const { frames, whole } = conversations(random)
     const mutators = { frames: new Mutator(frames), whole: new Mutator(whole) }
@@ -397,7 +397,7 @@ const http2Frames: Family = {
 const http2Answers: Family = {
   name: 'http2-answers',
   refuses: 'GOAWAY with a code, or the error that a farewell names',
-  share: 1,
+  share: 0.5,
   open: async random => {
     const long = block('x-long', 'x'.repeat(3_000))
     const frames = [1, 3, 5].flatMap(id => [
