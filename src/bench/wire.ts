@@ -4,10 +4,11 @@
  * fails at once.
  */
 import type { Socket } from 'node:net'
-import { type ChannelCredentials, status } from '@grpc/grpc-js'
+import type { ChannelCredentials } from '@grpc/grpc-js'
 import { ClientConnection } from '../http2/client-connection.ts'
 import { errorCodes } from '../http2/frame.ts'
-import { encodeHeaders, type HeaderList, headerOf } from '../http2/hpack.ts'
+import { requestBlock, statusIn } from '../http2/grpc-call.ts'
+import { type HeaderList, headerOf } from '../http2/hpack.ts'
 import type { Stream, StreamReceiver } from '../http2/stream.ts'
 import { dial } from '../lib/dial.ts'
 import { grpcFrame } from '../lib/grpc-frame.ts'
@@ -74,16 +75,7 @@ export class Wire {
   private blockOf(path: string): Buffer {
     let block = this.blocks.get(path)
     if (block === undefined) {
-      block = encodeHeaders(
-        [
-          [':method', 'POST'],
-          [':scheme', this.credentials._isSecure() ? 'https' : 'http'],
-          [':path', path],
-          [':authority', this.address],
-          ['content-type', 'application/grpc+proto'],
-          ['te', 'trailers'],
-        ].flat(),
-      )
+      block = requestBlock(path, this.address, this.credentials._isSecure())
       this.blocks.set(path, block)
     }
     return block
@@ -202,10 +194,8 @@ class Call implements WireCall, StreamReceiver {
   }
 
   headers(list: HeaderList): void {
-    const code = headerOf(list, 'grpc-status')
-    if (code === '0') this.status = null
-    else if (code !== undefined)
-      this.status = `${status[Number(code)] ?? code}: ${decoded(headerOf(list, 'grpc-message') ?? '')}`
+    const status = statusIn(list)
+    if (status !== null) this.status = status.name === 'OK' ? null : `${status.name}: ${status.text}`
     else if (headerOf(list, ':status') !== '200') this.status = `HTTP ${headerOf(list, ':status')}`
   }
 
@@ -235,13 +225,5 @@ class Call implements WireCall, StreamReceiver {
   closed(wasCut: boolean): void {
     if (wasCut) this.fail('UNAVAILABLE: the connection broke')
     this.onRoom()
-  }
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
   }
 }

@@ -10,10 +10,10 @@
  * What is sent while it dials leaves once it is open: a vote that is late is better than one more election.
  */
 import type { Socket } from 'node:net'
-import { type ChannelCredentials, status } from '@grpc/grpc-js'
+import type { ChannelCredentials } from '@grpc/grpc-js'
 import { ClientConnection } from '../http2/client-connection.ts'
 import { errorCodes } from '../http2/frame.ts'
-import { encodeHeaders, type HeaderList, headerOf } from '../http2/hpack.ts'
+import { requestBlock, statusIn } from '../http2/grpc-call.ts'
 import type { Stream } from '../http2/stream.ts'
 import type { Clock } from '../lib/clock.ts'
 import { dial } from '../lib/dial.ts'
@@ -197,20 +197,23 @@ export class Link {
     const lost = () => {
       if (this.open?.connection === connection) this.lose(why)
     }
-    const stream = connection.request(requestOf(this.address, this.options.credentials._isSecure()), {
-      headers: list => {
-        const refusal = refusalOf(list)
-        if (refusal !== null) why = refusal
-        else if (this.open?.connection === connection) {
-          // The callee sends its headers when it has admitted us.
-          this.failures = 0
-          this.toldWhy = null
-        }
+    const stream = connection.request(
+      requestBlock(framesPath, this.address, this.options.credentials._isSecure()),
+      {
+        headers: list => {
+          const status = statusIn(list)
+          if (status !== null) why = status.text || status.name
+          else if (this.open?.connection === connection) {
+            // The callee sends its headers when it has admitted us.
+            this.failures = 0
+            this.toldWhy = null
+          }
+        },
+        data: () => {},
+        complete: lost,
+        closed: lost,
       },
-      data: () => {},
-      complete: lost,
-      closed: lost,
-    })
+    )
     return stream!
   }
 
@@ -236,30 +239,5 @@ export class Link {
     const full = Math.min(linkLimits.backoffMaxMs, linkLimits.backoffMinMs * 2 ** Math.min(this.failures, 10))
     this.failures++
     this.cancel = clock.after(full * (0.5 + random.next() / 2), () => this.dial())
-  }
-}
-
-function requestOf(address: string, isSecure: boolean): Buffer {
-  return encodeHeaders(
-    [
-      [':method', 'POST'],
-      [':scheme', isSecure ? 'https' : 'http'],
-      [':path', framesPath],
-      [':authority', address],
-      ['content-type', 'application/grpc+proto'],
-      ['te', 'trailers'],
-    ].flat(),
-  )
-}
-
-/** Of headers that end a call; null: they don't. */
-function refusalOf(list: HeaderList): string | null {
-  const code = headerOf(list, 'grpc-status')
-  if (code === undefined) return null
-  const text = headerOf(list, 'grpc-message') ?? ''
-  try {
-    return decodeURIComponent(text) || (status[Number(code)] ?? code)
-  } catch {
-    return text
   }
 }

@@ -104,6 +104,7 @@ export class Front {
       relay: inner => {
         // It is told in the midst of it, once.
         const adopt = (session: ServerHttp2Session) => {
+          // What the connection lets its caller send the session must take.
           session.setLocalWindowSize(grpcLimits.receiveWindowBytes)
           this.adopt(session, held)
         }

@@ -115,15 +115,18 @@ export function createServer(options: GrpcServerOptions): GrpcServer {
         watches.endStreams()
         peers.endStreams()
         front.drain()
-        options.clock.after(graceMs, () => front.close())
+        const cancelCut = options.clock.after(graceMs, () => front.close())
         // forceShutdown would find no session: grpc-js keeps that list for channelz only, which is off here.
         for (const address of bound) server.drain(address, graceMs)
         // A client that is stopped never closes its side: nobody waits for it.
-        const cancel = options.clock.after(graceMs + grpcLimits.cutMs, resolve)
-        server.tryShutdown(() => {
-          cancel()
+        const done = () => {
+          cancelCut()
+          cancelWait()
+          front.close()
           resolve()
-        })
+        }
+        const cancelWait = options.clock.after(graceMs + grpcLimits.cutMs, done)
+        server.tryShutdown(done)
       }),
   }
 }
