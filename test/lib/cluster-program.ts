@@ -44,13 +44,13 @@ function build(): string {
   if (existsSync(main)) return main
   const draft = mkdtempSync(join(cache, 'draft-'))
   const compiler = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  const args = [compiler, '-p', join(root, 'tsconfig.build.json'), '--outDir', join(draft, 'dist')]
-  const { stdout, stderr } = spawnSync(process.execPath, [...args, '--sourceMap', 'false'], {
-    encoding: 'utf8',
-  })
+  const dist = join(draft, 'dist')
+  // A record of its own of what is built: by that of `npm run build`, nothing would be left to write.
+  const places = ['--outDir', dist, '--tsBuildInfoFile', join(dist, '.tsbuildinfo')]
+  const args = [compiler, '-p', join(root, 'tsconfig.build.json'), ...places, '--sourceMap', 'false']
+  const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
   // Whether the types are right is what `npm run types` judges.
-  if (!existsSync(join(draft, 'dist', 'main.js')))
-    throw new Error(`tsc wrote no program:\n${stdout}${stderr}`)
+  if (!existsSync(join(dist, 'main.js'))) throw new Error(`tsc wrote no program:\n${stdout}${stderr}`)
   copyFileSync(join(root, 'package.json'), join(draft, 'package.json'))
   try {
     renameSync(draft, home)
