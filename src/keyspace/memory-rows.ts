@@ -2,7 +2,7 @@ import sortedBtree from 'sorted-btree'
 import { assert } from '../lib/assert.ts'
 import { firstWhere } from '../lib/bisect.ts'
 import type { Bytes } from '../lib/bytes.ts'
-import { timestampOf } from './record.ts'
+import { keepRecord, timestampOf } from './record.ts'
 import type { RecordStore, RowStore } from './row-store.ts'
 
 // The package is CommonJS with an `__esModule` mark: what Node imports as its default is the module, not its class.
@@ -48,12 +48,12 @@ interface MemoryLog {
 export class MemoryRecords implements RecordStore {
   private readonly logs = new Map<string, MemoryLog>()
 
-  append(log: string, first: number, records: readonly Bytes[]): void {
+  append(log: string, first: number, records: readonly Bytes[], stamp: Bytes): void {
     const found = this.logs.get(log) ?? { base: first, start: first, records: [] }
     this.logs.set(log, found)
     const end = found.base + found.records.length
     assert(first === end, `${log}: append at ${first}, it ends at ${end}`)
-    found.records.push(...records)
+    for (const record of records) found.records.push(keepRecord(record, stamp))
   }
 
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[] {

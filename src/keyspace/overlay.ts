@@ -18,7 +18,7 @@ export class Overlay implements RowStore {
     this.base = base
     const later = (write: (records: RecordStore) => void) => void this.recordWrites.push(write)
     this.records = {
-      append: (log, first, added) => later(records => records.append(log, first, added)),
+      append: (log, first, added, stamp) => later(records => records.append(log, first, added, stamp)),
       trim: (log, start) => later(records => records.trim(log, start)),
       drop: log => later(records => records.drop(log)),
       read: (log, from, to, bytesMax) => base.records.read(log, from, to, bytesMax),

@@ -2,7 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import { type Bytes, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Keys } from './keys.ts'
-import { keepRecord, keepRecords } from './record.ts'
+import { recordStamp } from './record.ts'
 import {
   endOf,
   numberKey,
@@ -87,8 +87,8 @@ export class Partitions {
   append(id: PartitionId, key: Bytes, records: readonly Bytes[]): number {
     const { term, logNowMs } = this.keys
     const found = this.find(id) ?? this.born(id, key)
-    const kept = keepRecords(records, logNowMs, term)
-    this.keys.rows.records.append(partitionLog(id, found.birth), found.end, kept)
+    const stamp = recordStamp(logNowMs, term)
+    this.keys.rows.records.append(partitionLog(id, found.birth), found.end, records, stamp)
     this.store(id, {
       ...found,
       end: found.end + records.length,
@@ -124,12 +124,12 @@ export class Partitions {
       found = { ...found, start: at, end: at, birth: revision }
     }
     let { timestampMs } = found
-    const kept = records.map((record, i) => {
+    const log = partitionLog(id, found.birth)
+    for (let i = 0; i < records.length; i++) {
       // Times never go back, nor ahead of this shard's clock: a record that comes next here has that one.
       timestampMs = Math.max(timestampMs, Math.min(timesMs[i]!, logNowMs))
-      return keepRecord(record, timestampMs, term)
-    })
-    rows.records.append(partitionLog(id, found.birth), at, kept)
+      rows.records.append(log, at + i, [records[i]!], recordStamp(timestampMs, term))
+    }
     const end = at + records.length
     this.store(id, { ...found, end, timestampMs, chain: chained(found.chain, records) })
     return end

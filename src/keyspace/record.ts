@@ -12,7 +12,8 @@ import { crc32 } from '../lib/crc.ts'
  *          varint type · flags 1 byte (bit 0: a key follows) · [varint length, key]
  *          varint number of headers, each: varint length, name in UTF-8, varint length, value
  *          value: the rest
- *  kept    varint timestamp, ms since 1970 · varint term · record
+ *  stamp   varint timestamp, ms since 1970 · varint term
+ *  kept    stamp · record
  * ```
  *
  * `kept` is what lies in the segment log and what a read answers; the offset is the record's place in the log.
@@ -132,26 +133,17 @@ function checkRecord(bytes: Bytes): void {
     throw new RoundhouseError('CORRUPT', { where: 'a record', what: 'its checksum' })
 }
 
-/** The record with its place in time before it. */
-export function keepRecord(record: Bytes, timestampMs: number, term: number): Bytes {
-  return keepRecords([record], timestampMs, term)[0]!
+/** What a kept record begins with. */
+export function recordStamp(timestampMs: number, term: number): Bytes {
+  const stamp = new Uint8Array(varintBytes(timestampMs) + varintBytes(term))
+  writeVarint(stamp, writeVarint(stamp, 0, timestampMs), term)
+  return stamp
 }
 
-/** Those of one entry, in one buffer. */
-export function keepRecords(records: readonly Bytes[], timestampMs: number, term: number): Bytes[] {
-  const aheadBytes = varintBytes(timestampMs) + varintBytes(term)
-  let total = 0
-  for (let i = 0; i < records.length; i++) total += aheadBytes + records[i]!.byteLength
-  const out = new Uint8Array(total)
-  const kept = new Array<Bytes>(records.length)
-  let at = 0
-  for (let i = 0; i < records.length; i++) {
-    const record = records[i]!
-    out.set(record, writeVarint(out, writeVarint(out, at, timestampMs), term))
-    const end = at + aheadBytes + record.byteLength
-    kept[i] = out.subarray(at, end)
-    at = end
-  }
+export function keepRecord(record: Bytes, stamp: Bytes): Bytes {
+  const kept = new Uint8Array(stamp.byteLength + record.byteLength)
+  kept.set(stamp)
+  kept.set(record, stamp.byteLength)
   return kept
 }
 

@@ -24,9 +24,12 @@ export interface RowStore {
  * to.
  */
 export interface RecordStore {
-  /** The first of `records` gets the offset `first`: where the log ends, or where it is to begin. */
-  append(log: string, first: number, records: readonly Bytes[]): void
-  /** The records [from, to) or fewer: at least one, then up to `bytesMax`. All of them are in the log. Throws CORRUPT. */
+  /**
+   * Keeps `records` (record.ts), each with `stamp` before it. The first gets the offset `first`: where the log ends, or where it
+   * is to begin.
+   */
+  append(log: string, first: number, records: readonly Bytes[], stamp: Bytes): void
+  /** The kept records [from, to) or fewer: at least one, then up to `bytesMax`. All of them are in the log. Throws CORRUPT. */
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[]
   /**
    * The first offset whose record (`kept`, record.ts) is of `timestampMs` or later; the log's end when there is none. The

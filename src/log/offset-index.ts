@@ -18,6 +18,7 @@ import type { Bytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { MappedFile } from './mapped-file.ts'
 import type { Disk } from './ports.ts'
+import type { RecordBlock } from './record-block.ts'
 import {
   HeapTimes,
   SealedTimes,
@@ -89,6 +90,20 @@ export class HeapIndex implements OffsetIndex {
 
   /** Adds the next record, `data`, which takes the bytes from `position` to `end`. */
   append(position: number, end: number, data: Bytes): void {
+    if (this.wantsTime(position)) this.addTime(data)
+    this.add(position, end)
+  }
+
+  /** Adds the records of `block`, which begins at `position`. */
+  appendBlock(position: number, block: RecordBlock): void {
+    for (let i = 0; i < block.count; i++) {
+      const from = position + block.position(i)
+      if (this.wantsTime(from)) this.addTime(block.data(i))
+      this.add(from, position + block.position(i + 1))
+    }
+  }
+
+  private add(position: number, end: number): void {
     if (position !== this.end || end > positionMax)
       throw new BrokenInvariant(`a record from ${position} to ${end}, expected at ${this.end}`)
     if (this.count === this.positions.length) {
@@ -96,12 +111,18 @@ export class HeapIndex implements OffsetIndex {
       grown.set(this.positions)
       this.positions = grown
     }
-    this.positions[this.count] = position
-    if (this.count === 0) this.times.firstMs = this.timeOf(data)
-    else if (position - this.positions[this.times.lastRecord]! >= timeIntervalBytes)
-      this.times.append(this.timeOf(data), this.count)
-    this.count++
+    this.positions[this.count++] = position
     this.end = end
+  }
+
+  /** Of a record that comes next, and begins there. */
+  private wantsTime(position: number): boolean {
+    return this.count === 0 || position - this.positions[this.times.lastRecord]! >= timeIntervalBytes
+  }
+
+  private addTime(data: Bytes): void {
+    if (this.count === 0) this.times.firstMs = this.timeOf(data)
+    else this.times.append(this.timeOf(data), this.count)
   }
 
   /** Forgets `nextOffset` and all after it. */

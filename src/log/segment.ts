@@ -15,8 +15,9 @@ import { isError, RoundhouseError } from '../errors.ts'
 import { assert, BrokenInvariant } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { HeapIndex, type OffsetIndex, offsetWithin, SealedIndex, writeIndexFile } from './offset-index.ts'
+import { type RecordBlock, recordHeaderBytes } from './record-block.ts'
 import { indexSuffix, type SegmentHome, segmentName, storeSuffix } from './segment-home.ts'
-import { recordHeaderBytes, Store, type StorePlace, storeHeaderBytes } from './store.ts'
+import { Store, type StorePlace, storeHeaderBytes } from './store.ts'
 import { around, timeIntervalBytes } from './time-index.ts'
 
 /** The records from `foundOffset` on, up to `wantedOffset`, should be in the file at `path` and are not. */
@@ -206,23 +207,20 @@ export class Segment {
     return this.dirty || this.syncing
   }
 
-  /** Adds `records` with one write and returns the offset of the first. Where it throws, none was added. */
-  append(records: readonly Bytes[]): number {
+  /** Adds the records of `block` with one write and returns the offset of the first. Where it throws, none was added. */
+  append(block: RecordBlock): number {
     const store = this.activeStore
     const index = this.index as HeapIndex
     const first = store.endPlace.offset
     assert(!this.hasRemains && !this.hasTail, `${this.storePath}: append behind what was left there`)
-    let positions: number[]
+    let position: number
     try {
-      positions = store.appendBatch(records)
+      position = store.appendBlock(block)
     } catch (error) {
       this.hasRemains = true
       throw error
     }
-    for (let i = 0; i < records.length; i++) {
-      const data = records[i]!
-      index.append(positions[i]!, positions[i]! + recordHeaderBytes + data.byteLength, data)
-    }
+    index.appendBlock(position, block)
     this.mark(true, this.syncing)
     return first
   }

@@ -20,9 +20,10 @@ import type { Random } from '../lib/prng.ts'
 import type { MapFile } from './mapped-file.ts'
 import { indexDraftSuffix } from './offset-index.ts'
 import type { Disk } from './ports.ts'
+import { RecordBlock } from './record-block.ts'
 import { type DataLoss, Segment } from './segment.ts'
 import { baseOffsetOf, indexSuffix, type SegmentHome, segmentName, storeSuffix } from './segment-home.ts'
-import { recordHeaderBytes, storeHeaderBytes } from './store.ts'
+import { storeHeaderBytes } from './store.ts'
 import type { TimeOf } from './time-index.ts'
 import { WarmSegments } from './warm-segments.ts'
 
@@ -191,21 +192,20 @@ export class SegmentedLog {
 
   /** Adds one record and returns its offset. */
   append(data: Bytes): number {
-    return this.appendBatch([data])
+    return this.appendBlock(RecordBlock.of([data]))
   }
 
   /**
-   * Adds `records` with one write to one segment and returns the offset of the first; the others follow. They can be
-   * read at once and are durable after `sync`. Where it throws (a full disk), none was added.
+   * Adds the records of `block` with one write to one segment and returns the offset of the first; the others follow. They can
+   * be read at once and are durable after `sync`. Where it throws (a full disk), none was added.
    */
-  appendBatch(records: readonly Bytes[]): number {
+  appendBlock(block: RecordBlock): number {
     this.assertUsable()
-    let bytes = 0
-    for (const data of records) bytes += recordHeaderBytes + data.byteLength
+    const bytes = block.position(block.count)
     assert(bytes <= segmentBytesMaxLimit, `a batch of ${bytes} bytes`)
     this.orFail(() => this.active.cutRemains())
-    if (records.length > 0 && this.hasRecords && this.active.bytes + bytes > this.segmentBytesMax) this.roll()
-    return this.active.append(records)
+    if (block.count > 0 && this.hasRecords && this.active.bytes + bytes > this.segmentBytesMax) this.roll()
+    return this.active.append(block)
   }
 
   /** Throws CORRUPT where the record's bytes are not what was written. */

@@ -17,9 +17,9 @@ import { assert, BrokenInvariant } from '../lib/assert.ts'
 import { type Bytes, emptyBytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Disk, File } from './ports.ts'
+import { RecordBlock, recordHeaderBytes } from './record-block.ts'
 
 export const storeHeaderBytes = 32
-export const recordHeaderBytes = 8
 /** Above every value and batch that Roundhouse accepts; a longer length in a file is damage. */
 export const recordBytesMax = 64 * 1024 * 1024
 
@@ -135,32 +135,20 @@ export class Store {
 
   /** Adds one record and returns its position. It is in the file but not durable before `sync`. */
   append(data: Bytes): number {
-    return this.appendBatch([data])[0]!
+    return this.appendBlock(RecordBlock.of([data]))
   }
 
-  /** Adds `records` with one write and returns their positions. A failed write leaves the store as it was. */
-  appendBatch(records: readonly Bytes[]): number[] {
+  /** Adds the records of `block` with one write and returns the position of the first. A failed write leaves the store as it was. */
+  appendBlock(block: RecordBlock): number {
     const { position, offset } = this.endPlace
-    let total = 0
-    for (const data of records) {
+    const image = block.image((index, data) => {
       if (data.byteLength > recordBytesMax)
         throw new BrokenInvariant(`store ${this.path}: a record of ${data.byteLength} bytes`)
-      total += recordHeaderBytes + data.byteLength
-    }
-    const out = Buffer.allocUnsafe(total)
-    const positions = new Array<number>(records.length)
-    let at = 0
-    for (let i = 0; i < records.length; i++) {
-      const data = records[i]!
-      positions[i] = position + at
-      writeUint32(out, at, data.byteLength)
-      writeUint32(out, at + 4, this.checksum(offset + i, data))
-      out.set(data, at + recordHeaderBytes)
-      at += recordHeaderBytes + data.byteLength
-    }
-    if (total > 0) this.file.write(position, out)
-    this.end = { position: position + total, offset: offset + records.length }
-    return positions
+      return this.checksum(offset + index, data)
+    })
+    if (image.byteLength > 0) this.file.write(position, image)
+    this.end = { position: position + image.byteLength, offset: offset + block.count }
+    return position
   }
 
   /**
@@ -346,13 +334,6 @@ export class Store {
     const where = `${this.path} at ${place.position}, record ${place.offset}`
     return new RoundhouseError('CORRUPT', { where, what })
   }
-}
-
-function writeUint32(bytes: Uint8Array, at: number, value: number): void {
-  bytes[at] = value
-  bytes[at + 1] = value >>> 8
-  bytes[at + 2] = value >>> 16
-  bytes[at + 3] = value >>> 24
 }
 
 function readUint32(bytes: Bytes, at: number): number {

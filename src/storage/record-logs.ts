@@ -1,5 +1,4 @@
 import { RoundhouseError } from '../errors.ts'
-import { withinBytes } from '../keyspace/memory-rows.ts'
 import { decodePartition, partitionIdOf, partitionLog } from '../keyspace/partitions.ts'
 import { timestampOf } from '../keyspace/record.ts'
 import type { RecordStore } from '../keyspace/row-store.ts'
@@ -10,6 +9,7 @@ import { isNoSpace } from '../lib/no-space.ts'
 import type { Random } from '../lib/prng.ts'
 import type { MapFile } from '../log/mapped-file.ts'
 import type { Disk } from '../log/ports.ts'
+import { RecordBlock, recordHeaderBytes } from '../log/record-block.ts'
 import { SegmentedLog } from '../log/segmented-log.ts'
 import type { WarmSegments } from '../log/warm-segments.ts'
 
@@ -40,8 +40,8 @@ export interface RecordHome {
 
 /** Of a log: as many bytes wait for a write, at most, while there is room on the disk. */
 const unwrittenBytesMax = 256 * 1024
-/** … and are written at once. */
-const sliceBytesMax = 1024 * 1024
+/** In one piece: memory, and the next write. A record of its own may be larger; a log that gets little has smaller ones. */
+const blockBytes = { min: 1024, max: 64 * 1024 }
 /** Of a checkpoint: so many logs are written and synced at the same time; that many descriptors it takes at most. */
 const syncsAtOnceMax = 16
 const root = 'streams'
@@ -60,7 +60,8 @@ interface OpenLog {
   segments: SegmentedLog | null
   base: number
   /** Behind the end of `segments`, in order. */
-  unwritten: Bytes[]
+  unwritten: RecordBlock[]
+  unwrittenCount: number
   unwrittenBytes: number
   /** The next write is tried when so many wait: after one that found no room, later and later. */
   writeAt: number
@@ -117,6 +118,7 @@ export class RecordLogs implements RecordStore {
       segments,
       base: start,
       unwritten: [],
+      unwrittenCount: 0,
       unwrittenBytes: 0,
       writeAt: unwrittenBytesMax,
       start,
@@ -125,14 +127,13 @@ export class RecordLogs implements RecordStore {
     return opened
   }
 
-  append(log: string, first: number, records: readonly Bytes[]): void {
+  append(log: string, first: number, records: readonly Bytes[], stamp: Bytes): void {
     const found = this.logs.get(log) ?? this.add(log, null, first)
     assert(first === endOf(found), `${this.directory}/${log}: append at ${first}, it ends at ${endOf(found)}`)
-    for (const record of records) {
-      found.unwritten.push(record)
-      found.unwrittenBytes += record.byteLength
-      this.waiting += record.byteLength
-    }
+    const bytes = addTo(found.unwritten, records, stamp)
+    found.unwrittenCount += records.length
+    found.unwrittenBytes += bytes
+    this.waiting += bytes
     if (found.unwrittenBytes < found.writeAt) return
     // What waits counts as memory: where it can't be written for want of descriptors, a checkpoint comes soon and syncs.
     if (this.home.warm.isCrowded && found.segments?.needsSync !== true) return
@@ -145,9 +146,9 @@ export class RecordLogs implements RecordStore {
     try {
       log.segments ??= this.openSegments(name, log.base, log.base)
       while (log.unwritten.length > 0) {
-        const slice = withinBytes(log.unwritten, 0, log.unwritten.length, sliceBytesMax)
-        log.segments.appendBatch(slice)
-        this.took(log, slice)
+        const block = log.unwritten[0]!
+        log.segments.appendBlock(block)
+        this.took(log, block.count)
       }
     } catch (error) {
       if (isNoSpace(error)) return false
@@ -165,7 +166,7 @@ export class RecordLogs implements RecordStore {
     )
     const written = writtenTo(found)
     if (found.segments === null || from >= written)
-      return withinBytes(found.unwritten, from - written, to - written, bytesMax)
+      return unwrittenWithin(found, from - written, to - written, bytesMax)
     const result = this.readable(log, () => found.segments!.range(from, Math.min(to, written), bytesMax))
     assert(result.kind === 'records', `${this.directory}/${log}: read at ${from}, before its start`)
     return result.records
@@ -176,7 +177,7 @@ export class RecordLogs implements RecordStore {
     assert(found !== undefined, `${this.directory}/${log}: searched, and never made`)
     const { segments, unwritten, start } = found
     // What waits in memory is later than what is in files: only if all of it is, the time may begin there.
-    const waiting = firstWhere(0, unwritten.length, at => timestampOf(unwritten[at]!) >= timestampMs)
+    const waiting = firstIn(unwritten, data => timestampOf(data) >= timestampMs)
     const offset =
       waiting > 0 || segments === null
         ? writtenTo(found) + waiting
@@ -224,7 +225,7 @@ export class RecordLogs implements RecordStore {
       else {
         log.segments?.restartAt(log.start)
         log.base = log.start
-        this.took(log, log.unwritten.slice(0, unwritten))
+        this.took(log, unwritten)
       }
     } catch (error) {
       if (!isNoSpace(error)) throw error
@@ -232,11 +233,22 @@ export class RecordLogs implements RecordStore {
   }
 
   /** The first of those that wait do so no longer. */
-  private took(log: OpenLog, records: readonly Bytes[]): void {
-    const bytes = records.reduce((sum, record) => sum + record.byteLength, 0)
-    log.unwritten = log.unwritten.slice(records.length)
-    log.unwrittenBytes -= bytes
-    this.waiting -= bytes
+  private took(log: OpenLog, count: number): void {
+    const before = log.unwrittenBytes
+    let left = count
+    while (left > 0) {
+      const block = log.unwritten[0]!
+      const part = Math.min(left, block.count)
+      log.unwrittenBytes -= block.dataBytes
+      if (part === block.count) log.unwritten.shift()
+      else {
+        block.skip(part)
+        log.unwrittenBytes += block.dataBytes
+      }
+      left -= part
+    }
+    log.unwrittenCount -= count
+    this.waiting -= before - log.unwrittenBytes
   }
 
   /** Bytes of records that only memory has. */
@@ -416,12 +428,59 @@ function settled(begin: (done: (error: Error | null) => void) => void): Promise<
   return new Promise((resolve, reject) => begin(error => (error === null ? resolve() : reject(error))))
 }
 
+/** Puts `records` behind those in `blocks`, each with `stamp` before it, and answers how much data that is. */
+function addTo(blocks: RecordBlock[], records: readonly Bytes[], stamp: Bytes): number {
+  let last = blocks.at(-1)
+  let left = 0
+  for (let i = 0; i < records.length; i++) left += recordHeaderBytes + stamp.length + records[i]!.length
+  const bytes = left - recordHeaderBytes * records.length
+  for (let i = 0; i < records.length; i++) {
+    const needed = recordHeaderBytes + stamp.length + records[i]!.length
+    if (last === undefined || last.room < needed) {
+      // Room for what is at hand, and as much again as waits already.
+      const wanted = Math.max(left, 2 * (last?.capacity ?? 0), blockBytes.min)
+      last = new RecordBlock(Math.max(needed, Math.min(wanted, blockBytes.max)))
+      blocks.push(last)
+    }
+    last.add(stamp, records[i]!)
+    left -= needed
+  }
+  return bytes
+}
+
+/** Of those that wait [from, to) as far as `bytesMax` goes, the first in any case. */
+function unwrittenWithin(log: OpenLog, from: number, to: number, bytesMax: number): Bytes[] {
+  const found: Bytes[] = []
+  let bytes = 0
+  let first = 0
+  for (const block of log.unwritten) {
+    const end = Math.min(block.count, to - first)
+    for (let at = Math.max(0, from - first); at < end; at++) {
+      bytes += block.dataBytesOf(at)
+      if (found.length > 0 && bytes > bytesMax) return found
+      found.push(block.data(at))
+    }
+    first += block.count
+  }
+  return found
+}
+
+/** How many of the records in `blocks` come before the first that `is`; from that one on, all are. */
+function firstIn(blocks: readonly RecordBlock[], is: (data: Bytes) => boolean): number {
+  let before = 0
+  for (const block of blocks) {
+    if (is(block.data(block.count - 1))) return before + firstWhere(0, block.count, at => is(block.data(at)))
+    before += block.count
+  }
+  return before
+}
+
 function writtenTo(log: OpenLog): number {
   return log.segments?.nextOffset ?? log.base
 }
 
 function endOf(log: OpenLog): number {
-  return writtenTo(log) + log.unwritten.length
+  return writtenTo(log) + log.unwrittenCount
 }
 
 export function directoryOf(replica: number): string {

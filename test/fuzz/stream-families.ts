@@ -30,7 +30,14 @@ import {
 import { Keyspace } from '../../src/keyspace/keyspace.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { decodePartition } from '../../src/keyspace/partitions.ts'
-import { decodeKept, decodeRecord, encodeRecord, keepRecord, timestampOf } from '../../src/keyspace/record.ts'
+import {
+  decodeKept,
+  decodeRecord,
+  encodeRecord,
+  keepRecord,
+  recordStamp,
+  timestampOf,
+} from '../../src/keyspace/record.ts'
 import { prefixes } from '../../src/keyspace/rows.ts'
 import { BrokenInvariant } from '../../src/lib/assert.ts'
 import { Malformed } from '../../src/lib/byte-reader.ts'
@@ -487,14 +494,16 @@ const records: Family = {
         if (isForged)
           new DataView(record.buffer, record.byteOffset).setUint32(0, crc32(record.subarray(4)), true)
         const kept =
-          each.below(4) === 0 ? mutator.next(each) : keepRecord(record, each.below(2 ** 31), each.below(100))
+          each.below(4) === 0
+            ? mutator.next(each)
+            : keepRecord(record, recordStamp(each.below(2 ** 31), each.below(100)))
         decodes(['CORRUPT'], () => timestampOf(kept))
         decodes(['CORRUPT'], () => decodeKept(kept))
         return decodes(['CORRUPT'], () => {
           const { value, key, headers, type } = decodeRecord(record)
           if (!isForged && record.byteLength > 4 && !written.has(Buffer.from(record).toString('hex')))
             throw new Error('a record passes that nobody wrote')
-          const whole = keepRecord(record, 5, 6)
+          const whole = keepRecord(record, recordStamp(5, 6))
           const alone = decodeMessage(ConsumeResponse, encodeRecordResponse(whole, 0, around)).record
           const [batched] = decodeMessage(ConsumeResponse, encodeBatchResponse([whole], 0, around)).records
           for (const seen of [alone, batched])
@@ -595,15 +604,16 @@ const recordFiles: Family = {
   share: 0.03,
   open: async random => {
     const stored = Array.from({ length: 30 }, () => storedOf(random))
-    const written = stored.map(each => keepRecord(each, 1_000, 2))
+    const stamp = recordStamp(1_000, 2)
+    const written = stored.map(each => keepRecord(each, stamp))
     const [partitionRow, whole] = rowOf(stored, 9)
     const log = `3/1-${decodePartition(whole).birth}`
     const files = new Map<string, Uint8Array>()
     const source = new SimDisk({ schedule: run => run() })
     const logs = openLogs(homeOf(source), generation, [])
     const directory = `${generation}/${log}`
-    for (const [offset, each] of written.entries()) {
-      logs.append(log, offset, [each])
+    for (const [offset, each] of stored.entries()) {
+      logs.append(log, offset, [each], stamp)
       await logs.sync(logs.freeze())
     }
     for (const name of source.list(directory)) {

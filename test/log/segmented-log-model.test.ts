@@ -9,6 +9,7 @@ import { isError } from '../../src/errors.ts'
 import { type Bytes, equalBytes } from '../../src/lib/bytes.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { heapMapper } from '../../src/log/mapped-file.ts'
+import { RecordBlock } from '../../src/log/record-block.ts'
 import { type LogOpening, type NotedRange, SegmentedLog } from '../../src/log/segmented-log.ts'
 import { storeHeaderBytes } from '../../src/log/store.ts'
 import { WarmSegments } from '../../src/log/warm-segments.ts'
@@ -68,7 +69,7 @@ class Run {
       timeMs += Math.max(0, this.random.below(8) - 4)
       return dataAt(timeMs, this.random.bytes(this.random.below(lengthMax + 1)))
     })
-    assert.equal(this.log.appendBatch(batch), this.records.length)
+    assert.equal(this.log.appendBlock(RecordBlock.of(batch)), this.records.length)
     this.records.push(...batch)
   }
 

@@ -10,9 +10,10 @@ import { FileDisk } from '../../src/log/file-disk.ts'
 import { heapMapper, type MapFile, memoryMapper } from '../../src/log/mapped-file.ts'
 import { indexHeaderBytes } from '../../src/log/offset-index.ts'
 import type { Disk, File } from '../../src/log/ports.ts'
+import { RecordBlock, recordHeaderBytes } from '../../src/log/record-block.ts'
 import type { DataLoss } from '../../src/log/segment.ts'
 import { SegmentedLog, type SegmentedLogOptions } from '../../src/log/segmented-log.ts'
-import { recordHeaderBytes, storeHeaderBytes } from '../../src/log/store.ts'
+import { storeHeaderBytes } from '../../src/log/store.ts'
 import { WarmSegments } from '../../src/log/warm-segments.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 
@@ -150,9 +151,9 @@ for (const [name, makePlace] of Object.entries(places)) {
       const place = makePlace()
       const log = openLog(place)
       log.append(dataOf(0))
-      assert.equal(log.appendBatch(Array.from({ length: 8 }, (_, i) => dataOf(i + 1))), 1)
+      assert.equal(log.appendBlock(RecordBlock.of(Array.from({ length: 8 }, (_, i) => dataOf(i + 1)))), 1)
       assert.equal(log.append(dataOf(9)), 9)
-      assert.equal(log.appendBatch([]), 10)
+      assert.equal(log.appendBlock(RecordBlock.of([])), 10)
       const files = log.files(0, 10).map(file => [file.from, file.to])
       assert.deepEqual(files.flat(), [0, 1, 1, 9, 9, 10])
       assert.deepEqual(texts(log), textsOf(0, 10))
@@ -160,7 +161,7 @@ for (const [name, makePlace] of Object.entries(places)) {
 
     it('keeps empty records', () => {
       const log = openLog(makePlace())
-      log.appendBatch([fromUtf8(''), fromUtf8(''), fromUtf8('x')])
+      log.appendBlock(RecordBlock.of([fromUtf8(''), fromUtf8(''), fromUtf8('x')]))
       assert.deepEqual(texts(log), ['', '', 'x'])
       assert.deepEqual(texts(log, 0, 3, 0), ['', ''])
     })
@@ -443,7 +444,7 @@ describe('a segmented log on a failing disk', () => {
     const place = simulated()
     const log = openLog(place)
     const before = place.disk.counts.writes
-    log.appendBatch([dataOf(0), dataOf(1), dataOf(2)])
+    log.appendBlock(RecordBlock.of([dataOf(0), dataOf(1), dataOf(2)]))
     assert.equal(place.disk.counts.writes - before, 1)
   })
 
@@ -489,7 +490,7 @@ describe('a segmented log on a failing disk', () => {
     for (const [records, failing] of cases) {
       place.disk.failOnce('write', failing)
       const batch = Array.from({ length: records }, (_, i) => dataOf(7 + i))
-      assert.throws(() => log.appendBatch(batch), { code: 'EIO' })
+      assert.throws(() => log.appendBlock(RecordBlock.of(batch)), { code: 'EIO' })
       assert.deepEqual([log.nextOffset, texts(log)], [7, textsOf(0, 7)])
       assert.ok(!place.disk.exists(fileOf(7, 'store')))
     }
@@ -517,7 +518,7 @@ describe('a segmented log on a failing disk', () => {
     const log = openLog({ ...place, disk })
     isFull = true
     assert.throws(
-      () => log.appendBatch([fromUtf8('old 0'), fromUtf8('old 1'), fromUtf8('old 2')]),
+      () => log.appendBlock(RecordBlock.of([fromUtf8('old 0'), fromUtf8('old 1'), fromUtf8('old 2')])),
       /no space/,
     )
     isFull = false
@@ -531,7 +532,7 @@ describe('a segmented log on a failing disk', () => {
     await synced(log)
     log.truncateAfter(3)
     // Shorter records: the first file now reaches over where the second began.
-    log.appendBatch(Array(4).fill(fromUtf8('')))
+    log.appendBlock(RecordBlock.of(Array(4).fill(fromUtf8(''))))
     await synced(log)
     place.disk.crashWith({
       names: () => 0,
@@ -548,11 +549,11 @@ describe('a segmented log on a failing disk', () => {
       const place = simulated()
       const log = openLog(place, { noted: { start: 0, end: 0 } })
       const [first, short, long, last] = ['first', 'short', 'much longer', 'last'].map(fromUtf8)
-      log.appendBatch([first!, short!, long!, last!])
+      log.appendBlock(RecordBlock.of([first!, short!, long!, last!]))
       log.close() // leaves an index of the four
       for (const name of ['streams/1', 'streams', '']) place.disk.syncDirectory(name)
       const again = openLog(place, { noted: { start: 0, end: 1 } })
-      again.appendBatch([long!, short!, last!])
+      again.appendBlock(RecordBlock.of([long!, short!, last!]))
       const isKept = isUndone ? 0 : 1
       place.disk.crashWith({
         names: (_, pending) => pending * isKept,

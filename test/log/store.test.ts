@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import { Prng } from '../../src/lib/prng.ts'
-import { recordHeaderBytes, Store, type StorePlace, storeHeaderBytes } from '../../src/log/store.ts'
+import { RecordBlock, recordHeaderBytes } from '../../src/log/record-block.ts'
+import { Store, type StorePlace, storeHeaderBytes } from '../../src/log/store.ts'
 import { SimDisk } from '../lib/sim-disk.ts'
 
 const makeDisk = () => new SimDisk({ schedule: setImmediate })
@@ -20,7 +21,7 @@ describe('a store', () => {
   it('reads what was appended, one by one, batched and as a range', () => {
     const store = Store.create(makeDisk(), 's', { salt, baseOffset: 7 })
     const first = store.append(fromUtf8('a'))
-    const rest = store.appendBatch([fromUtf8(''), fromUtf8('c'.repeat(5000)), fromUtf8('d')])
+    const rest = appendAll(store, [fromUtf8(''), fromUtf8('c'.repeat(5000)), fromUtf8('d')])
     assert.equal(first, storeHeaderBytes)
     assert.equal(store.endPlace.offset, 11)
     const texts = [first, ...rest].map((position, i) => toUtf8(store.read(position, 7 + i)))
@@ -33,7 +34,7 @@ describe('a store', () => {
   it('recovers offset and end after a clean close', () => {
     const disk = makeDisk()
     const before = Store.create(disk, 's', { salt, baseOffset: 3 })
-    before.appendBatch([fromUtf8('x'), fromUtf8('y'.repeat(3_000_000)), fromUtf8('z')])
+    appendAll(before, [fromUtf8('x'), fromUtf8('y'.repeat(3_000_000)), fromUtf8('z')])
     before.close()
     const { store, records, cut } = recovered(disk)
     assert.deepEqual([store.baseOffset, store.endPlace.offset, cut], [3, 6, 0])
@@ -66,7 +67,7 @@ describe('a store', () => {
   it('refuses a record read at another offset, position or with a flipped bit', () => {
     const disk = makeDisk()
     const store = Store.create(disk, 's', { salt, baseOffset: 0 })
-    const [a, b] = store.appendBatch([fromUtf8('same'), fromUtf8('same')])
+    const [a, b] = appendAll(store, [fromUtf8('same'), fromUtf8('same')])
     assert.throws(() => store.read(a!, 1), { code: 'CORRUPT' })
     assert.throws(() => store.read(b!, 0), { code: 'CORRUPT' })
     assert.throws(() => store.read(a! + 1, 0), { code: 'CORRUPT' })
@@ -103,7 +104,7 @@ describe('a store', () => {
   it('says where damage stands in what was synced, and cuts nothing', () => {
     const disk = makeDisk()
     const store = Store.create(disk, 's', { salt, baseOffset: 0 })
-    const positions = store.appendBatch(['a', 'b', 'c'].map(fromUtf8))
+    const positions = appendAll(store, ['a', 'b', 'c'].map(fromUtf8))
     store.sync()
     const size = disk.open('s').size()
     disk.flipBit('s', positions[1]! + recordHeaderBytes, 3)
@@ -125,7 +126,7 @@ for (const preallocateBytes of [0, 16 * 1024]) {
       const disk = makeDisk()
       const store = Store.create(disk, 's', { salt, baseOffset: 0, preallocateBytes })
       disk.syncDirectory('')
-      const positions = store.appendBatch(['a', 'b', 'c'].map(fromUtf8))
+      const positions = appendAll(store, ['a', 'b', 'c'].map(fromUtf8))
       store.sync()
       store.truncate({ position: positions[1]!, offset: 1 })
       store.append(fromUtf8('B'))
@@ -166,7 +167,7 @@ for (const preallocateBytes of [0, 16 * 1024]) {
           for (const step of steps) {
             if (step.kind === 'append') {
               const records = step.sizes.map(size => random.bytes(size))
-              positions.push(...store.appendBatch(records))
+              positions.push(...appendAll(store, records))
               model.push(...records.map(bytes => Buffer.from(bytes).toString('hex')))
             } else if (step.kind === 'sync') {
               store.sync()
@@ -200,4 +201,11 @@ for (const preallocateBytes of [0, 16 * 1024]) {
       )
     })
   })
+}
+
+/** Answers where each begins. */
+function appendAll(store: Store, records: readonly Bytes[]): number[] {
+  const block = RecordBlock.of(records)
+  const first = store.appendBlock(block)
+  return records.map((_, i) => first + block.position(i))
 }

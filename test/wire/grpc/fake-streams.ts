@@ -1,7 +1,7 @@
 /** Streams in memory behind the port that wires see: one replica, which is always right. */
 import type { Operation } from '../../../src/commands/envelope.ts'
 import { RoundhouseError } from '../../../src/errors.ts'
-import { keepRecord, timestampOf } from '../../../src/keyspace/record.ts'
+import { keepRecord, recordStamp, timestampOf } from '../../../src/keyspace/record.ts'
 import { type Bytes, fromUtf8 } from '../../../src/lib/bytes.ts'
 import type { StreamRecord } from '../../../src/node/meta-register.ts'
 import type {
@@ -113,7 +113,7 @@ export class FakeStreams implements StreamService {
       while (found.kept.length < offset) found.kept.push(fromUtf8('never read'))
     }
     for (const [i, record] of encoded.entries())
-      found.kept.push(keepRecord(record, records[i]!.timestampMs, 3))
+      found.kept.push(keepRecord(record, recordStamp(records[i]!.timestampMs, 3)))
     this.wake()
     return found.kept.length
   }
@@ -129,7 +129,7 @@ export class FakeStreams implements StreamService {
     const partition = batch.partition ?? 0
     const found = this.partition(await this.find(batch.stream, partition))
     const offset = found.kept.length
-    for (const record of encoded) found.kept.push(keepRecord(record, this.nowMs++, 3))
+    for (const record of encoded) found.kept.push(keepRecord(record, recordStamp(this.nowMs++, 3)))
     this.wake()
     const produced = { partition, offset, count: batch.records.length }
     if (session !== null) this.answered.set(once, produced)

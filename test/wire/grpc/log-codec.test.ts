@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { ConsumeResponse, ProduceRequest, ProduceResponse } from '../../../src/gen/log/v1/log.ts'
-import { encodeRecord, keepRecord } from '../../../src/keyspace/record.ts'
+import { encodeRecord, keepRecord, recordStamp } from '../../../src/keyspace/record.ts'
 import { crc32 } from '../../../src/lib/crc.ts'
 import { produceLimits } from '../../../src/node/stream-batch.ts'
 import { decodeMessage } from '../../../src/peer/proto-io.ts'
@@ -52,7 +52,7 @@ describe('records on the wire of log.v1', () => {
         around,
         (given, timestampMs, term, at) => {
           const encoded = given.map(each => encodeRecord({ ...each, key: each.key ?? null }))
-          const kept = encoded.map(each => keepRecord(each, timestampMs, term))
+          const kept = encoded.map(each => keepRecord(each, recordStamp(timestampMs, term)))
           const expected = given.map((each, i) => ({
             ...each,
             offset: BigInt(1_000 + i),
