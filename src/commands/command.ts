@@ -26,6 +26,8 @@ export interface Command {
   readonly since?: number
   /** True for writes that only take rows away: they go on while disks are nearly full. */
   readonly frees?: boolean
+  /** True where an argument holds many values: each is within the limits, and the argument as long as a call may be. */
+  readonly isPacked?: boolean
   /** True for what only the cluster itself proposes: clients can't call it. */
   readonly isInternal?: boolean
   /** False: never one of several operations, nor a read inside an entry: what it answers is of one node or one moment. */

@@ -8,9 +8,9 @@ import { commands } from './table.ts'
  * member supports more, and never falls (`META.LEVEL`). A leader proposes no command above it.
  *
  * A release that adds a command that is written to the log, or lets one be written in another form, raises `supportedLevel`
- * by one and gives the command that number as its `since`. Level 1 is all that the first release had.
+ * by one and gives the command that number as its `since`. Level 1 is all that the first release had, 2 added STREAM.BATCH.
  */
-export const supportedLevel = 1
+export const supportedLevel = 2
 
 export interface Release {
   /** It understands all that was ever written at this level and below. */

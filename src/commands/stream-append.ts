@@ -1,3 +1,4 @@
+import { pack } from '../lib/packed.ts'
 import type { Command } from './command.ts'
 import { count } from './replies.ts'
 import { checkRecords, partitionOf, partitionUsage } from './stream-arguments.ts'
@@ -13,5 +14,6 @@ export const streamAppend: Command = {
     partitionOf(args)
     checkRecords(args.slice(3))
   },
-  run: (keyspace, args) => count(keyspace.partitions.append(partitionOf(args), args[0]!, args.slice(3))),
+  run: (keyspace, args) =>
+    count(keyspace.partitions.append(partitionOf(args), args[0]!, [pack(args.slice(3))])),
 }

@@ -70,6 +70,7 @@ import { smembers } from './smembers.ts'
 import { srem } from './srem.ts'
 import { sscan } from './sscan.ts'
 import { streamAppend } from './stream-append.ts'
+import { streamBatch } from './stream-batch.ts'
 import { streamCopy } from './stream-copy.ts'
 import { streamDrop } from './stream-drop.ts'
 import { streamGone } from './stream-gone.ts'
@@ -99,7 +100,7 @@ export const commands: CommandTable = new Map(
     ...[hset, hsetnx, hget, hmget, hdel, hgetall, hkeys, hvals, hlen, hexists, hincrby, hscan],
     ...[lpush, rpush, lpop, rpop, llen, lrange, lindex, lset, ltrim, lrem],
     ...[sadd, srem, smembers, sismember, scard, sscan],
-    ...[streamAppend, streamCopy, streamRead, streamSeek, streamInfo],
+    ...[streamAppend, streamBatch, streamCopy, streamRead, streamSeek, streamInfo],
     ...[streamTrim, streamDrop, streamRetain, streamGone],
     ...[zadd, zrem, zscore, zrange, zcard, zincrby, zrank, zscan],
     ...[groupJoin, groupHeartbeat, groupLeave, groupCommit, groupOffsets],
@@ -137,7 +138,7 @@ export function parseCall(name: string, args: readonly Bytes[], table: CommandTa
   }
   let bytes = 0
   for (const { byteLength } of args) {
-    checkSize('value', byteLength, limits.valueBytesMax)
+    if (command.isPacked !== true) checkSize('value', byteLength, limits.valueBytesMax)
     bytes += byteLength
   }
   checkSize('command', bytes, limits.callBytesMax)

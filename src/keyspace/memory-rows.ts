@@ -2,6 +2,7 @@ import sortedBtree from 'sorted-btree'
 import { assert } from '../lib/assert.ts'
 import { firstWhere } from '../lib/bisect.ts'
 import type { Bytes } from '../lib/bytes.ts'
+import { type Packed, unpack } from '../lib/packed.ts'
 import { keepRecord, timestampOf } from './record.ts'
 import type { RecordStore, RowStore } from './row-store.ts'
 
@@ -48,12 +49,13 @@ interface MemoryLog {
 export class MemoryRecords implements RecordStore {
   private readonly logs = new Map<string, MemoryLog>()
 
-  append(log: string, first: number, records: readonly Bytes[], stamp: Bytes): void {
+  append(log: string, first: number, records: readonly Packed[], stamp: Bytes): void {
     const found = this.logs.get(log) ?? { base: first, start: first, records: [] }
     this.logs.set(log, found)
     const end = found.base + found.records.length
     assert(first === end, `${log}: append at ${first}, it ends at ${end}`)
-    for (const record of records) found.records.push(keepRecord(record, stamp))
+    for (const { bytes } of records)
+      for (const record of unpack(bytes)) found.records.push(keepRecord(record, stamp))
   }
 
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[] {

@@ -1,6 +1,7 @@
 import { RoundhouseError } from '../errors.ts'
 import { type Bytes, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
+import { type Packed, PackedWalk, pack } from '../lib/packed.ts'
 import type { Keys } from './keys.ts'
 import { recordStamp } from './record.ts'
 import {
@@ -84,14 +85,14 @@ export class Partitions {
   }
 
   /** Appends all of `records` (record.ts) and answers the offset of the first. Throws NO_SUCH_STREAM. */
-  append(id: PartitionId, key: Bytes, records: readonly Bytes[]): number {
+  append(id: PartitionId, key: Bytes, records: readonly Packed[]): number {
     const { term, logNowMs } = this.keys
     const found = this.find(id) ?? this.born(id, key)
     const stamp = recordStamp(logNowMs, term)
     this.keys.rows.records.append(partitionLog(id, found.birth), found.end, records, stamp)
     this.store(id, {
       ...found,
-      end: found.end + records.length,
+      end: records.reduce((end, { count }) => end + count, found.end),
       timestampMs: logNowMs,
       chain: chained(found.chain, records),
     })
@@ -125,13 +126,14 @@ export class Partitions {
     }
     let { timestampMs } = found
     const log = partitionLog(id, found.birth)
+    const packed = records.map(record => pack([record]))
     for (let i = 0; i < records.length; i++) {
       // Times never go back, nor ahead of this shard's clock: a record that comes next here has that one.
       timestampMs = Math.max(timestampMs, Math.min(timesMs[i]!, logNowMs))
-      rows.records.append(log, at + i, [records[i]!], recordStamp(timestampMs, term))
+      rows.records.append(log, at + i, [packed[i]!], recordStamp(timestampMs, term))
     }
     const end = at + records.length
-    this.store(id, { ...found, end, timestampMs, chain: chained(found.chain, records) })
+    this.store(id, { ...found, end, timestampMs, chain: chained(found.chain, packed) })
     return end
   }
 
@@ -282,11 +284,16 @@ function decodeGone(bytes: Bytes): GoneStreams {
 }
 
 /** Records begin with their checksums: the chain goes over those, not over all bytes again. */
-function chained(chain: number, records: readonly Bytes[]): number {
-  const checksums = new Uint8Array(records.length * 4)
-  for (let i = 0; i < records.length; i++)
-    for (let byte = 0; byte < 4; byte++) checksums[4 * i + byte] = records[i]![byte]!
-  return crc32(checksums, chain)
+function chained(chain: number, records: readonly Packed[]): number {
+  let next = chain
+  for (const { bytes, count } of records) {
+    const checksums = new Uint8Array(count * 4)
+    let at = 0
+    for (const walk = new PackedWalk(bytes); walk.next(); )
+      for (let byte = 0; byte < 4; byte++) checksums[at++] = bytes[walk.from + byte]!
+    next = crc32(checksums, next)
+  }
+  return next
 }
 
 function outOfRange(id: PartitionId, offset: number, start: number, end: number): RoundhouseError {

@@ -2,6 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import { ByteReader, Malformed } from '../lib/byte-reader.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
+import { type Packed, unpack, varintBytes, writeVarint } from '../lib/packed.ts'
 
 /**
  * A record of a stream as bytes. The node that a producer talks to encodes it once; entry, journal, followers and readers
@@ -42,25 +43,30 @@ const flagKey = 1
 const crcBytes = 4
 
 export function encodeRecord(record: RecordBody): Bytes {
-  return encodeRecords([record])[0]!
+  return unpack(encodeRecords([record]).bytes)[0]!
 }
 
-/** All of a batch, one after another in one buffer: an allocation a batch, a view a record. */
-export function encodeRecords(records: readonly RecordBody[]): Bytes[] {
-  const names = records.map(({ headers }) => (headers.length === 0 ? none : headers.map(namesOf)))
+/** All of a batch, packed: an allocation a batch. */
+export function encodeRecords(records: readonly RecordBody[]): Packed {
+  const count = records.length
+  const names = new Array<readonly Bytes[]>(count)
+  const sizes = new Array<number>(count)
   let total = 0
-  for (let i = 0; i < records.length; i++) total += recordBytes(records[i]!, names[i]!)
-  const out = new Uint8Array(total)
-  const encoded = new Array<Bytes>(records.length)
-  let at = 0
-  for (let i = 0; i < records.length; i++) {
-    const end = writeRecord(out, at, records[i]!, names[i]!)
-    const checksum = crc32(out.subarray(at + crcBytes, end))
-    for (let byte = 0; byte < crcBytes; byte++) out[at + byte] = checksum >>> (8 * byte)
-    encoded[i] = out.subarray(at, end)
-    at = end
+  for (let i = 0; i < count; i++) {
+    const { headers } = records[i]!
+    names[i] = headers.length === 0 ? none : headers.map(namesOf)
+    sizes[i] = recordBytes(records[i]!, names[i]!)
+    total += varintBytes(sizes[i]!) + sizes[i]!
   }
-  return encoded
+  const bytes = new Uint8Array(total)
+  let at = 0
+  for (let i = 0; i < count; i++) {
+    const from = writeVarint(bytes, at, sizes[i]!)
+    at = writeRecord(bytes, from, records[i]!, names[i]!)
+    const checksum = crc32(bytes.subarray(from + crcBytes, at))
+    for (let byte = 0; byte < crcBytes; byte++) bytes[from + byte] = checksum >>> (8 * byte)
+  }
+  return { bytes, count }
 }
 
 const none: readonly Bytes[] = []
@@ -86,21 +92,7 @@ function writeRecord(out: Uint8Array, at: number, record: RecordBody, names: rea
   return next + value.byteLength
 }
 
-function varintBytes(value: number): number {
-  let bytes = 1
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++
-  return bytes
-}
-
 const sizedBytes = ({ byteLength }: Bytes) => varintBytes(byteLength) + byteLength
-
-function writeVarint(out: Uint8Array, at: number, value: number): number {
-  let next = at
-  let rest = value
-  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) out[next++] = (rest % 0x80) | 0x80
-  out[next++] = rest
-  return next
-}
 
 function writeSized(out: Uint8Array, at: number, bytes: Bytes): number {
   const next = writeVarint(out, at, bytes.byteLength)

@@ -1,4 +1,5 @@
 import type { Bytes } from '../lib/bytes.ts'
+import type { Packed } from '../lib/packed.ts'
 
 /**
  * The ordered rows that one replica's replicated state is made of: values, hash fields, expiry index, sessions, meta
@@ -28,7 +29,7 @@ export interface RecordStore {
    * Keeps `records` (record.ts), each with `stamp` before it. The first gets the offset `first`: where the log ends, or where it
    * is to begin.
    */
-  append(log: string, first: number, records: readonly Bytes[], stamp: Bytes): void
+  append(log: string, first: number, records: readonly Packed[], stamp: Bytes): void
   /** The kept records [from, to) or fewer: at least one, then up to `bytesMax`. All of them are in the log. Throws CORRUPT. */
   read(log: string, from: number, to: number, bytesMax: number): readonly Bytes[]
   /**

@@ -46,14 +46,14 @@ export class RecordBlock {
     return this.bytes.byteLength - this.end
   }
 
-  /** Adds a record: `ahead`, which is short, and `rest`. There must be room. */
-  add(ahead: Bytes, rest: Bytes): void {
+  /** Adds a record: `ahead`, which is short, and the bytes of `rest` that `from` and `to` name. There must be room. */
+  add(ahead: Bytes, rest: Bytes, from = 0, to = rest.length): void {
     const { bytes } = this
     let at = this.end + recordHeaderBytes
     for (let i = 0; i < ahead.length; i++) bytes[at++] = ahead[i]!
-    bytes.set(rest, at)
-    this.ends.push(at + rest.length)
-    this.dataBytes += ahead.length + rest.length
+    bytes.set(new Uint8Array(rest.buffer, rest.byteOffset + from, to - from), at)
+    this.ends.push(at + to - from)
+    this.dataBytes += ahead.length + to - from
   }
 
   /** The data of the record `index`, counted from the first that is in it. */

@@ -1,6 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
-import type { Bytes } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { Packed } from '../lib/packed.ts'
 import type { PartitionPlace } from './ports.ts'
 
 /**
@@ -13,8 +13,8 @@ import type { PartitionPlace } from './ports.ts'
  */
 export interface AppendQueueOptions {
   readonly clock: Clock
-  /** Appends the records as one entry and answers the offset of the first. */
-  readonly append: (place: PartitionPlace, records: readonly Bytes[], timeoutMs: number) => Promise<number>
+  /** Appends the records of all batches as one entry and answers the offset of the first. */
+  readonly append: (place: PartitionPlace, batches: readonly Packed[], timeoutMs: number) => Promise<number>
 }
 
 export const appendLimits = {
@@ -26,8 +26,7 @@ export const appendLimits = {
 } as const
 
 interface Waiting {
-  readonly records: readonly Bytes[]
-  readonly bytes: number
+  readonly batch: Packed
   /** On the monotonic clock, ms. */
   readonly deadline: number
   readonly isCalledOff: () => boolean
@@ -58,7 +57,7 @@ export class AppendQueue {
   /** `isCalledOff` is asked when the turn comes. Rejects with what the append is refused with, OVERLOADED, NOT_READY. */
   append(
     place: PartitionPlace,
-    records: readonly Bytes[],
+    batch: Packed,
     timeoutMs: number,
     isCalledOff: () => boolean = () => false,
   ): Promise<number> {
@@ -68,8 +67,7 @@ export class AppendQueue {
         new RoundhouseError('OVERLOADED', { what: 'appends waiting', max: appendLimits.waitingMax }),
       )
     return new Promise((resolve, reject) => {
-      const bytes = records.reduce((sum, each) => sum + each.byteLength, 0)
-      const one = { records, bytes, deadline: clock.now() + timeoutMs, isCalledOff, resolve, reject }
+      const one = { batch, deadline: clock.now() + timeoutMs, isCalledOff, resolve, reject }
       const name = `${place.id}/${place.partition}`
       const queue = this.queues.get(name)
       if (queue !== undefined) {
@@ -85,14 +83,14 @@ export class AppendQueue {
 
   private begin(name: string, queue: Queue, together: readonly Waiting[]): void {
     const { append, clock } = this.options
-    const records = together.length === 1 ? together[0]!.records : together.flatMap(each => each.records)
+    const batches = together.map(({ batch }) => batch)
     const timeoutMs = Math.max(1, Math.max(...together.map(each => each.deadline)) - clock.now())
-    append(queue.place, records, timeoutMs).then(
+    append(queue.place, batches, timeoutMs).then(
       first => {
         let offset = first
         for (const each of together) {
           each.resolve(offset)
-          offset += each.records.length
+          offset += each.batch.count
         }
         this.goOn(name, queue)
       },
@@ -121,8 +119,8 @@ export class AppendQueue {
     for (const each of queue.waiting) {
       const isOver = each.isCalledOff() || each.deadline <= now
       if (!isOver) {
-        records += each.records.length
-        bytes += each.bytes
+        records += each.batch.count
+        bytes += each.batch.bytes.byteLength
         if (together.length > 0 && (records > recordsMax || bytes > bytesMax)) break
         together.push(each)
       } else {

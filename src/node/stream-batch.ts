@@ -2,6 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
 import { encodeRecords } from '../keyspace/record.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import { type Packed, PackedWalk, unpack } from '../lib/packed.ts'
 import type { Hash64 } from '../ring/ring.ts'
 import type { ProducedRecord } from './ports.ts'
 
@@ -18,11 +19,19 @@ export const produceLimits = {
   headerNameBytesMax: 255,
 } as const
 
-/** The records as they are stored, if all of them may be. Throws INVALID_ARGUMENT, TOO_LARGE. */
+/** The records as they are stored, one by one. Throws INVALID_ARGUMENT, TOO_LARGE. */
 export function encodeBatch(
   records: readonly ProducedRecord[],
   recordsMax: number = produceLimits.recordsMax,
 ): Bytes[] {
+  return unpack(packBatch(records, recordsMax).bytes)
+}
+
+/** The records as they are stored, if all of them may be. Throws INVALID_ARGUMENT, TOO_LARGE. */
+export function packBatch(
+  records: readonly ProducedRecord[],
+  recordsMax: number = produceLimits.recordsMax,
+): Packed {
   const { batchBytesMax } = produceLimits
   if (records.length < 1 || records.length > recordsMax)
     throw new RoundhouseError('INVALID_ARGUMENT', {
@@ -30,11 +39,15 @@ export function encodeBatch(
       accepted: `1 to ${recordsMax}`,
     })
   for (const record of records) checkRecord(record)
-  const encoded = encodeRecords(records)
-  for (let i = 0; i < records.length; i++) checkEncoded(records[i]!, encoded[i]!)
-  const bytes = encoded.reduce((sum, each) => sum + each.byteLength, 0)
-  if (bytes > batchBytesMax) tooLarge('batch', bytes, batchBytesMax)
-  return encoded
+  const packed = encodeRecords(records)
+  const walk = new PackedWalk(packed.bytes)
+  for (const record of records) {
+    walk.next()
+    checkEncoded(record, packed.bytes, walk.from, walk.to)
+  }
+  const { byteLength } = packed.bytes
+  if (byteLength > batchBytesMax) tooLarge('batch', byteLength, batchBytesMax)
+  return packed
 }
 
 function checkRecord({ key, headers }: ProducedRecord): void {
@@ -51,19 +64,17 @@ function checkRecord({ key, headers }: ProducedRecord): void {
   }
 }
 
-function checkEncoded({ crc }: ProducedRecord, bytes: Bytes): void {
+function checkEncoded({ crc }: ProducedRecord, bytes: Bytes, from: number, to: number): void {
   const { recordBytesMax } = produceLimits
-  if (bytes.byteLength > recordBytesMax) tooLarge('record', bytes.byteLength, recordBytesMax)
-  if (crc !== undefined && crc !== checksumOf(bytes))
+  if (to - from > recordBytesMax) tooLarge('record', to - from, recordBytesMax)
+  if (crc === undefined) return
+  // A record begins with it.
+  const seen = new DataView(bytes.buffer, bytes.byteOffset + from).getUint32(0, true)
+  if (crc !== seen)
     throw new RoundhouseError('INVALID_ARGUMENT', {
       what: `record's crc ${crc}`,
-      accepted: `${checksumOf(bytes)}, which is that of what came`,
+      accepted: `${seen}, which is that of what came`,
     })
-}
-
-/** A record begins with it. */
-function checksumOf(record: Bytes): number {
-  return new DataView(record.buffer, record.byteOffset).getUint32(0, true)
 }
 
 function tooLarge(what: string, bytes: number, max: number): never {

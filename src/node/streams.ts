@@ -1,8 +1,10 @@
 import type { Operation } from '../commands/envelope.ts'
+import { streamBatch } from '../commands/stream-batch.ts'
 import { isError, RemoteError, RoundhouseError } from '../errors.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/logger.ts'
+import { type Packed, unpack } from '../lib/packed.ts'
 import type { Random } from '../lib/prng.ts'
 import { shardOfSlot, slotOf } from '../lib/slot.ts'
 import type { Hash64 } from '../ring/ring.ts'
@@ -23,6 +25,7 @@ import {
 } from './meta-streams.ts'
 import {
   type Batch,
+  type Call,
   type CallResult,
   type CopiedRecord,
   type LogServer,
@@ -39,7 +42,7 @@ import {
   type StreamWish,
 } from './ports.ts'
 import type { Router } from './router.ts'
-import { encodeBatch, partitionOfKey, produceLimits } from './stream-batch.ts'
+import { encodeBatch, packBatch, partitionOfKey, produceLimits } from './stream-batch.ts'
 import { goneOf, keeperLimits, partitionKey, StreamKeeper } from './stream-keeper.ts'
 import { readWaitRequest, StreamTails } from './stream-tails.ts'
 
@@ -108,10 +111,8 @@ export class Streams implements StreamService {
     })
     this.appends = new AppendQueue({
       clock: options.clock,
-      append: async (place, records, timeoutMs) =>
-        countOf(
-          await options.router.execute(plainCall('STREAM.APPEND', [...argsOf(place), ...records], timeoutMs)),
-        ),
+      append: async (place, batches, timeoutMs) =>
+        countOf(await options.router.execute(this.appendCall(place, batches, timeoutMs))),
     })
     this.turn = Math.floor(options.random.next() * 2 ** 20)
   }
@@ -310,17 +311,17 @@ export class Streams implements StreamService {
 
   async produce(batch: Batch): Promise<Produced> {
     const { session, timeoutMs, signal, order } = batch
-    const encoded = encodeBatch(batch.records)
+    const packed = packBatch(batch.records)
     const found = this.stream(batch.stream)
     const stream = found instanceof Promise ? await found : found
     const place = this.placeOf(stream, batch.partition ?? this.partitionOf(batch, stream.partitions))
     let offset: number
     if (session === null) {
       const isCalledOff = batch.isCalledOff ?? (() => signal?.aborted === true)
-      offset = await this.appends.append(place, encoded, timeoutMs, isCalledOff)
+      offset = await this.appends.append(place, packed, timeoutMs, isCalledOff)
     } else {
       const result = await this.options.router.execute({
-        ...plainCall('STREAM.APPEND', [...argsOf(place), ...encoded], timeoutMs),
+        ...this.appendCall(place, [packed], timeoutMs),
         session,
         ...(signal === undefined ? {} : { signal }),
         ...(order === undefined ? {} : { order }),
@@ -328,8 +329,16 @@ export class Streams implements StreamService {
       offset = countOf(result)
     }
     this.counters.batches++
-    this.counters.records += encoded.length
-    return { partition: place.partition, offset, count: encoded.length }
+    this.counters.records += packed.count
+    return { partition: place.partition, offset, count: packed.count }
+  }
+
+  /** While a member of the cluster can't read packed records, one by one. */
+  private appendCall(place: PartitionPlace, batches: readonly Packed[], timeoutMs: number): Call {
+    const bytes = batches.map(batch => batch.bytes)
+    const isKnown = (this.options.register()?.level ?? 1) >= streamBatch.since!
+    if (isKnown) return plainCall(streamBatch.name, [...argsOf(place), ...bytes], timeoutMs)
+    return plainCall('STREAM.APPEND', [...argsOf(place), ...bytes.flatMap(unpack)], timeoutMs)
   }
 
   async copy(

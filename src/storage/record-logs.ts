@@ -6,6 +6,7 @@ import { assert } from '../lib/assert.ts'
 import { firstWhere } from '../lib/bisect.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import { isNoSpace } from '../lib/no-space.ts'
+import { type Packed, PackedWalk } from '../lib/packed.ts'
 import type { Random } from '../lib/prng.ts'
 import type { MapFile } from '../log/mapped-file.ts'
 import type { Disk } from '../log/ports.ts'
@@ -127,13 +128,15 @@ export class RecordLogs implements RecordStore {
     return opened
   }
 
-  append(log: string, first: number, records: readonly Bytes[], stamp: Bytes): void {
+  append(log: string, first: number, records: readonly Packed[], stamp: Bytes): void {
     const found = this.logs.get(log) ?? this.add(log, null, first)
     assert(first === endOf(found), `${this.directory}/${log}: append at ${first}, it ends at ${endOf(found)}`)
-    const bytes = addTo(found.unwritten, records, stamp)
-    found.unwrittenCount += records.length
-    found.unwrittenBytes += bytes
-    this.waiting += bytes
+    for (const packed of records) {
+      const bytes = addTo(found.unwritten, packed, stamp)
+      found.unwrittenCount += packed.count
+      found.unwrittenBytes += bytes
+      this.waiting += bytes
+    }
     if (found.unwrittenBytes < found.writeAt) return
     // What waits counts as memory: where it can't be written for want of descriptors, a checkpoint comes soon and syncs.
     if (this.home.warm.isCrowded && found.segments?.needsSync !== true) return
@@ -429,23 +432,25 @@ function settled(begin: (done: (error: Error | null) => void) => void): Promise<
 }
 
 /** Puts `records` behind those in `blocks`, each with `stamp` before it, and answers how much data that is. */
-function addTo(blocks: RecordBlock[], records: readonly Bytes[], stamp: Bytes): number {
+function addTo(blocks: RecordBlock[], records: Packed, stamp: Bytes): number {
+  const aheadBytes = recordHeaderBytes + stamp.length
   let last = blocks.at(-1)
-  let left = 0
-  for (let i = 0; i < records.length; i++) left += recordHeaderBytes + stamp.length + records[i]!.length
-  const bytes = left - recordHeaderBytes * records.length
-  for (let i = 0; i < records.length; i++) {
-    const needed = recordHeaderBytes + stamp.length + records[i]!.length
+  let added = 0
+  // More than what is left takes: lengths are part of what is packed.
+  let left = records.bytes.length + records.count * aheadBytes
+  for (const walk = new PackedWalk(records.bytes); walk.next(); ) {
+    const needed = aheadBytes + walk.to - walk.from
     if (last === undefined || last.room < needed) {
-      // Room for what is at hand, and as much again as waits already.
+      // Room for what is at hand, or as much again as waits already.
       const wanted = Math.max(left, 2 * (last?.capacity ?? 0), blockBytes.min)
       last = new RecordBlock(Math.max(needed, Math.min(wanted, blockBytes.max)))
       blocks.push(last)
     }
-    last.add(stamp, records[i]!)
+    last.add(stamp, records.bytes, walk.from, walk.to)
     left -= needed
+    added += needed - recordHeaderBytes
   }
-  return bytes
+  return added
 }
 
 /** Of those that wait [from, to) as far as `bytesMax` goes, the first in any case. */

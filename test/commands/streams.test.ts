@@ -5,7 +5,8 @@ import { commands } from '../../src/commands/table.ts'
 import { Keyspace } from '../../src/keyspace/keyspace.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
-import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { pack } from '../../src/lib/packed.ts'
 import { Shard, sessionId } from './shard.ts'
 
 const record = (text: string) => encodeRecord({ value: fromUtf8(text), key: null, headers: [], type: 0 })
@@ -186,5 +187,47 @@ describe('a copy of a partition', () => {
     assert.throws(() => shard.call('STREAM.COPY', ...place, '0', 'soon', record('a')), {
       code: 'INVALID_ARGUMENT',
     })
+  })
+})
+
+describe('STREAM.BATCH', () => {
+  const packed = (...texts: string[]) => pack(texts.map(record)).bytes
+  const batch = (shard: Shard, ...records: Bytes[]) =>
+    shard.call('STREAM.BATCH', 's1/0', '1', '0', ...records)
+  const rows = (shard: Shard) => [...shard.rows.range('', '\uffff')].map(([key, value]) => [key, [...value]])
+
+  it('leaves what STREAM.APPEND of the same records leaves', () => {
+    const [one, other] = [new Shard(), new Shard()]
+    assert.equal(batch(one, packed('a', 'b'), packed('c')), 0)
+    assert.equal(batch(one, packed('d')), 3)
+    other.call('STREAM.APPEND', 's1/0', '1', '0', ...['a', 'b', 'c'].map(record))
+    other.call('STREAM.APPEND', 's1/0', '1', '0', record('d'))
+    assert.deepEqual(rows(one), rows(other))
+    const read = (shard: Shard) =>
+      new Keyspace(shard.rows).partitions.read({ stream: 1, partition: 0 }, 0, 9, 9_999)
+    assert.deepEqual(
+      read(one).records.map(each => toUtf8(decodeKept(each).value)),
+      ['a', 'b', 'c', 'd'],
+    )
+    assert.deepEqual(read(one), read(other))
+  })
+
+  it('refuses what is not packed, what is no record, and too much of it', () => {
+    const shard = new Shard()
+    const refused = (records: Bytes, message: RegExp, code = 'INVALID_ARGUMENT') =>
+      assert.throws(() => batch(shard, records), { code, message })
+    refused(Buffer.alloc(0), /records of 0 bytes: none/)
+    refused(packed('a').subarray(1), /each behind its length/)
+    refused(packed('a', 'b').subarray(0, -1), /records of \d+ bytes: needs/)
+    refused(pack([fromUtf8('no record')]).bytes, /a record with its checksum/)
+    refused(packed('x'.repeat(2 ** 20)), /record/, 'TOO_LARGE')
+    refused(pack(Array(100_001).fill(record(''))).bytes, /100001 records/)
+    assert.equal(end(shard, 1), 0)
+  })
+
+  it('goes alone', () => {
+    const operation = { command: 'STREAM.BATCH', args: [...['s1/0', '1', '0'].map(fromUtf8), packed('a')] }
+    const applied = new Shard().applyOperations([operation, operation])
+    assert.ok(applied.kind === 'refused' && applied.error.code === 'INVALID_ARGUMENT')
   })
 })

@@ -43,6 +43,7 @@ import { BrokenInvariant } from '../../src/lib/assert.ts'
 import { Malformed } from '../../src/lib/byte-reader.ts'
 import { type Bytes, equalBytes } from '../../src/lib/bytes.ts'
 import { crc32 } from '../../src/lib/crc.ts'
+import { pack } from '../../src/lib/packed.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { heapMapper } from '../../src/log/mapped-file.ts'
 import { WarmSegments } from '../../src/log/warm-segments.ts'
@@ -587,7 +588,7 @@ function rowOf(records: readonly Bytes[], revision: number): readonly [row: stri
   const rows = new MemoryRows()
   const keyspace = new Keyspace(rows)
   keyspace.beginEntry(revision, 1_000, 1)
-  keyspace.partitions.append({ stream: 3, partition: 1 }, text('orders/1'), records)
+  keyspace.partitions.append({ stream: 3, partition: 1 }, text('orders/1'), [pack(records)])
   const [row] = rows.range(prefixes.partition, `${prefixes.partition}\uffff`)
   if (row === undefined) throw new Error('no row is written')
   return row
@@ -613,7 +614,7 @@ const recordFiles: Family = {
     const logs = openLogs(homeOf(source), generation, [])
     const directory = `${generation}/${log}`
     for (const [offset, each] of stored.entries()) {
-      logs.append(log, offset, [each], stamp)
+      logs.append(log, offset, [pack([each])], stamp)
       await logs.sync(logs.freeze())
     }
     for (const name of source.list(directory)) {

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import { isError, RoundhouseError } from '../../src/errors.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
 import type { Clock } from '../../src/lib/clock.ts'
+import { pack, unpack } from '../../src/lib/packed.ts'
 import { AppendQueue, appendLimits } from '../../src/node/append-queue.ts'
 import type { PartitionPlace } from '../../src/node/ports.ts'
 
@@ -13,7 +14,7 @@ const placeOf = (partition: number): PartitionPlace => ({
   shard: 0,
   key: fromUtf8(`s/${partition}`),
 })
-const one = (text: string) => [fromUtf8(text)]
+const one = (...texts: string[]) => pack(texts.map(fromUtf8))
 
 /** Logs of partitions that answer when they are told to. */
 class Bench {
@@ -37,7 +38,8 @@ class Bench {
     } satisfies Clock
     this.queue = new AppendQueue({
       clock,
-      append: (place, records, timeoutMs) => {
+      append: (place, batches, timeoutMs) => {
+        const records = batches.flatMap(({ bytes }) => unpack(bytes))
         this.sent.push(`${place.partition}: ${records.map(toUtf8).join(' ')}`)
         this.timeouts.push(timeoutMs)
         return new Promise((resolve, reject) => {
@@ -67,7 +69,7 @@ describe('appends to a partition', () => {
     const { queue, sent, ...bench } = withBench()
     const first = queue.append(placeOf(0), one('a'), 1_000)
     const others = ['b', 'c'].map(text => queue.append(placeOf(0), one(text), 1_000))
-    const pair = queue.append(placeOf(0), [...one('d'), ...one('e')], 1_000)
+    const pair = queue.append(placeOf(0), one('d', 'e'), 1_000)
     const last = queue.append(placeOf(0), one('f'), 1_000)
     assert.deepEqual(sent, ['0: a'])
     assert.equal(queue.size, 4)
@@ -126,8 +128,8 @@ describe('appends to a partition', () => {
   it('are put together up to a limit of records and of bytes; what is larger goes by itself', async () => {
     const { queue, sent, ...bench } = withBench()
     const { recordsMax, bytesMax } = appendLimits
-    const many = Array.from({ length: recordsMax - 1 }, () => fromUtf8('r'))
-    const large = [new Uint8Array(bytesMax).fill(120)]
+    const many = one(...Array.from({ length: recordsMax - 1 }, () => 'r'))
+    const large = one('x'.repeat(bytesMax))
     const appends = [one('a'), many, one('b'), one('c'), large, one('d')]
     const all = appends.map(records => queue.append(placeOf(0), records, 1_000))
     for (let i = 0; i < 5; i++) await bench.answer()

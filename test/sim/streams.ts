@@ -6,6 +6,7 @@
 import type { Reply } from '../../src/commands/command.ts'
 import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
 import { type Bytes, emptyBytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { pack } from '../../src/lib/packed.ts'
 import type { Client, Outcome } from './client.ts'
 import type { SimCluster } from './sim-cluster.ts'
 
@@ -69,9 +70,18 @@ export class Streams {
   private async produce(client: Client, partition: Partition): Promise<void> {
     const { values, records } = this.records(client)
     const endBefore = partition.end
-    const outcome = await client.write('STREAM.APPEND', [...placeOf(partition), ...records])
+    const [name, added] =
+      client.random.next() < 0.3 ? ['STREAM.APPEND', records] : ['STREAM.BATCH', this.packed(client, records)]
+    const outcome = await client.write(name, [...placeOf(partition), ...added])
     if (outcome.kind !== 'done') return this.refused(outcome, 'an append')
     this.acknowledged(partition, countIn(outcome.reply), values, endBefore)
+  }
+
+  /** Of several producers, as the group commit of a node puts them together. */
+  private packed({ random }: Client, records: readonly Bytes[]): Bytes[] {
+    const split = random.below(records.length)
+    const batches = split === 0 ? [records] : [records.slice(0, split), records.slice(split)]
+    return batches.map(each => pack(each).bytes)
   }
 
   private acknowledged(

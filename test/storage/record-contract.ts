@@ -5,6 +5,7 @@ import { Keyspace } from '../../src/keyspace/keyspace.ts'
 import type { PartitionId } from '../../src/keyspace/partitions.ts'
 import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { pack } from '../../src/lib/packed.ts'
 import type { Disk } from '../../src/log/ports.ts'
 import type { ReplicaState, StateStore } from '../../src/shard/ports.ts'
 import { type StateHarness, transfer } from './state-contract.ts'
@@ -90,11 +91,11 @@ export function recordContract(name: string, make: () => RecordHarness): void {
 
     it('answers records at once, in and behind its files', async () => {
       const state = store.open(1)
-      assert.equal(at(state, 5).append(one, key, some(0, 10)), 0)
-      assert.equal(at(state, 6).append(one, key, some(10, 12)), 10)
+      assert.equal(at(state, 5).append(one, key, [pack(some(0, 10))]), 0)
+      assert.equal(at(state, 6).append(one, key, [pack(some(10, 12))]), 10)
       assert.deepEqual(valuesOf(state), named(0, 12))
       await state.checkpoint(meta(6))
-      assert.equal(at(state, 7).append(one, key, some(12, 15)), 12)
+      assert.equal(at(state, 7).append(one, key, [pack(some(12, 15))]), 12)
       assert.deepEqual(valuesOf(state), named(0, 15))
       assert.throws(
         () => at(state, 8).read(one, 16, 1, 1),
@@ -103,14 +104,14 @@ export function recordContract(name: string, make: () => RecordHarness): void {
     })
 
     it('goes back to its last checkpoint at a start: what the journal has is appended again', async () => {
-      at(store.open(1), 5).append(one, key, some(0, 20))
+      at(store.open(1), 5).append(one, key, [pack(some(0, 20))])
       await store.open(1).checkpoint(meta(5))
-      at(store.open(1), 6).append(one, key, some(20, 30, ' lost'))
-      at(store.open(1), 6).append(other, key, some(0, 3))
+      at(store.open(1), 6).append(one, key, [pack(some(20, 30, ' lost'))])
+      at(store.open(1), 6).append(other, key, [pack(some(0, 3))])
       await reopen()
       const state = store.open(1)
       assert.deepEqual([valuesOf(state), valuesOf(state, other)], [named(0, 20), []])
-      assert.equal(at(state, 6).append(one, key, some(20, 22)), 20)
+      assert.equal(at(state, 6).append(one, key, [pack(some(20, 22))]), 20)
       await state.checkpoint(meta(6))
       await reopen()
       assert.deepEqual(valuesOf(store.open(1)), named(0, 22))
@@ -118,7 +119,8 @@ export function recordContract(name: string, make: () => RecordHarness): void {
 
     it('finds times in and behind its files, over a restart and a trim', async () => {
       const state = store.open(1)
-      for (let index = 1; index <= 30; index++) at(state, index).append(one, key, some(index, index + 2))
+      for (let index = 1; index <= 30; index++)
+        at(state, index).append(one, key, [pack(some(index, index + 2))])
       await state.checkpoint(meta(30))
       const partitions = at(state, 31)
       assert.equal(partitions.seek(one, 0), 0)
@@ -128,7 +130,7 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       await reopen()
       const again = store.open(1)
       for (let index = 31; index <= 33; index++)
-        at(again, index).append(one, key, some(2 * index, 2 * index + 2))
+        at(again, index).append(one, key, [pack(some(2 * index, 2 * index + 2))])
       at(again, 34).trim(one, 5)
       const found = [0, 3_000, 3_001, 30_000, 30_001, 32_000, 33_000, 33_001]
       assert.deepEqual(
@@ -141,7 +143,7 @@ export function recordContract(name: string, make: () => RecordHarness): void {
     it('gives back the room of what was trimmed once a checkpoint says so, and not before', async () => {
       const state = store.open(1)
       for (let index = 1; index <= 5; index++) {
-        at(state, index).append(one, key, some(8 * (index - 1), 8 * index))
+        at(state, index).append(one, key, [pack(some(8 * (index - 1), 8 * index))])
         await state.checkpoint(meta(index))
       }
       const before = filesOf(harness.disk).length
@@ -159,23 +161,25 @@ export function recordContract(name: string, make: () => RecordHarness): void {
       at(store.open(1), 7).trim(one, 40)
       await store.open(1).checkpoint(meta(7))
       await reopen()
-      assert.equal(at(store.open(1), 8).append(one, key, some(40, 41)), 40)
+      assert.equal(at(store.open(1), 8).append(one, key, [pack(some(40, 41))]), 40)
       assert.deepEqual(valuesOf(store.open(1)), named(40, 41))
     })
 
     it('gives back the files of a stream that is gone once a checkpoint says so, and not before', async () => {
       const state = store.open(1)
-      at(state, 5).append(one, key, some(0, 20))
+      at(state, 5).append(one, key, [pack(some(0, 20))])
       await state.checkpoint(meta(5))
       assert.equal(at(state, 6).drop(4, []), 1)
-      assert.throws(() => at(state, 7).append(one, key, some(0, 2)), { code: 'NO_SUCH_STREAM' })
+      assert.throws(() => at(state, 7).append(one, key, [pack(some(0, 2))]), { code: 'NO_SUCH_STREAM' })
       await reopen()
       assert.deepEqual(valuesOf(store.open(1)), named(0, 20))
       at(store.open(1), 6).drop(4, [])
       await store.open(1).checkpoint(meta(6))
       await until(() => filesOf(harness.disk).length === 0)
       await reopen()
-      assert.throws(() => at(store.open(1), 7).append(one, key, some(0, 2)), { code: 'NO_SUCH_STREAM' })
+      assert.throws(() => at(store.open(1), 7).append(one, key, [pack(some(0, 2))]), {
+        code: 'NO_SUCH_STREAM',
+      })
     })
 
     it('begins where a copy begins, over checkpoints, restarts and snapshots', async () => {
@@ -203,22 +207,22 @@ export function recordContract(name: string, make: () => RecordHarness): void {
 
     it('sends the records of its checkpoint along in a snapshot, whatever happened since', async () => {
       const source = store.open(1)
-      at(source, 5).append(one, key, some(0, 40))
-      at(source, 5).append(other, key, some(0, 3))
+      at(source, 5).append(one, key, [pack(some(0, 40))])
+      at(source, 5).append(other, key, [pack(some(0, 3))])
       await source.checkpoint(meta(5))
       at(source, 6).trim(one, 30)
-      at(source, 6).append(one, key, some(40, 50))
+      at(source, 6).append(one, key, [pack(some(40, 50))])
       at(source, 6).drop(4, [])
       const target = store.open(2)
-      at(target, 3).append(one, key, some(0, 7, ' of another history'))
+      at(target, 3).append(one, key, [pack(some(0, 7, ' of another history'))])
       await moved(source, target)
       assert.deepEqual([valuesOf(target), valuesOf(target, other)], [named(0, 40), named(0, 3)])
-      assert.equal(at(target, 6).append(one, key, some(40, 42)), 40)
+      assert.equal(at(target, 6).append(one, key, [pack(some(40, 42))]), 40)
       await target.checkpoint(meta(6))
       await reopen()
       assert.deepEqual(valuesOf(store.open(2)), named(0, 42))
       // Again over what is there: the files of the generation before go.
-      at(store.open(1), 7).append(one, key, some(40, 60))
+      at(store.open(1), 7).append(one, key, [pack(some(40, 60))])
       await store.open(1).checkpoint(meta(7))
       await moved(store.open(1), store.open(2))
       assert.deepEqual(valuesOf(store.open(2)), named(0, 60))
@@ -229,7 +233,7 @@ export function recordContract(name: string, make: () => RecordHarness): void {
 
     it('keeps what a checkpoint under way names, though its stream goes meanwhile', async () => {
       const state = store.open(1)
-      at(state, 5).append(one, key, some(0, 20))
+      at(state, 5).append(one, key, [pack(some(0, 20))])
       const durable = state.checkpoint(meta(5))
       at(state, 6).drop(4, [])
       await durable
@@ -238,7 +242,7 @@ export function recordContract(name: string, make: () => RecordHarness): void {
     })
 
     it('says so when records that a checkpoint names are missing', async () => {
-      at(store.open(1), 5).append(one, key, some(0, 40))
+      at(store.open(1), 5).append(one, key, [pack(some(0, 40))])
       await store.open(1).checkpoint(meta(5))
       await store.close()
       const last = filesOf(harness.disk)

@@ -11,6 +11,7 @@ import { encodeRecord } from '../../src/keyspace/record.ts'
 import type { RowStore } from '../../src/keyspace/row-store.ts'
 import { endOf, prefixes } from '../../src/keyspace/rows.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { pack } from '../../src/lib/packed.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { FileDisk } from '../../src/log/file-disk.ts'
 import { heapMapper, memoryMapper } from '../../src/log/mapped-file.ts'
@@ -74,7 +75,7 @@ class Bench {
 
   append(partition: number, records: readonly Bytes[]): number {
     this.begin()
-    return this.partitions.append({ stream: 1, partition }, fromUtf8(`s/${partition}`), records)
+    return this.partitions.append({ stream: 1, partition }, fromUtf8(`s/${partition}`), [pack(records)])
   }
 
   async checkpoint(): Promise<void> {

@@ -9,6 +9,7 @@ import { isError } from '../../src/errors.ts'
 import { Keyspace } from '../../src/keyspace/keyspace.ts'
 import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
 import { fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
+import { pack } from '../../src/lib/packed.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import type { ReplicaState } from '../../src/shard/ports.ts'
 import { LmdbStateStore } from '../../src/storage/lmdb-state.ts'
@@ -309,7 +310,7 @@ describe('files of records that were damaged', () => {
             type: 0,
           }),
         )
-        partitionsOf(state).append(id, fromUtf8('s/0'), records)
+        partitionsOf(state).append(id, fromUtf8('s/0'), [pack(records)])
         await state.checkpoint(meta(at + 1))
       }
     }
