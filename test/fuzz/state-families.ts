@@ -3,6 +3,7 @@ import { type Answer, decodeAnswer, encodeAnswer } from '../../src/commands/answ
 import type { Reply } from '../../src/commands/command.ts'
 import { decodeEnvelope, encodeEnvelope } from '../../src/commands/envelope.ts'
 import { StateMachine } from '../../src/commands/machine.ts'
+import { supportedLevel } from '../../src/commands/release.ts'
 import { RoundhouseError } from '../../src/errors.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { fromUtf8 } from '../../src/lib/bytes.ts'
@@ -114,7 +115,7 @@ const configurations: Family = {
 const settings = { shardCount: 4, replicationFactor: 3, vNodeCount: 128 }
 const address = { peerAddress: '10.0.0.1:8080', clientAddress: 'a.example:8080', zone: 'a' }
 const founder = { nodeId: 'node1', storeId: 'f'.repeat(32), ...address, metaReplica: 1 }
-const joiner = { nodeId: 'node2', storeId: 'e'.repeat(32), ...address }
+const joiner = { nodeId: 'node2', storeId: 'e'.repeat(32), ...address, level: supportedLevel }
 const voters = [{ replica: 2, node: 'node1' }]
 
 /** A good request of each command, one after another on a cluster that was just founded. */
@@ -242,6 +243,7 @@ const peerQuestions: Family = {
               'NO_META_LEADER',
             ] as const),
             ...(['SETTINGS_DIFFER', 'STORE_MISMATCH', 'NOT_MEMBER', 'WRONG_CLUSTER'] as const),
+            'RELEASE_TOO_OLD' as const,
             'NO_SUCH_STREAM' as const,
           ],
           node!.ask(from, method, body),

@@ -398,16 +398,15 @@ export const mutations: readonly Mutation[] = [
     name: 'offset-left-out',
     why: 'The end of a partition is one more than it has records: offsets are dense no more.',
     file: 'src/keyspace/partitions.ts',
-    find: '      end: found.end + records.length,',
-    replace: '      end: found.end + records.length + 1,',
+    find: 'records.reduce((end, { count }) => end + count, found.end)',
+    replace: 'records.reduce((end, { count }) => end + count, found.end + 1)',
   },
   {
     name: 'append-answered-with-its-end',
     why: 'A producer is told the offset after its records in place of the first: another record is there.',
-    file: 'src/commands/stream-append.ts',
-    find: 'run: (keyspace, args) => count(keyspace.partitions.append(partitionOf(args), args[0]!, args.slice(3))),',
-    replace:
-      'run: (keyspace, args) => count(keyspace.partitions.append(partitionOf(args), args[0]!, args.slice(3)) + args.length - 3),',
+    file: 'src/keyspace/partitions.ts',
+    find: '    return found.end\n',
+    replace: '    return records.reduce((end, { count }) => end + count, found.end)\n',
   },
   {
     name: 'records-unsynced',
