@@ -14,7 +14,7 @@ export class ByteWriter {
     if (spare !== null && bytesExpected <= spareBytes) {
       this.bytes = spare
       spare = null
-    } else this.bytes = new Uint8Array(bytesExpected)
+    } else this.bytes = unzeroed(bytesExpected)
   }
 
   /** Bytes so far. */
@@ -24,7 +24,7 @@ export class ByteWriter {
 
   private room(bytes: number): void {
     if (this.length + bytes <= this.bytes.byteLength) return
-    const grown = new Uint8Array(Math.max(this.bytes.byteLength * 2, this.length + bytes))
+    const grown = unzeroed(Math.max(this.bytes.byteLength * 2, this.length + bytes))
     grown.set(this.bytes.subarray(0, this.length))
     if (this.bytes.byteLength === spareBytes) spare = this.bytes
     this.bytes = grown
@@ -75,8 +75,11 @@ export class ByteWriter {
 
   /** What was written, in a buffer of its own. Ends the writer. */
   finish(): Bytes {
-    const written = this.bytes.slice(0, this.length)
-    if (this.bytes.byteLength === spareBytes) spare = this.bytes
+    const { byteLength } = this.bytes
+    // What fits well is handed out as it is: of a long one a copy would be as much again to collect.
+    const isFit = byteLength > spareBytes && byteLength - this.length <= byteLength / 16
+    const written = isFit ? this.bytes.subarray(0, this.length) : this.bytes.slice(0, this.length)
+    if (byteLength === spareBytes) spare = this.bytes
     this.bytes = nothing
     this.length = 0
     return written
@@ -86,3 +89,8 @@ export class ByteWriter {
 const spareBytes = 16 * 1024
 let spare: Uint8Array | null = new Uint8Array(spareBytes)
 const nothing = new Uint8Array(0)
+
+/** Memory of its own; nobody reads of it what was not written. */
+function unzeroed(bytes: number): Uint8Array {
+  return new Uint8Array(Buffer.allocUnsafeSlow(bytes).buffer)
+}

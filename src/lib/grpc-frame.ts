@@ -17,17 +17,22 @@ export function grpcFrame(message: Bytes): Buffer {
 const apartBytes = 16 * 1024
 
 /** Writes a message with its prefix. */
-export function writeMessage(
-  stream: { write(bytes: Uint8Array, onTaken?: () => void): void },
-  message: Bytes,
-  onTaken?: () => void,
-): void {
-  if (message.byteLength < apartBytes) {
-    stream.write(grpcFrame(message), onTaken)
-    return
-  }
+export function writeMessage(stream: Writable, message: Bytes, onTaken?: () => void): void {
+  if (message.byteLength < apartBytes) stream.write(grpcFrame(message), onTaken)
+  else writeParts(stream, [message], onTaken)
+}
+
+/** The same, of a message that lies in pieces: none of them is copied. */
+export function writeParts(stream: Writable, parts: readonly Bytes[], onTaken?: () => void): void {
   const prefix = Buffer.alloc(framePrefixBytes)
-  prefix.writeUInt32BE(message.byteLength, 1)
+  prefix.writeUInt32BE(
+    parts.reduce((sum, { byteLength }) => sum + byteLength, 0),
+    1,
+  )
   stream.write(prefix)
-  stream.write(message, onTaken)
+  for (let i = 0; i < parts.length; i++) stream.write(parts[i]!, i === parts.length - 1 ? onTaken : undefined)
+}
+
+interface Writable {
+  write(bytes: Uint8Array, onTaken?: () => void): void
 }

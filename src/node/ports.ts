@@ -23,6 +23,8 @@ export interface Call {
   readonly forward: boolean
   /** How often this call was forwarded already. */
   readonly hops: number
+  /** It was made here, of what was checked: `check` need not look again. */
+  readonly isChecked?: true
   /** Between nodes: the shard that this part of a scattered call is for; null from clients. */
   readonly shard: number | null
   /** Of calls that are to keep their order, the same object in each; absent where order does not matter. */

@@ -62,7 +62,7 @@ export class Router {
 
   /** Runs a client's call. Rejects with a RoundhouseError or RemoteError. */
   async execute(call: Call): Promise<CallResult> {
-    const parsed = parseCall(call.command, call.args, this.options.commands)
+    const parsed = parseCall(call.command, call.args, this.options.commands, call.isChecked)
     checkSession(call)
     const bytes = call.args.reduce((sum, arg) => sum + arg.byteLength, 0)
     if (this.underWay >= callsMax) this.overloaded('calls under way', callsMax)

@@ -337,7 +337,8 @@ export class Streams implements StreamService {
   private appendCall(place: PartitionPlace, batches: readonly Packed[], timeoutMs: number): Call {
     const bytes = batches.map(batch => batch.bytes)
     const isKnown = (this.options.register()?.level ?? 1) >= streamBatch.since!
-    if (isKnown) return plainCall(streamBatch.name, [...argsOf(place), ...bytes], timeoutMs)
+    if (isKnown)
+      return { ...plainCall(streamBatch.name, [...argsOf(place), ...bytes], timeoutMs), isChecked: true }
     return plainCall('STREAM.APPEND', [...argsOf(place), ...bytes.flatMap(unpack)], timeoutMs)
   }
 

@@ -13,12 +13,21 @@ export function varintBytes(value: number): number {
   return bytes
 }
 
+/** From here on a byte string may be handed on as it is. */
+export const apartBytesMin = 8 * 1024
+
 export class ByteSink {
   private readonly buffer: Buffer
   private at = 0
+  /** Of what was handed on and what is before it; where the rest begins. */
+  private readonly parts: Buffer[] = []
+  private from = 0
+  private readonly isGathering: boolean
 
-  constructor(bytes: number) {
+  /** `isGathering`: byte strings from `apartBytesMin` up are not copied, and not among `bytes`. */
+  constructor(bytes: number, isGathering = false) {
     this.buffer = Buffer.allocUnsafe(bytes)
+    this.isGathering = isGathering
   }
 
   byte(value: number): void {
@@ -34,8 +43,26 @@ export class ByteSink {
 
   bytes(value: Bytes): void {
     this.varint(value.byteLength)
+    if (this.isGathering && value.byteLength >= apartBytesMin) {
+      this.cut()
+      this.parts.push(Buffer.from(value.buffer, value.byteOffset, value.byteLength))
+      return
+    }
     this.buffer.set(value, this.at)
     this.at += value.byteLength
+  }
+
+  private cut(): void {
+    if (this.from < this.at) this.parts.push(this.buffer.subarray(this.from, this.at))
+    this.from = this.at
+  }
+
+  /** All of it, in pieces. */
+  gathered(): Buffer[] {
+    const last = this.finish()
+    if (this.parts.length === 0) return [last]
+    this.cut()
+    return this.parts
   }
 
   finish(): Buffer {

@@ -11,7 +11,7 @@ import { assert } from '../lib/assert.ts'
 import { type Bytes, emptyBytes } from '../lib/bytes.ts'
 import type { ConfState, Entry, Message, MessageKind, Snapshot } from '../raft/types.ts'
 import type { PeerMessage } from '../shard/ports.ts'
-import { type ByteSink, varintBytes } from './byte-sink.ts'
+import { apartBytesMin, type ByteSink, varintBytes } from './byte-sink.ts'
 import { type ByteSource, malformedFrame } from './byte-source.ts'
 
 /** etcd's numbers; ours from 64 on. One that was used once keeps its meaning; null: never between nodes (proposals are forwarded as calls). */
@@ -79,6 +79,15 @@ export function messageBytes({ group, message: m }: PeerMessage): number {
   if (m.snapshot !== null) bytes += lengthed(snapshotBytes(m.snapshot))
   return bytes
 }
+
+/** Of a message's bytes those that a gathering sink hands on. */
+export function apartBytes({ message }: PeerMessage): number {
+  let bytes = apartOf(message.context) + (message.snapshot === null ? 0 : apartOf(message.snapshot.data))
+  for (const { data } of message.entries) bytes += apartOf(data)
+  return bytes
+}
+
+const apartOf = ({ byteLength }: Bytes) => (byteLength >= apartBytesMin ? byteLength : 0)
 
 function entryBytes(entry: Entry): number {
   return (

@@ -11,7 +11,7 @@ import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
 import { ByteSink, varintBytes } from './byte-sink.ts'
 import { ByteSource, malformedFrame } from './byte-source.ts'
-import { messageBytes, readMessage, writeMessage } from './codec.ts'
+import { apartBytes, messageBytes, readMessage, writeMessage } from './codec.ts'
 import { decodeMessage, encodeMessage } from './proto-io.ts'
 
 export const lanes = ['appends', 'control'] as const
@@ -28,7 +28,9 @@ export const frameLimits = {
 const messagesTag = 0x12
 
 export interface EncodedFrame {
-  readonly bytes: Buffer
+  /** Its bytes, in pieces: a large entry is not copied for each of those who are to have it. */
+  readonly parts: readonly Buffer[]
+  readonly bytes: number
   /** How many messages are in it. */
   readonly messages: number
 }
@@ -67,7 +69,9 @@ function encodeFrame(
   to: number,
   bytes: number,
 ): EncodedFrame {
-  const sink = new ByteSink(bytes)
+  let apart = 0
+  for (let i = from; i < to; i++) if (sizes[i] !== 0) apart += apartBytes(messages[i]!)
+  const sink = new ByteSink(bytes - apart, true)
   let count = 0
   for (let i = from; i < to; i++) {
     // No message is empty: this one was too large.
@@ -77,7 +81,7 @@ function encodeFrame(
     writeMessage(sink, messages[i]!)
     count++
   }
-  return { bytes: sink.finish(), messages: count }
+  return { parts: sink.gathered(), bytes, messages: count }
 }
 
 export function encodeHandshake(identity: Identity, lane: Lane): Buffer {

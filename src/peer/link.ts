@@ -17,12 +17,12 @@ import { requestBlock, statusIn } from '../http2/grpc-call.ts'
 import type { Stream } from '../http2/stream.ts'
 import type { Clock } from '../lib/clock.ts'
 import { dial } from '../lib/dial.ts'
-import { writeMessage } from '../lib/grpc-frame.ts'
+import { writeMessage, writeParts } from '../lib/grpc-frame.ts'
 import type { Random } from '../lib/prng.ts'
 import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
 import type { Channels } from './channel.ts'
-import { encodeFrames, encodeHandshake, type Lane, lanes } from './frames.ts'
+import { type EncodedFrame, encodeFrames, encodeHandshake, type Lane, lanes } from './frames.ts'
 
 export const linkLimits = {
   /** Encoded and not yet taken by the connection, both lanes together. */
@@ -66,8 +66,10 @@ const framesPath = '/roundhouse.v1.Peer/Frames'
 /** Frames of a lane in their order. */
 interface Early {
   readonly lane: Lane
-  readonly bytes: Buffer
+  readonly frame: LinkFrame
 }
+
+type LinkFrame = Pick<EncodedFrame, 'parts' | 'bytes'>
 
 interface Open {
   readonly connection: ClientConnection
@@ -106,10 +108,10 @@ export class Link {
     const reserve = lane === 'control' ? 0 : linkLimits.controlReserveBytes
     const { frames, tooLarge } = encodeFrames(messages)
     counters.messagesDropped += tooLarge
-    for (const { bytes, messages: count } of frames) {
-      if (this.queuedBytes + bytes.length > linkLimits.queuedBytesMax - reserve)
-        counters.messagesDropped += count
-      else this.write(lane, bytes)
+    for (const frame of frames) {
+      if (this.queuedBytes + frame.bytes > linkLimits.queuedBytesMax - reserve)
+        counters.messagesDropped += frame.messages
+      else this.write(lane, frame)
     }
   }
 
@@ -118,20 +120,22 @@ export class Link {
     this.drop()
   }
 
-  private write(lane: Lane, bytes: Buffer): void {
+  private write(lane: Lane, frame: LinkFrame): void {
     const { counters } = this.options
-    this.queuedBytes += bytes.length
+    this.queuedBytes += frame.bytes
     counters.framesSent++
-    counters.bytesSent += bytes.length
-    if (this.open === null) this.early!.push({ lane, bytes })
-    else this.writeTo(this.open, lane, bytes)
+    counters.bytesSent += frame.bytes
+    if (this.open === null) this.early!.push({ lane, frame })
+    else this.writeTo(this.open, lane, frame)
   }
 
-  private writeTo(open: Open, lane: Lane, bytes: Buffer): void {
-    writeMessage(open.streams[lane], bytes, () => {
+  private writeTo(open: Open, lane: Lane, { parts, bytes }: LinkFrame): void {
+    const taken = () => {
       // Of a connection that was given up the bytes are no longer counted.
-      if (this.open === open) this.queuedBytes -= bytes.length
-    })
+      if (this.open === open) this.queuedBytes -= bytes
+    }
+    if (parts.length === 1) writeMessage(open.streams[lane], parts[0]!, taken)
+    else writeParts(open.streams[lane], parts, taken)
   }
 
   private dial(): void {
@@ -188,8 +192,11 @@ export class Link {
     alive()
     const early = this.early!
     this.early = null
-    for (const lane of lanes) this.write(lane, encodeHandshake(identity(), lane))
-    for (const { lane, bytes } of early) this.writeTo(open, lane, bytes)
+    for (const lane of lanes) {
+      const handshake = encodeHandshake(identity(), lane)
+      this.write(lane, { parts: [handshake], bytes: handshake.length })
+    }
+    for (const { lane, frame } of early) this.writeTo(open, lane, frame)
   }
 
   private openLane(connection: ClientConnection): Stream {

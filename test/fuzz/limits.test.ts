@@ -16,6 +16,7 @@ import { GrpcPeers } from '../../src/peer/transport.ts'
 import { draft } from '../../src/raft/types.ts'
 import { FileSnapshot } from '../../src/storage/snapshot-files.ts'
 import { clusterNodeMethods } from '../../src/wire/grpc/cluster-node.ts'
+import { wholeOf } from '../peer/encoded.ts'
 import { FakePeerService } from '../wire/grpc/fake-service.ts'
 import { peerHandlers } from './gate.ts'
 
@@ -104,8 +105,8 @@ describe('from a peer', () => {
         entries: [{ term: 1, index: 1, kind: 'normal' as const, data: new Uint8Array(bytes) }],
       },
     })
-    const large = encodeFrames([message(2 * frameLimits.frameBytesMax)]).frames[0]!.bytes
-    const small = encodeFrames([message(1)]).frames[0]!.bytes
+    const large = wholeOf(encodeFrames([message(2 * frameLimits.frameBytesMax)]).frames[0]!)
+    const small = wholeOf(encodeFrames([message(1)]).frames[0]!)
     assert.equal(decodeFrame(large).length, 1)
     assert.throws(() => decodeFrame(Buffer.concat([large, small])), isInvalid)
     assert.throws(() => decodeFrame(Buffer.concat([small, large])), isInvalid)

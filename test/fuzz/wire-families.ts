@@ -40,6 +40,7 @@ import { remoteErrorOf, statusOf } from '../../src/peer/status.ts'
 import { draft, type Message } from '../../src/raft/types.ts'
 import type { PeerMessage } from '../../src/shard/ports.ts'
 import { ClusterNodeHandlers, clusterNodeMethods } from '../../src/wire/grpc/cluster-node.ts'
+import { wholeOf } from '../peer/encoded.ts'
 import { FakePeerService, FakeService } from '../wire/grpc/fake-service.ts'
 import { decodes, type Family, type Outcome } from './family.ts'
 import {
@@ -92,9 +93,7 @@ function messagesOf(random: Prng): PeerMessage[] {
 
 function frames(random: Prng): Buffer[] {
   const messages = messagesOf(random)
-  return [messages, ...messages.map(each => [each])].flatMap(each =>
-    encodeFrames(each).frames.map(it => it.bytes),
-  )
+  return [messages, ...messages.map(each => [each])].flatMap(each => encodeFrames(each).frames.map(wholeOf))
 }
 
 /** Raft takes all this for granted of a message that it is given. */

@@ -14,6 +14,7 @@ import {
 } from '../../src/peer/frames.ts'
 import { draft, type Entry, type MessageKind } from '../../src/raft/types.ts'
 import type { PeerMessage } from '../../src/shard/ports.ts'
+import { wholeOf } from './encoded.ts'
 
 const travelling: Partial<Record<MessageKind, number>> = {
   MsgApp: 3,
@@ -139,7 +140,8 @@ const generated = ({ group, message: m }: PeerMessage): GroupMessage =>
 const frameOf = (messages: readonly PeerMessage[]): Buffer => {
   const { frames } = encodeFrames(messages)
   assert.equal(frames.length, 1)
-  return frames[0]!.bytes
+  assert.equal(frames[0]!.bytes, wholeOf(frames[0]!).length)
+  return wholeOf(frames[0]!)
 }
 
 /** The bytes of one message that the generated code writes, as a frame. */
@@ -261,9 +263,9 @@ describe('encoding', () => {
       frames.map(frame => frame.messages),
       [3, 3, 3, 1],
     )
-    assert.ok(frames.every(frame => frame.bytes.length <= frameLimits.frameBytesMax))
+    assert.ok(frames.every(frame => frame.bytes <= frameLimits.frameBytesMax))
     assert.deepEqual(
-      frames.flatMap(frame => decodeFrame(frame.bytes).map(each => each.group)),
+      frames.flatMap(frame => decodeFrame(wholeOf(frame)).map(each => each.group)),
       [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
     )
   })
@@ -277,9 +279,29 @@ describe('encoding', () => {
     ])
     assert.equal(tooLarge, 1)
     assert.deepEqual(
-      frames.map(frame => decodeFrame(frame.bytes).map(each => each.message.entries[0]!.data.length)),
+      frames.map(frame => decodeFrame(wholeOf(frame)).map(each => each.message.entries[0]!.data.length)),
       [[10], [3 * 1024 * 1024], [20]],
     )
+  })
+
+  it('hands what is large on as it is, and the frame reads as it would in one piece', () => {
+    const data = [8 * 1024, 3, 20_000].map((bytes, i) => new Uint8Array(bytes).fill(i + 1))
+    const entries = data.map((each, i): Entry => ({ term: 1, index: 1 + i, kind: 'normal', data: each }))
+    const context = new Uint8Array(9_000).fill(9)
+    const confState = { voters: [1], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false }
+    const snapshot = { meta: { index: 1, term: 1, confState }, data: new Uint8Array(10_000).fill(7) }
+    const messages: PeerMessage[] = [
+      { group: 1, message: { ...draft('MsgApp', 1, 2, 1), entries, context } },
+      { group: 2, message: { ...draft('MsgSnap', 1, 2, 1), snapshot } },
+      { group: 3, message: { ...draft('MsgApp', 1, 2, 1), entries: entries.slice(0, 1) } },
+    ]
+    const { frames } = encodeFrames(messages)
+    assert.equal(frames.length, 1)
+    const { parts, bytes } = frames[0]!
+    const isHandedOn = (each: Uint8Array) => parts.some(part => part.buffer === each.buffer)
+    assert.deepEqual([...data, context, snapshot.data].map(isHandedOn), [true, false, true, true, true])
+    assert.equal(bytes, wholeOf(frames[0]!).length)
+    assert.deepEqual(plain(decodeFrame(wholeOf(frames[0]!))), plain(messages))
   })
 
   it('makes no frame of nothing', () => {

@@ -10,6 +10,7 @@ import { encodeMessage } from '../../../src/peer/proto-io.ts'
 import { draft } from '../../../src/raft/types.ts'
 import { callBytes, firstAnswerBytes } from '../../../src/wire/grpc/connections.ts'
 import { type ConnectionLimits, connectionLimits, connectionsWithin } from '../../../src/wire/grpc/options.ts'
+import { wholeOf } from '../../peer/encoded.ts'
 import { value } from './fake-service.ts'
 import { type Harness, startServer, until } from './harness.ts'
 
@@ -329,12 +330,13 @@ describe('a connection that holds too much', () => {
 
   it('counts frames of peers that never end as well, and not those that have come whole', async () => {
     await withServer({ connectionBytesMax: 2 * 1024 * 1024 }, async h => {
-      const frame = encodeFrames([
+      const [encoded] = encodeFrames([
         {
           group: 1,
           message: { ...draft('MsgSnap', 2, 1, 3), snapshot: { meta, data: Buffer.alloc(500_000) } },
         },
-      ]).frames[0]!.bytes
+      ]).frames
+      const frame = wholeOf(encoded!)
       const identity = { clusterId: 'c1', nodeId: 'n2', storeId: 's2' }
       const prefixed = (bytes: Buffer, length = bytes.length) => {
         const head = Buffer.alloc(5)
