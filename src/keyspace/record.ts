@@ -40,7 +40,8 @@ export interface KeptRecord extends RecordBody {
 }
 
 const flagKey = 1
-const crcBytes = 4
+/** What a record begins with: the checksum of the rest of it. */
+export const sumBytes = 4
 
 export function encodeRecord(record: RecordBody): Bytes {
   return unpack(encodeRecords([record]).bytes)[0]!
@@ -63,8 +64,8 @@ export function encodeRecords(records: readonly RecordBody[]): Packed {
   for (let i = 0; i < count; i++) {
     const from = writeVarint(bytes, at, sizes[i]!)
     at = writeRecord(bytes, from, records[i]!, names[i]!)
-    const checksum = crc32(bytes.subarray(from + crcBytes, at))
-    for (let byte = 0; byte < crcBytes; byte++) bytes[from + byte] = checksum >>> (8 * byte)
+    const checksum = crc32(bytes.subarray(from + sumBytes, at))
+    for (let byte = 0; byte < sumBytes; byte++) bytes[from + byte] = checksum >>> (8 * byte)
   }
   return { bytes, count }
 }
@@ -73,7 +74,7 @@ const none: readonly Bytes[] = []
 const namesOf = ({ name }: RecordHeader) => fromUtf8(name)
 
 function recordBytes({ value, key, headers, type }: RecordBody, names: readonly Bytes[]): number {
-  let bytes = crcBytes + varintBytes(type) + 1 + varintBytes(headers.length) + value.byteLength
+  let bytes = sumBytes + varintBytes(type) + 1 + varintBytes(headers.length) + value.byteLength
   if (key !== null) bytes += sizedBytes(key)
   for (let i = 0; i < headers.length; i++) bytes += sizedBytes(names[i]!) + sizedBytes(headers[i]!.value)
   return bytes
@@ -82,7 +83,7 @@ function recordBytes({ value, key, headers, type }: RecordBody, names: readonly 
 /** All but the checksum, which goes to `at`; answers the end. */
 function writeRecord(out: Uint8Array, at: number, record: RecordBody, names: readonly Bytes[]): number {
   const { value, key, headers, type } = record
-  let next = writeVarint(out, at + crcBytes, type)
+  let next = writeVarint(out, at + sumBytes, type)
   out[next++] = key === null ? 0 : flagKey
   if (key !== null) next = writeSized(out, next, key)
   next = writeVarint(out, next, headers.length)
@@ -103,14 +104,14 @@ function writeSized(out: Uint8Array, at: number, bytes: Bytes): number {
 /** Throws CORRUPT where the bytes are not a whole record. Byte strings are views. */
 export function decodeRecord(bytes: Bytes): RecordBody {
   checkRecord(bytes)
-  return parsed(bytes.subarray(crcBytes), readBody)
+  return parsed(bytes.subarray(sumBytes), readBody)
 }
 
 /** Throws CORRUPT as `decodeRecord` does, and makes nothing of the bytes. */
 export function proveRecord(bytes: Bytes): void {
   checkRecord(bytes)
   parsed(bytes, reader => {
-    reader.skip(crcBytes)
+    reader.skip(sumBytes)
     reader.varint()
     const flags = reader.byte()
     if ((flags & ~flagKey) !== 0) throw new Malformed(`flags ${flags}`)
@@ -121,7 +122,7 @@ export function proveRecord(bytes: Bytes): void {
 
 /** Throws CORRUPT where the checksum is not that of the bytes. */
 function checkRecord(bytes: Bytes): void {
-  if (bytes.byteLength < crcBytes || checksumOf(bytes) !== crc32(bytes.subarray(crcBytes)))
+  if (bytes.byteLength < sumBytes || sumAt(bytes, 0) !== crc32(bytes.subarray(sumBytes)))
     throw new RoundhouseError('CORRUPT', { where: 'a record', what: 'its checksum' })
 }
 
@@ -172,7 +173,7 @@ export class KeptPlaces {
       this.timestampMs = reader.varint()
       this.term = reader.varint()
       this.crc = reader.at
-      reader.skip(crcBytes)
+      reader.skip(sumBytes)
       this.type = reader.varint()
       const flags = reader.byte()
       if ((flags & ~flagKey) !== 0) throw new Malformed(`flags ${flags}`)
@@ -195,8 +196,9 @@ export function timestampOf(kept: Bytes): number {
   return parsed(kept, reader => reader.varint())
 }
 
-function checksumOf(bytes: Bytes): number {
-  return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0
+/** That of the record that begins at `at`. */
+export function sumAt(bytes: Bytes, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0
 }
 
 function readBody(reader: ByteReader): RecordBody {

@@ -1,8 +1,11 @@
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
+import { crc32, crc32Combined, crc32Short } from '../lib/crc.ts'
 
 /** Of a record in a store: its length and its checksum, before its data. */
 export const recordHeaderBytes = 8
+/** In place of 0, so that zeroes are no record. */
+export const checksumOfNone = 1
 
 /**
  * Records one after another in one buffer, as they will lie in a store: each behind room for its header. Data is copied once,
@@ -14,6 +17,9 @@ export class RecordBlock {
   private readonly bytes: Uint8Array
   /** Where each record ends. */
   private readonly ends: number[] = []
+  /** Of each record: how much of its data is before the part whose checksum is known, and that checksum; all of it: none is. */
+  private readonly heads: number[] = []
+  private readonly tailSums: number[] = []
   /** So many at the front are not in it any more. */
   private skipped = 0
   /** Of the data of those that are in it. */
@@ -46,13 +52,18 @@ export class RecordBlock {
     return this.bytes.byteLength - this.end
   }
 
-  /** Adds a record: `ahead`, which is short, and the bytes of `rest` that `from` and `to` name. There must be room. */
-  add(ahead: Bytes, rest: Bytes, from = 0, to = rest.length): void {
+  /**
+   * Adds a record: `ahead`, which is short, and the bytes of `rest` that `from` and `to` name. There must be room. `tailSum` is
+   * the CRC-32 of its last `tailBytes`, where the caller knows it: then nobody need go over those again.
+   */
+  add(ahead: Bytes, rest: Bytes, from = 0, to = rest.length, tailBytes = 0, tailSum = 0): void {
     const { bytes } = this
     let at = this.end + recordHeaderBytes
     for (let i = 0; i < ahead.length; i++) bytes[at++] = ahead[i]!
     bytes.set(new Uint8Array(rest.buffer, rest.byteOffset + from, to - from), at)
     this.ends.push(at + to - from)
+    this.heads.push(ahead.length + to - from - tailBytes)
+    this.tailSums.push(tailSum | 0)
     this.dataBytes += ahead.length + to - from
   }
 
@@ -78,16 +89,25 @@ export class RecordBlock {
     return this.startOf(index) - this.startOf(0)
   }
 
-  /** What is to be written: the records with their headers, by the checksum that each has at its place. */
-  image(checksumOf: (index: number, data: Bytes) => number): Bytes {
+  /** What is to be written: the records with their headers, whose checksums begin with the seed that each has at its place. */
+  image(seedOf: (index: number) => number): Bytes {
     const { bytes, count } = this
     for (let i = 0; i < count; i++) {
       const at = this.startOf(i)
-      const data = this.data(i)
-      writeUint32(bytes, at, data.length)
-      writeUint32(bytes, at + 4, checksumOf(i, data))
+      writeUint32(bytes, at, this.dataBytesOf(i))
+      writeUint32(bytes, at + 4, this.checksum(i, seedOf(i)) || checksumOfNone)
     }
     return bytes.subarray(this.startOf(0), this.end)
+  }
+
+  private checksum(index: number, seed: number): number {
+    const from = this.startOf(index) + recordHeaderBytes
+    const to = this.ends[this.skipped + index]!
+    const head = this.heads[this.skipped + index]!
+    if (from + head === to) return crc32(this.data(index), seed)
+    // What has changed since its checksum was made does not fit this one either: a reader will find it.
+    const begun = crc32Short(this.bytes, from, from + head, seed)
+    return crc32Combined(begun, this.tailSums[this.skipped + index]!, to - from - head)
   }
 
   private get end(): number {

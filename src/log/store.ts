@@ -17,7 +17,7 @@ import { assert, BrokenInvariant } from '../lib/assert.ts'
 import { type Bytes, emptyBytes } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
 import type { Disk, File } from './ports.ts'
-import { RecordBlock, recordHeaderBytes } from './record-block.ts'
+import { checksumOfNone, RecordBlock, recordHeaderBytes } from './record-block.ts'
 
 export const storeHeaderBytes = 32
 /** Above every value and batch that Roundhouse accepts; a longer length in a file is damage. */
@@ -141,11 +141,10 @@ export class Store {
   /** Adds the records of `block` with one write and returns the position of the first. A failed write leaves the store as it was. */
   appendBlock(block: RecordBlock): number {
     const { position, offset } = this.endPlace
-    const image = block.image((index, data) => {
-      if (data.byteLength > recordBytesMax)
-        throw new BrokenInvariant(`store ${this.path}: a record of ${data.byteLength} bytes`)
-      return this.checksum(offset + index, data)
-    })
+    for (let i = 0; i < block.count; i++)
+      if (block.dataBytesOf(i) > recordBytesMax)
+        throw new BrokenInvariant(`store ${this.path}: a record of ${block.dataBytesOf(i)} bytes`)
+    const image = block.image(index => this.seed(offset + index))
     if (image.byteLength > 0) this.file.write(position, image)
     this.end = { position: position + image.byteLength, offset: offset + block.count }
     return position
@@ -322,12 +321,14 @@ export class Store {
     return readUint32(bytes, at + 4) === this.checksum(offset, data) ? data : null
   }
 
-  /** Different seeds give different sums for the same data, so equal data at another offset never passes; nor do zeroes. */
   private checksum(offset: number, data: Bytes): number {
+    return crc32(data, this.seed(offset)) || checksumOfNone
+  }
+
+  /** Different seeds give different sums for the same data, so equal data at another offset never passes. */
+  private seed(offset: number): number {
     const high = Math.floor(offset / 2 ** 32)
-    const seed = (this.salt ^ (offset >>> 0) ^ Math.imul(high, 0x9e3779b1)) >>> 0
-    // zlib forgets the seed when an empty array has no memory behind it.
-    return (data.byteLength === 0 ? seed : crc32(data, seed)) || 1
+    return (this.salt ^ (offset >>> 0) ^ Math.imul(high, 0x9e3779b1)) >>> 0
   }
 
   private corrupt(place: StorePlace, what: string): RoundhouseError<'CORRUPT'> {

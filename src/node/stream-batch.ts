@@ -1,6 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
-import { encodeRecords } from '../keyspace/record.ts'
+import { encodeRecords, sumAt } from '../keyspace/record.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import { type Packed, PackedWalk, unpack } from '../lib/packed.ts'
 import type { Hash64 } from '../ring/ring.ts'
@@ -68,8 +68,7 @@ function checkEncoded({ crc }: ProducedRecord, bytes: Bytes, from: number, to: n
   const { recordBytesMax } = produceLimits
   if (to - from > recordBytesMax) tooLarge('record', to - from, recordBytesMax)
   if (crc === undefined) return
-  // A record begins with it.
-  const seen = new DataView(bytes.buffer, bytes.byteOffset + from).getUint32(0, true)
+  const seen = sumAt(bytes, from)
   if (crc !== seen)
     throw new RoundhouseError('INVALID_ARGUMENT', {
       what: `record's crc ${crc}`,

@@ -1,6 +1,6 @@
 import { RoundhouseError } from '../errors.ts'
 import { decodePartition, partitionIdOf, partitionLog } from '../keyspace/partitions.ts'
-import { timestampOf } from '../keyspace/record.ts'
+import { sumAt, sumBytes, timestampOf } from '../keyspace/record.ts'
 import type { RecordStore } from '../keyspace/row-store.ts'
 import { assert } from '../lib/assert.ts'
 import { firstWhere } from '../lib/bisect.ts'
@@ -446,7 +446,9 @@ function addTo(blocks: RecordBlock[], records: Packed, stamp: Bytes): number {
       last = new RecordBlock(Math.max(needed, Math.min(wanted, blockBytes.max)))
       blocks.push(last)
     }
-    last.add(stamp, records.bytes, walk.from, walk.to)
+    const { bytes } = records
+    const tailBytes = Math.max(0, walk.to - walk.from - sumBytes)
+    last.add(stamp, bytes, walk.from, walk.to, tailBytes, sumAt(bytes, walk.from))
     left -= needed
     added += needed - recordHeaderBytes
   }
