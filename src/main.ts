@@ -6,11 +6,12 @@
  * The young generation is larger than V8's 16 MiB: what calls under way hold survives fewer collections, which took a
  * quarter of a loaded leader's time (docs/benchmarks.md). It is given where the process starts, for V8 takes it only there.
  *
- * All of the heap is collected when it has grown to four times what the last collection left, the most that V8 takes by itself.
- * What came from sockets counts, dead or not, so V8's own guess had a busy node collect a heap of 26 MiB five times a second.
+ * All of the heap is collected when it has grown to four times what the last collection left, the most that V8 takes by itself
+ * where there is room. What came from sockets counts, dead or not, so V8's own guess had a busy node collect a heap of 26 MiB
+ * five times a second.
  */
 import { isatty } from 'node:tty'
-import { setFlagsFromString } from 'node:v8'
+import { getHeapStatistics, setFlagsFromString } from 'node:v8'
 import { benchVerb } from './cli/bench.ts'
 import { runCli } from './cli/cli.ts'
 import { completionVerb } from './cli/completion.ts'
@@ -43,7 +44,9 @@ import { verifyVerb } from './cli/verify.ts'
 import { versionVerb } from './cli/version.ts'
 import { watchVerb } from './cli/watch.ts'
 
-setFlagsFromString('--heap-growing-percent=300')
+/** Below it, V8 grows a heap more carefully, and should. */
+const roomyHeapBytes = 1024 ** 3
+if (getHeapStatistics().heap_size_limit >= roomyHeapBytes) setFlagsFromString('--heap-growing-percent=300')
 
 /** What a node is made of, and the bench, are loaded when they are needed: most verbs are clients and should be there at once. */
 const verbs: readonly Verb[] = [

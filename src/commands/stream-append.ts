@@ -1,7 +1,7 @@
 import { pack } from '../lib/packed.ts'
 import type { Command } from './command.ts'
 import { count } from './replies.ts'
-import { checkRecords, partitionOf, partitionUsage } from './stream-arguments.ts'
+import { checkRecord, partitionOf, partitionUsage } from './stream-arguments.ts'
 
 export const streamAppend: Command = {
   name: 'STREAM.APPEND',
@@ -12,7 +12,7 @@ export const streamAppend: Command = {
   access: 'write',
   check(args) {
     partitionOf(args)
-    checkRecords(args.slice(3))
+    args.slice(3).forEach(checkRecord)
   },
   run: (keyspace, args) =>
     count(keyspace.partitions.append(partitionOf(args), args[0]!, [pack(args.slice(3))])),

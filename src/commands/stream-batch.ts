@@ -2,10 +2,10 @@ import { RoundhouseError } from '../errors.ts'
 import { limits } from '../keyspace/limits.ts'
 import { Malformed } from '../lib/byte-reader.ts'
 import type { Bytes } from '../lib/bytes.ts'
-import { asPacked, type Packed, unpack } from '../lib/packed.ts'
+import { asPacked, type Packed, PackedWalk } from '../lib/packed.ts'
 import type { Command } from './command.ts'
 import { count } from './replies.ts'
-import { checkRecords, partitionOf, partitionUsage } from './stream-arguments.ts'
+import { checkRecord, partitionOf, partitionUsage } from './stream-arguments.ts'
 
 /** As STREAM.APPEND; what producers sent in one piece stays in one piece. */
 export const streamBatch: Command = {
@@ -22,41 +22,37 @@ export const streamBatch: Command = {
     partitionOf(args)
     let records = 0
     for (const packed of args.slice(3)) {
-      const each = unpacked(packed)
-      checkRecords(each)
-      records += each.length
+      records += checkPacked(packed, limits.argumentsMax - records)
     }
-    if (records > limits.argumentsMax)
-      throw new RoundhouseError('INVALID_ARGUMENT', {
-        what: `${records} records`,
-        accepted: `at most ${limits.argumentsMax}`,
-      })
   },
   run: (keyspace, args) =>
     count(keyspace.partitions.append(partitionOf(args), args[0]!, args.slice(3).map(packedOf))),
 }
 
-/** Throws INVALID_ARGUMENT, TOO_LARGE. */
-function unpacked(packed: Bytes): Bytes[] {
-  const notPacked = (why: string) =>
-    new RoundhouseError('INVALID_ARGUMENT', {
-      what: `records of ${packed.byteLength} bytes: ${why}`,
-      accepted: 'one or more records, each behind its length (lib/packed.ts)',
-    })
+/** Answers how many records there are; makes nothing of them, for there may be millions. Throws INVALID_ARGUMENT, TOO_LARGE. */
+function checkPacked(packed: Bytes, recordsMax: number): number {
+  const { valueBytesMax, argumentsMax } = limits
+  let records = 0
   try {
-    const records = unpack(packed)
-    if (records.length === 0) throw notPacked('none')
-    for (const { byteLength } of records)
-      if (byteLength > limits.valueBytesMax)
-        throw new RoundhouseError('TOO_LARGE', {
-          what: 'record',
-          bytes: byteLength,
-          max: limits.valueBytesMax,
-        })
-    return records
+    for (const walk = new PackedWalk(packed); walk.next(); ) {
+      if (++records > recordsMax) throw notPacked(packed, `more than ${argumentsMax} in a call`)
+      const bytes = walk.to - walk.from
+      if (bytes > valueBytesMax)
+        throw new RoundhouseError('TOO_LARGE', { what: 'record', bytes, max: valueBytesMax })
+      checkRecord(packed.subarray(walk.from, walk.to))
+    }
   } catch (error) {
-    throw error instanceof Malformed ? notPacked(error.message) : error
+    throw error instanceof Malformed ? notPacked(packed, error.message) : error
   }
+  if (records === 0) throw notPacked(packed, 'none')
+  return records
+}
+
+function notPacked({ byteLength }: Bytes, why: string): RoundhouseError {
+  return new RoundhouseError('INVALID_ARGUMENT', {
+    what: `records of ${byteLength} bytes: ${why}`,
+    accepted: `1 to ${limits.argumentsMax} records, each behind its length (lib/packed.ts)`,
+  })
 }
 
 /** Of an entry: it was checked before it was made. */

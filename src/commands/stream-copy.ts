@@ -2,7 +2,7 @@ import { RoundhouseError } from '../errors.ts'
 import type { Bytes } from '../lib/bytes.ts'
 import type { Command } from './command.ts'
 import { count } from './replies.ts'
-import { amountOf, checkRecords, partitionOf, partitionUsage } from './stream-arguments.ts'
+import { amountOf, checkRecord, partitionOf, partitionUsage } from './stream-arguments.ts'
 
 const usage = `${partitionUsage} offset time record [time record …]`
 
@@ -20,7 +20,7 @@ export const streamCopy: Command = {
     partitionOf(args)
     amountOf(args[3]!, 'offset')
     timesOf(args)
-    checkRecords(recordsOf(args))
+    recordsOf(args).forEach(checkRecord)
   },
   run: (keyspace, args) => {
     const at = amountOf(args[3]!, 'offset')

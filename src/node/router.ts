@@ -1,6 +1,7 @@
 import { atomicReply } from '../commands/atomic.ts'
 import type { Command, GatherPart, Plan, Reply } from '../commands/command.ts'
 import type { CommandTable } from '../commands/machine.ts'
+import { levelOf } from '../commands/release.ts'
 import { argsOfPart, keysOf } from '../commands/scatter.ts'
 import { type ParsedCall, parseCall } from '../commands/table.ts'
 import { isError, RemoteError, RoundhouseError } from '../errors.ts'
@@ -230,7 +231,8 @@ export class Router {
           if (!isRead && isUnknown(error)) unknown ??= error
           // An earlier try may have been applied: that a later one was refused before it began does not undo that.
           const told = unknown !== null && isUnavailable(error) ? unknown : error
-          if (!isTransient(error, isRead || call.session !== null)) throw told
+          if (!isTransient(error, isRead || call.session !== null) && !this.isBehind(error, command, args))
+            throw told
           if (!call.forward && !this.leadsHere(shard)) throw told
           const pauseMs = Math.min(retryPauseMs.max, retryPauseMs.min * 2 ** attempt) * (0.5 + random.next())
           if (clock.now() + pauseMs >= deadline || call.signal?.aborted === true)
@@ -245,6 +247,13 @@ export class Router {
     } finally {
       turn?.leave()
     }
+  }
+
+  /** The leader has not heard yet of the level that the cluster has reached: it will in a moment, and nothing was proposed. */
+  private isBehind(error: Error, command: Command, args: readonly Bytes[]): boolean {
+    if (!(isError(error) || error instanceof RemoteError) || error.code !== 'LEVEL_TOO_LOW') return false
+    const operations = command.operations?.(args) ?? [{ command: command.name }]
+    return (this.options.register()?.level ?? 1) >= levelOf(operations, this.options.commands)
   }
 
   private outOfTime(shard: number, last: Error, waitedMs: number): Error {

@@ -12,6 +12,7 @@ export const produceLimits = {
   recordsMax: 10_000,
   /** Of one batch of a copy: a time comes with each. */
   copiedRecordsMax: 5_000,
+  /** With the lengths of its records: it is an argument of a call. */
   batchBytesMax: limits.callBytesMax - 4096,
   /** A record with its key and headers, as it is stored. */
   recordBytesMax: limits.valueBytesMax,

@@ -132,10 +132,10 @@ export class RecordLogs implements RecordStore {
     const found = this.logs.get(log) ?? this.add(log, null, first)
     assert(first === endOf(found), `${this.directory}/${log}: append at ${first}, it ends at ${endOf(found)}`)
     for (const packed of records) {
-      const bytes = addTo(found.unwritten, packed, stamp)
+      const { dataBytes, memoryBytes } = addTo(found.unwritten, packed, stamp)
       found.unwrittenCount += packed.count
-      found.unwrittenBytes += bytes
-      this.waiting += bytes
+      found.unwrittenBytes += dataBytes
+      this.waiting += memoryBytes
     }
     if (found.unwrittenBytes < found.writeAt) return
     // What waits counts as memory: where it can't be written for want of descriptors, a checkpoint comes soon and syncs.
@@ -237,24 +237,24 @@ export class RecordLogs implements RecordStore {
 
   /** The first of those that wait do so no longer. */
   private took(log: OpenLog, count: number): void {
-    const before = log.unwrittenBytes
     let left = count
     while (left > 0) {
       const block = log.unwritten[0]!
       const part = Math.min(left, block.count)
       log.unwrittenBytes -= block.dataBytes
-      if (part === block.count) log.unwritten.shift()
-      else {
+      if (part === block.count) {
+        log.unwritten.shift()
+        this.waiting -= block.capacity
+      } else {
         block.skip(part)
         log.unwrittenBytes += block.dataBytes
       }
       left -= part
     }
     log.unwrittenCount -= count
-    this.waiting -= before - log.unwrittenBytes
   }
 
-  /** Bytes of records that only memory has. */
+  /** Memory of records that are in no file. */
   get waitingBytes(): number {
     return this.waiting
   }
@@ -327,7 +327,7 @@ export class RecordLogs implements RecordStore {
       const log = this.dropped.get(name)
       if (log === undefined) continue
       this.dropped.delete(name)
-      this.waiting -= log.unwrittenBytes
+      for (const { capacity } of log.unwritten) this.waiting -= capacity
       if (log.segments === null) continue
       log.segments.close()
       this.home.disk.removeAside(`${this.directory}/${name}`, leftToAStart)
@@ -431,28 +431,35 @@ function settled(begin: (done: (error: Error | null) => void) => void): Promise<
   return new Promise((resolve, reject) => begin(error => (error === null ? resolve() : reject(error))))
 }
 
-/** Puts `records` behind those in `blocks`, each with `stamp` before it, and answers how much data that is. */
-function addTo(blocks: RecordBlock[], records: Packed, stamp: Bytes): number {
+/** Puts `records` behind those in `blocks`, each with `stamp` before it, and answers how much data that is, and what it took. */
+function addTo(
+  blocks: RecordBlock[],
+  records: Packed,
+  stamp: Bytes,
+): { dataBytes: number; memoryBytes: number } {
   const aheadBytes = recordHeaderBytes + stamp.length
   let last = blocks.at(-1)
-  let added = 0
+  let dataBytes = 0
+  let memoryBytes = 0
   // More than what is left takes: lengths are part of what is packed.
   let left = records.bytes.length + records.count * aheadBytes
   for (const walk = new PackedWalk(records.bytes); walk.next(); ) {
     const needed = aheadBytes + walk.to - walk.from
     if (last === undefined || last.room < needed) {
-      // Room for what is at hand, or as much again as waits already.
+      // Room for what is at hand, or as much again as waits already; of two large records the second would not find it.
       const wanted = Math.max(left, 2 * (last?.capacity ?? 0), blockBytes.min)
-      last = new RecordBlock(Math.max(needed, Math.min(wanted, blockBytes.max)))
+      const isLarge = 2 * needed > blockBytes.max
+      last = new RecordBlock(isLarge ? needed : Math.max(needed, Math.min(wanted, blockBytes.max)))
       blocks.push(last)
+      memoryBytes += last.capacity
     }
     const { bytes } = records
     const tailBytes = Math.max(0, walk.to - walk.from - sumBytes)
     last.add(stamp, bytes, walk.from, walk.to, tailBytes, sumAt(bytes, walk.from))
     left -= needed
-    added += needed - recordHeaderBytes
+    dataBytes += needed - recordHeaderBytes
   }
-  return added
+  return { dataBytes, memoryBytes }
 }
 
 /** Of those that wait [from, to) as far as `bytesMax` goes, the first in any case. */

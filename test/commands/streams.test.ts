@@ -3,6 +3,7 @@ import { describe, it } from 'node:test'
 import { StateMachine } from '../../src/commands/machine.ts'
 import { commands } from '../../src/commands/table.ts'
 import { Keyspace } from '../../src/keyspace/keyspace.ts'
+import { limits } from '../../src/keyspace/limits.ts'
 import { MemoryRows } from '../../src/keyspace/memory-rows.ts'
 import { decodeKept, encodeRecord } from '../../src/keyspace/record.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../../src/lib/bytes.ts'
@@ -221,7 +222,8 @@ describe('STREAM.BATCH', () => {
     refused(packed('a', 'b').subarray(0, -1), /records of \d+ bytes: needs/)
     refused(pack([fromUtf8('no record')]).bytes, /a record with its checksum/)
     refused(packed('x'.repeat(2 ** 20)), /record/, 'TOO_LARGE')
-    refused(pack(Array(100_001).fill(record(''))).bytes, /100001 records/)
+    refused(pack(Array(limits.argumentsMax + 1).fill(record(''))).bytes, /more than \d+ in a call/)
+    refused(Buffer.alloc(8_000_000), /a record with its checksum/)
     assert.equal(end(shard, 1), 0)
   })
 

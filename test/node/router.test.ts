@@ -175,6 +175,22 @@ describe('a command of a newer release', () => {
     assert.deepEqual(bench.here, [])
   })
 
+  it('is asked for again where the leader has not heard of the level yet, which the cluster has reached', async () => {
+    const bench = new Bench()
+    bench.level = 2
+    bench.candidates = ['node2']
+    let late = 2
+    bench.forwarded = async () => {
+      if (late-- > 0) throw fail('LEVEL_TOO_LOW', { command: 'SET2', needed: 2, level: 1, behind: '' })
+      return result('in the end')
+    }
+    assert.equal(text(await bench.run('SET2', ['k', 'v'])), 'in the end')
+    assert.equal(bench.there.length, 3)
+    bench.level = 1
+    late = 1
+    await assert.rejects(bench.run('SET2', ['k', 'v']), { code: 'LEVEL_TOO_LOW' })
+  })
+
   it('is proposed from the moment on at which the register says so', async () => {
     const bench = new Bench().lead(shardOf('k'), () => answered('ok'))
     bench.level = 2
