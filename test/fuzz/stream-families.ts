@@ -1,4 +1,5 @@
 /** Streams from end to end: their requests, what a node asks another about them, records, groups, and files of records. */
+import { parseCall } from '../../src/commands/table.ts'
 import { AtomicRequest, AtomicResponse } from '../../src/gen/clusterpb/cluster.ts'
 import {
   ConsumeRequest,
@@ -43,7 +44,7 @@ import { BrokenInvariant } from '../../src/lib/assert.ts'
 import { Malformed } from '../../src/lib/byte-reader.ts'
 import { type Bytes, equalBytes } from '../../src/lib/bytes.ts'
 import { crc32 } from '../../src/lib/crc.ts'
-import { pack } from '../../src/lib/packed.ts'
+import { pack, unpack } from '../../src/lib/packed.ts'
 import { Prng } from '../../src/lib/prng.ts'
 import { heapMapper } from '../../src/log/mapped-file.ts'
 import { WarmSegments } from '../../src/log/warm-segments.ts'
@@ -595,6 +596,46 @@ function rowOf(records: readonly Bytes[], revision: number): readonly [row: stri
 }
 
 /**
+ * Calls with packed records, as anybody may send them. What passes the door is applied, and what lies in the log afterwards
+ * can be read, each record as it was sent.
+ */
+const packedCalls: Family = {
+  name: 'stream-batch',
+  refuses: 'INVALID_ARGUMENT or TOO_LARGE',
+  share: 0.5,
+  open: async random => {
+    const corpus = Array.from(
+      { length: 30 },
+      () => pack(Array.from({ length: 1 + random.below(5) }, () => storedOf(random))).bytes,
+    )
+    const mutator = new Mutator(corpus)
+    return {
+      run: each => {
+        const packed = Array.from({ length: 1 + each.below(3) }, () =>
+          each.below(2) === 0 ? mutator.next(each) : corpus[each.below(corpus.length)]!,
+        )
+        const args = [...['orders/1', '3', '1'].map(text), ...packed]
+        return decodes(['INVALID_ARGUMENT', 'TOO_LARGE'], () => {
+          const { command } = parseCall('STREAM.BATCH', args)
+          const keyspace = new Keyspace(new MemoryRows())
+          keyspace.beginEntry(1, 1_000, 1)
+          command.run(keyspace, args)
+          const sent = packed.flatMap(unpack)
+          const { records: kept } = keyspace.partitions.read({ stream: 3, partition: 1 }, 0, 1e6, 1e9)
+          if (kept.length !== sent.length)
+            throw new Error(`${sent.length} were sent, ${kept.length} are kept`)
+          for (const [i, record] of kept.entries()) {
+            decodeKept(record)
+            if (!equalBytes(record, keepRecord(sent[i]!, recordStamp(1_000, 1))))
+              throw new Error(`record ${i} is not what was sent`)
+          }
+        })
+      },
+    }
+  },
+}
+
+/**
  * A partition's files, one of them bad, under the row of a checkpoint: a start opens them or says that records are
  * missing, the scrub reads the same files, and neither takes a record that nobody wrote. Where the scrub finds nothing,
  * all that the row names can be read. Half of the rows name another range: they have checksums, so none that is no range.
@@ -703,6 +744,7 @@ export const streamFamilies: readonly Family[] = [
   streamsCalls,
   waitRequests,
   records,
+  packedCalls,
   groupRows,
   recordFiles,
   recordParts,
