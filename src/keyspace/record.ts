@@ -2,7 +2,8 @@ import { RoundhouseError } from '../errors.ts'
 import { ByteReader, Malformed } from '../lib/byte-reader.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
 import { crc32 } from '../lib/crc.ts'
-import { type Packed, unpack, varintBytes, writeVarint } from '../lib/packed.ts'
+import { type Packed, unpack } from '../lib/packed.ts'
+import { varintBytes, writeVarint } from '../lib/varint.ts'
 
 /**
  * A record of a stream as bytes. The node that a producer talks to encodes it once; entry, journal, followers and readers

@@ -1,5 +1,6 @@
-import { Malformed } from './byte-reader.ts'
+import { ByteReader } from './byte-reader.ts'
 import type { Bytes } from './bytes.ts'
+import { varintBytes, writeVarint } from './varint.ts'
 
 /**
  * Byte strings one after another in one array, each behind its length as a varint: thousands of small ones are one object to
@@ -39,56 +40,23 @@ export function asPacked(bytes: Bytes): Packed {
 
 /** From one byte string to the next. */
 export class PackedWalk {
-  private readonly bytes: Bytes
+  private readonly reader: ByteReader
   /** Where the one that it is at lies, without its length. */
   from = 0
   to = 0
 
-  /** Begins before the first, or before the one that begins at `at`. */
-  constructor(bytes: Bytes, at = 0) {
-    this.bytes = bytes
-    this.to = at
+  constructor(bytes: Bytes) {
+    this.reader = new ByteReader(bytes)
   }
 
   /** False behind the last. Throws Malformed. */
   next(): boolean {
-    const { bytes } = this
-    let at = this.to
-    if (at === bytes.length) return false
-    let length = 0
-    let scale = 1
-    for (let count = 1; ; count++) {
-      const byte = bytes[at++]
-      if (byte === undefined || count > lengthBytesMax) throw new Malformed(`a length that ends at ${at}`)
-      length += (byte & 0x7f) * scale
-      if (byte < 0x80) {
-        if (byte === 0 && count > 1) throw new Malformed(`the length before byte ${at} is padded`)
-        break
-      }
-      scale *= 0x80
-    }
-    if (length > bytes.length - at)
-      throw new Malformed(`needs ${length} bytes at ${at}, has ${bytes.length - at}`)
-    this.from = at
-    this.to = at + length
+    const { reader } = this
+    if (reader.isAtEnd) return false
+    const length = reader.varint()
+    this.from = reader.at
+    reader.skip(length)
+    this.to = reader.at
     return true
   }
-}
-
-/** Four bytes of a varint reach further than anything that is packed is long. */
-const lengthBytesMax = 4
-
-export function varintBytes(value: number): number {
-  let bytes = 1
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++
-  return bytes
-}
-
-/** Answers where it ends. */
-export function writeVarint(out: Uint8Array, at: number, value: number): number {
-  let next = at
-  let rest = value
-  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) out[next++] = (rest % 0x80) | 0x80
-  out[next++] = rest
-  return next
 }

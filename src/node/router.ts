@@ -230,9 +230,9 @@ export class Router {
           if (!(error instanceof Error)) throw error
           if (!isRead && isUnknown(error)) unknown ??= error
           // An earlier try may have been applied: that a later one was refused before it began does not undo that.
-          const told = unknown !== null && isUnavailable(error) ? unknown : error
-          if (!isTransient(error, isRead || call.session !== null) && !this.isBehind(error, command, args))
-            throw told
+          const isBehind = this.isBehind(error, command, args)
+          const told = unknown !== null && (isUnavailable(error) || isBehind) ? unknown : error
+          if (!isTransient(error, isRead || call.session !== null) && !isBehind) throw told
           if (!call.forward && !this.leadsHere(shard)) throw told
           const pauseMs = Math.min(retryPauseMs.max, retryPauseMs.min * 2 ** attempt) * (0.5 + random.next())
           if (clock.now() + pauseMs >= deadline || call.signal?.aborted === true)

@@ -5,13 +5,7 @@
  */
 import { assert } from '../lib/assert.ts'
 import type { Bytes } from '../lib/bytes.ts'
-
-/** How many bytes `value` takes as a varint: seven bits a byte. */
-export function varintBytes(value: number): number {
-  let bytes = 1
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++
-  return bytes
-}
+import { writeVarint } from '../lib/varint.ts'
 
 /** From here on a byte string may be handed on as it is. */
 export const apartBytesMin = 8 * 1024
@@ -36,9 +30,7 @@ export class ByteSink {
 
   /** `value` is a safe integer ≥ 0. */
   varint(value: number): void {
-    let rest = value
-    for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) this.buffer[this.at++] = (rest % 0x80) | 0x80
-    this.buffer[this.at++] = rest
+    this.at = writeVarint(this.buffer, this.at, value)
   }
 
   bytes(value: Bytes): void {

@@ -14,8 +14,9 @@ import {
   type Transfer as WireTransfer,
 } from '../gen/clusterpb/cluster.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../lib/bytes.ts'
+import { varintBytes } from '../lib/varint.ts'
 import type { Call, CallResult, Session, Transfer } from '../node/ports.ts'
-import { ByteSink, varintBytes } from './byte-sink.ts'
+import { ByteSink } from './byte-sink.ts'
 import { encodeMessage, toSafeInteger } from './proto-io.ts'
 
 type Reply = CallResult['reply']

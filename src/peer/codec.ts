@@ -9,9 +9,10 @@
  */
 import { assert } from '../lib/assert.ts'
 import { type Bytes, emptyBytes } from '../lib/bytes.ts'
+import { varintBytes } from '../lib/varint.ts'
 import type { ConfState, Entry, Message, MessageKind, Snapshot } from '../raft/types.ts'
 import type { PeerMessage } from '../shard/ports.ts'
-import { apartBytesMin, type ByteSink, varintBytes } from './byte-sink.ts'
+import { apartBytesMin, type ByteSink } from './byte-sink.ts'
 import { type ByteSource, malformedFrame } from './byte-source.ts'
 
 /** etcd's numbers; ours from 64 on. One that was used once keeps its meaning; null: never between nodes (proposals are forwarded as calls). */

@@ -7,9 +7,10 @@
  */
 import { Frame, type Handshake } from '../gen/roundhouse/v1/peer.ts'
 import type { Bytes } from '../lib/bytes.ts'
+import { varintBytes } from '../lib/varint.ts'
 import type { Identity } from '../node/ports.ts'
 import type { PeerMessage } from '../shard/ports.ts'
-import { ByteSink, varintBytes } from './byte-sink.ts'
+import { ByteSink } from './byte-sink.ts'
 import { ByteSource, malformedFrame } from './byte-source.ts'
 import { apartBytes, messageBytes, readMessage, writeMessage } from './codec.ts'
 import { decodeMessage, encodeMessage } from './proto-io.ts'

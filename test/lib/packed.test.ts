@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { Malformed } from '../../src/lib/byte-reader.ts'
-import { asPacked, PackedWalk, pack, unpack } from '../../src/lib/packed.ts'
+import { asPacked, pack, unpack } from '../../src/lib/packed.ts'
 
 describe('packed byte strings', () => {
   it('are unpacked as they were', () =>
@@ -36,16 +36,5 @@ describe('packed byte strings', () => {
   it('are Malformed where a length is padded, too long or cut off, or the bytes end too soon', () => {
     for (const bytes of [[0x80, 0], [0x80], [0xff, 0xff, 0xff, 0xff, 1], [1], [0, 5, 1]])
       assert.throws(() => unpack(Uint8Array.from(bytes)), Malformed, String(bytes))
-  })
-
-  it('are walked from one in the middle on', () => {
-    const { bytes } = pack(['a', 'bc', 'd'].map(text => Buffer.from(text)))
-    const walk = new PackedWalk(bytes, 2)
-    const seen: number[][] = []
-    while (walk.next()) seen.push([walk.from, walk.to])
-    assert.deepEqual(seen, [
-      [3, 5],
-      [6, 7],
-    ])
   })
 })

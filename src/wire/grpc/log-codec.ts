@@ -8,6 +8,7 @@ import type { ProduceRequest } from '../../gen/log/v1/log.ts'
 import { KeptPlaces, type RecordHeader } from '../../keyspace/record.ts'
 import { ByteReader } from '../../lib/byte-reader.ts'
 import { type Bytes, fromUtf8, toUtf8 } from '../../lib/bytes.ts'
+import { varintBytes } from '../../lib/varint.ts'
 import type { Produced, ProducedRecord } from '../../node/ports.ts'
 import { produceLimits } from '../../node/stream-batch.ts'
 import type { Decoder } from '../../peer/proto-io.ts'
@@ -232,12 +233,6 @@ function sizedField(fieldTag: number, length: number): number {
 /** A zero is not written: it is what absence means. */
 function varintField(fieldTag: number, value: number): number {
   return value === 0 ? 0 : varintBytes(fieldTag) + varintBytes(value)
-}
-
-function varintBytes(value: number): number {
-  let bytes = 1
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) bytes++
-  return bytes
 }
 
 class Cursor {
